@@ -40,7 +40,9 @@ class TaskId(NamedTuple):
     def parse(cls, text: str) -> TaskId:
         """Read ``12.5.3``; ValueError when it is not three small counting numbers."""
         parts = text.split(".")
-        if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in parts):
+        if len(parts) != 3 or not all(
+            part.isascii() and part.isdigit() and len(part) <= 12 for part in parts
+        ):
             raise ValueError(f"{text!r} is not a task id such as 12.5.3")
         return cls(*(int(part) for part in parts))
 

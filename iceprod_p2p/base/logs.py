@@ -23,17 +23,23 @@ def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
     return event
 
 
-def configure(*, style: Literal["text", "json"] = "text", level: str = "INFO", stream: TextIO | None = None) -> None:
+def configure(
+    *, style: Literal["text", "json"] = "text", level: str = "INFO", stream: TextIO | None = None
+) -> None:
     """Set up logging of this process once, at its start; later calls replace the earlier set-up."""
     renderer: Any = structlog.processors.JSONRenderer()
     if style == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
-            structlog.processors.format_exc_info if style == "json" else structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info
+            if style == "json"
+            else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

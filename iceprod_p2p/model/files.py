@@ -1,0 +1,23 @@
+"""Records of files that tasks wrote: immutable once their task's `finished` was accepted."""
+
+from __future__ import annotations
+
+import msgspec
+
+WHOLE_DATASET = -1  # The `job` of a file that belongs to the dataset, not to one of its jobs.
+
+
+class FileEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One output of one task attempt.
+
+    `name` is the logical name inside its job (or dataset); `sha256` is 64 hexadecimal digits and addresses the
+    content in every site's store; `checksums` holds others by algorithm name where the storage wants them; `urls`
+    are copies outside the built-in stores.
+    """
+
+    name: str
+    size_bytes: int
+    sha256: str
+    kind: str = "job_temp"  # permanent | job_temp | dataset_temp | site_temp | log
+    checksums: dict[str, str] = {}
+    urls: tuple[str, ...] = ()

@@ -1,0 +1,60 @@
+"""What a task needs and what a site offers, in whole numbers.
+
+Memory and disk in MiB, wall time in seconds.  An attribute is a word such as ``gpu-emulation`` or ``arch=x86_64``
+that a site declares and a task may require; a task fits an offer when every amount fits and every attribute it
+requires is among the offer's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Requirements(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """What one task needs while it runs."""
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_mib: int = 1_024
+    disk_mib: int = 1_024
+    walltime_s: int = 3_600
+    attributes: tuple[str, ...] = ()  # Sorted, without repeats.
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True):
+    """One resource class of a site: how much one slot of it has, and how many slots may be filled now.
+
+    `gpu_tasks_only` keeps slots with GPUs for tasks that need them.
+    """
+
+    resource_class: str
+    slots: int
+    cpus: int = 1
+    gpus: int = 0
+    memory_mib: int = 1_024
+    disk_mib: int = 1_024
+    walltime_s: int = 3_600
+    attributes: tuple[str, ...] = ()
+    gpu_tasks_only: bool = True
+
+    def fits(self, need: Requirements) -> bool:
+        """Return whether one slot of this class can run a task with these requirements."""
+        if self.gpus > 0 and self.gpu_tasks_only and need.gpus == 0:
+            return False
+        return (
+            need.cpus <= self.cpus
+            and need.gpus <= self.gpus
+            and need.memory_mib <= self.memory_mib
+            and need.disk_mib <= self.disk_mib
+            and need.walltime_s <= self.walltime_s
+            and all(attribute in self.attributes for attribute in need.attributes)
+        )
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What one attempt used, as measured by the pilot."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    memory_peak_mib: int = 0
+    disk_peak_mib: int = 0

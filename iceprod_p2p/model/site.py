@@ -1,0 +1,35 @@
+"""Sites, their nodes, and the members of the Raft cluster."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class MemberRole(StrEnum):
+    """A `voter` elects and counts for commits; an `observer` only follows. Both claim, submit and serve pilots."""
+
+    VOTER = "voter"
+    OBSERVER = "observer"
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """One node of the cluster: `address` is host:port of its mutual-TLS listener."""
+
+    node_id: str
+    site: str
+    address: str
+    role: MemberRole
+
+
+class SiteCounts(msgspec.Struct, frozen=True, array_like=True):
+    """What a site says of itself with each heartbeat; for display and planning, never for safety."""
+
+    grid: str = ""
+    slots: int = 0
+    slots_busy: int = 0
+    pilots_queued: int = 0
+    pilots_running: int = 0
+    attributes: tuple[str, ...] = ()
+    version: str = ""
