@@ -1,0 +1,734 @@
+from . import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Read(_message.Message):
+    __slots__ = ("stale",)
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    stale: bool
+    def __init__(self, stale: _Optional[bool] = ...) -> None: ...
+
+class ReadInfo(_message.Message):
+    __slots__ = ("applied_index", "ledger_time_ms", "node_id")
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    applied_index: int
+    ledger_time_ms: int
+    node_id: str
+    def __init__(self, applied_index: _Optional[int] = ..., ledger_time_ms: _Optional[int] = ..., node_id: _Optional[str] = ...) -> None: ...
+
+class WhoAmIRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WhoAmIReply(_message.Message):
+    __slots__ = ("name", "kind", "role", "cluster", "node_id", "site")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    role: str
+    cluster: str
+    node_id: str
+    site: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., role: _Optional[str] = ..., cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., site: _Optional[str] = ...) -> None: ...
+
+class SubmitRequest(_message.Message):
+    __slots__ = ("document", "jobs", "alias", "description", "priority", "priority_given", "sites_allowed", "sites_excluded", "request_id", "category", "attempts_max", "dry_run", "seed", "seed_given", "group")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    SITES_ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    SITES_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SEED_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    jobs: int
+    alias: str
+    description: str
+    priority: int
+    priority_given: bool
+    sites_allowed: _containers.RepeatedScalarFieldContainer[str]
+    sites_excluded: _containers.RepeatedScalarFieldContainer[str]
+    request_id: bytes
+    category: str
+    attempts_max: int
+    dry_run: bool
+    seed: int
+    seed_given: bool
+    group: str
+    def __init__(self, document: _Optional[bytes] = ..., jobs: _Optional[int] = ..., alias: _Optional[str] = ..., description: _Optional[str] = ..., priority: _Optional[int] = ..., priority_given: _Optional[bool] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., request_id: _Optional[bytes] = ..., category: _Optional[str] = ..., attempts_max: _Optional[int] = ..., dry_run: _Optional[bool] = ..., seed: _Optional[int] = ..., seed_given: _Optional[bool] = ..., group: _Optional[str] = ...) -> None: ...
+
+class SubmitReply(_message.Message):
+    __slots__ = ("dataset", "warnings", "task_names", "jobs", "blob_copies")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    TASK_NAMES_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    BLOB_COPIES_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    task_names: _containers.RepeatedScalarFieldContainer[str]
+    jobs: int
+    blob_copies: int
+    def __init__(self, dataset: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., task_names: _Optional[_Iterable[str]] = ..., jobs: _Optional[int] = ..., blob_copies: _Optional[int] = ...) -> None: ...
+
+class StateCount(_message.Message):
+    __slots__ = ("state", "count")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    count: int
+    def __init__(self, state: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class TaskNameCounts(_message.Message):
+    __slots__ = ("name", "task", "counts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: int
+    counts: _containers.RepeatedCompositeFieldContainer[StateCount]
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ...) -> None: ...
+
+class SiteTaskCount(_message.Message):
+    __slots__ = ("site", "complete", "held", "failures")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    complete: int
+    held: int
+    failures: int
+    def __init__(self, site: _Optional[str] = ..., complete: _Optional[int] = ..., held: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
+
+class DatasetRow(_message.Message):
+    __slots__ = ("dataset", "alias", "owner", "group", "description", "state", "priority", "jobs", "tasks", "job_states", "submitted_ms", "finished_ms", "steering_sha256", "seed", "category")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    JOB_STATES_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_MS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    STEERING_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    alias: str
+    owner: str
+    group: str
+    description: str
+    state: str
+    priority: int
+    jobs: int
+    tasks: _containers.RepeatedCompositeFieldContainer[StateCount]
+    job_states: _containers.RepeatedCompositeFieldContainer[StateCount]
+    submitted_ms: int
+    finished_ms: int
+    steering_sha256: str
+    seed: int
+    category: str
+    def __init__(self, dataset: _Optional[int] = ..., alias: _Optional[str] = ..., owner: _Optional[str] = ..., group: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[str] = ..., priority: _Optional[int] = ..., jobs: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., job_states: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., submitted_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., steering_sha256: _Optional[str] = ..., seed: _Optional[int] = ..., category: _Optional[str] = ...) -> None: ...
+
+class ListDatasetsRequest(_message.Message):
+    __slots__ = ("read", "after", "limit", "owner", "state")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    after: int
+    limit: int
+    owner: str
+    state: str
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ..., owner: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+
+class ListDatasetsReply(_message.Message):
+    __slots__ = ("datasets", "info")
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetRow]
+    info: ReadInfo
+    def __init__(self, datasets: _Optional[_Iterable[_Union[DatasetRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class GetDatasetRequest(_message.Message):
+    __slots__ = ("read", "dataset")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    dataset: str
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class TaskShape(_message.Message):
+    __slots__ = ("name", "parents", "requirements")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    parents: _containers.RepeatedScalarFieldContainer[int]
+    requirements: _common_pb2.Requirements
+    def __init__(self, name: _Optional[str] = ..., parents: _Optional[_Iterable[int]] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ...) -> None: ...
+
+class Transfer(_message.Message):
+    __slots__ = ("from_site", "to_site", "files", "size_bytes")
+    FROM_SITE_FIELD_NUMBER: _ClassVar[int]
+    TO_SITE_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    from_site: str
+    to_site: str
+    files: int
+    size_bytes: int
+    def __init__(self, from_site: _Optional[str] = ..., to_site: _Optional[str] = ..., files: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class DatasetDetail(_message.Message):
+    __slots__ = ("row", "task_names", "sites", "shapes", "sites_allowed", "sites_excluded", "attempts_max", "info")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    TASK_NAMES_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    SHAPES_FIELD_NUMBER: _ClassVar[int]
+    SITES_ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    SITES_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    row: DatasetRow
+    task_names: _containers.RepeatedCompositeFieldContainer[TaskNameCounts]
+    sites: _containers.RepeatedCompositeFieldContainer[SiteTaskCount]
+    shapes: _containers.RepeatedCompositeFieldContainer[TaskShape]
+    sites_allowed: _containers.RepeatedScalarFieldContainer[str]
+    sites_excluded: _containers.RepeatedScalarFieldContainer[str]
+    attempts_max: int
+    info: ReadInfo
+    def __init__(self, row: _Optional[_Union[DatasetRow, _Mapping]] = ..., task_names: _Optional[_Iterable[_Union[TaskNameCounts, _Mapping]]] = ..., sites: _Optional[_Iterable[_Union[SiteTaskCount, _Mapping]]] = ..., shapes: _Optional[_Iterable[_Union[TaskShape, _Mapping]]] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., attempts_max: _Optional[int] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class Tally(_message.Message):
+    __slots__ = ("name", "count", "sum", "average", "standard_deviation", "minimum", "maximum")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    AVERAGE_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    count: int
+    sum: float
+    average: float
+    standard_deviation: float
+    minimum: float
+    maximum: float
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., average: _Optional[float] = ..., standard_deviation: _Optional[float] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
+
+class TaskStatistics(_message.Message):
+    __slots__ = ("task_name", "tallies")
+    TASK_NAME_FIELD_NUMBER: _ClassVar[int]
+    TALLIES_FIELD_NUMBER: _ClassVar[int]
+    task_name: str
+    tallies: _containers.RepeatedCompositeFieldContainer[Tally]
+    def __init__(self, task_name: _Optional[str] = ..., tallies: _Optional[_Iterable[_Union[Tally, _Mapping]]] = ...) -> None: ...
+
+class StatisticsReply(_message.Message):
+    __slots__ = ("tasks", "info")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskStatistics]
+    info: ReadInfo
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatistics, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class JobRow(_message.Message):
+    __slots__ = ("dataset", "job", "state", "tasks")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    job: int
+    state: str
+    tasks: _containers.RepeatedCompositeFieldContainer[StateCount]
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., state: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ...) -> None: ...
+
+class ListJobsRequest(_message.Message):
+    __slots__ = ("read", "dataset", "after", "limit", "state", "first_job", "last_job", "bounded")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_JOB_FIELD_NUMBER: _ClassVar[int]
+    LAST_JOB_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    dataset: str
+    after: int
+    limit: int
+    state: str
+    first_job: int
+    last_job: int
+    bounded: bool
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ..., state: _Optional[str] = ..., first_job: _Optional[int] = ..., last_job: _Optional[int] = ..., bounded: _Optional[bool] = ...) -> None: ...
+
+class ListJobsReply(_message.Message):
+    __slots__ = ("jobs", "info", "next_after")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[JobRow]
+    info: ReadInfo
+    next_after: int
+    def __init__(self, jobs: _Optional[_Iterable[_Union[JobRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[int] = ...) -> None: ...
+
+class TaskRow(_message.Message):
+    __slots__ = ("dataset", "job", "task", "name", "state", "attempt", "failures", "site", "pilot", "host", "changed_ms", "reason", "message", "usage", "statistics", "requirements", "files", "explanation", "remedy", "info")
+    class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    PILOT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    job: int
+    task: int
+    name: str
+    state: str
+    attempt: int
+    failures: int
+    site: str
+    pilot: str
+    host: str
+    changed_ms: int
+    reason: str
+    message: str
+    usage: _common_pb2.Usage
+    statistics: _containers.ScalarMap[str, float]
+    requirements: _common_pb2.Requirements
+    files: _containers.RepeatedCompositeFieldContainer[FileRow]
+    explanation: str
+    remedy: str
+    info: ReadInfo
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., task: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., failures: _Optional[int] = ..., site: _Optional[str] = ..., pilot: _Optional[str] = ..., host: _Optional[str] = ..., changed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., statistics: _Optional[_Mapping[str, float]] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ..., files: _Optional[_Iterable[_Union[FileRow, _Mapping]]] = ..., explanation: _Optional[str] = ..., remedy: _Optional[str] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class ListTasksRequest(_message.Message):
+    __slots__ = ("read", "dataset", "after_job", "limit", "state", "site", "name", "first_job", "last_job", "bounded", "after_task")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    AFTER_JOB_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_JOB_FIELD_NUMBER: _ClassVar[int]
+    LAST_JOB_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_FIELD_NUMBER: _ClassVar[int]
+    AFTER_TASK_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    dataset: str
+    after_job: int
+    limit: int
+    state: str
+    site: str
+    name: str
+    first_job: int
+    last_job: int
+    bounded: bool
+    after_task: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ..., after_job: _Optional[int] = ..., limit: _Optional[int] = ..., state: _Optional[str] = ..., site: _Optional[str] = ..., name: _Optional[str] = ..., first_job: _Optional[int] = ..., last_job: _Optional[int] = ..., bounded: _Optional[bool] = ..., after_task: _Optional[int] = ...) -> None: ...
+
+class ListTasksReply(_message.Message):
+    __slots__ = ("tasks", "info", "next_after_job", "next_after_task")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_JOB_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_TASK_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskRow]
+    info: ReadInfo
+    next_after_job: int
+    next_after_task: int
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after_job: _Optional[int] = ..., next_after_task: _Optional[int] = ...) -> None: ...
+
+class GetTaskRequest(_message.Message):
+    __slots__ = ("read", "dataset", "job", "task")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    dataset: str
+    job: int
+    task: str
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ..., job: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
+
+class FileRow(_message.Message):
+    __slots__ = ("dataset", "job", "name", "size_bytes", "sha256", "kind", "task", "attempt", "sites", "checksums", "urls")
+    class ChecksumsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    URLS_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    job: int
+    name: str
+    size_bytes: int
+    sha256: str
+    kind: str
+    task: int
+    attempt: int
+    sites: _containers.RepeatedScalarFieldContainer[str]
+    checksums: _containers.ScalarMap[str, str]
+    urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[int] = ..., attempt: _Optional[int] = ..., sites: _Optional[_Iterable[str]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListFilesRequest(_message.Message):
+    __slots__ = ("read", "dataset", "job", "after", "limit")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    dataset: str
+    job: int
+    after: str
+    limit: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ..., job: _Optional[int] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListFilesReply(_message.Message):
+    __slots__ = ("files", "info", "next_after")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[FileRow]
+    info: ReadInfo
+    next_after: str
+    def __init__(self, files: _Optional[_Iterable[_Union[FileRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[str] = ...) -> None: ...
+
+class VerifyFilesRequest(_message.Message):
+    __slots__ = ("dataset", "job")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    job: int
+    def __init__(self, dataset: _Optional[str] = ..., job: _Optional[int] = ...) -> None: ...
+
+class VerifyFilesReply(_message.Message):
+    __slots__ = ("file", "site", "good", "found")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    GOOD_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    file: FileRow
+    site: str
+    good: bool
+    found: str
+    def __init__(self, file: _Optional[_Union[FileRow, _Mapping]] = ..., site: _Optional[str] = ..., good: _Optional[bool] = ..., found: _Optional[str] = ...) -> None: ...
+
+class ControlDatasetRequest(_message.Message):
+    __slots__ = ("dataset", "verb", "request_id")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    verb: str
+    request_id: bytes
+    def __init__(self, dataset: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class ControlTasksRequest(_message.Message):
+    __slots__ = ("dataset", "verb", "first_job", "last_job", "task", "request_id")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    FIRST_JOB_FIELD_NUMBER: _ClassVar[int]
+    LAST_JOB_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    verb: str
+    first_job: int
+    last_job: int
+    task: int
+    request_id: bytes
+    def __init__(self, dataset: _Optional[str] = ..., verb: _Optional[str] = ..., first_job: _Optional[int] = ..., last_job: _Optional[int] = ..., task: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class SetDatasetRequest(_message.Message):
+    __slots__ = ("dataset", "priority", "alias", "description", "attempts_max", "sites_given", "sites_allowed", "sites_excluded", "request_id")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    SITES_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    SITES_ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    SITES_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    priority: int
+    alias: str
+    description: str
+    attempts_max: int
+    sites_given: bool
+    sites_allowed: _containers.RepeatedScalarFieldContainer[str]
+    sites_excluded: _containers.RepeatedScalarFieldContainer[str]
+    request_id: bytes
+    def __init__(self, dataset: _Optional[str] = ..., priority: _Optional[int] = ..., alias: _Optional[str] = ..., description: _Optional[str] = ..., attempts_max: _Optional[int] = ..., sites_given: _Optional[bool] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class ControlReply(_message.Message):
+    __slots__ = ("notes",)
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListSitesRequest(_message.Message):
+    __slots__ = ("read",)
+    READ_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
+
+class SiteRow(_message.Message):
+    __slots__ = ("site", "state", "grid", "slots", "slots_busy", "pilots_queued", "pilots_running", "attributes", "heartbeat_age_ms", "claimed", "processing", "complete", "failures", "version", "nodes")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    GRID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_BUSY_FIELD_NUMBER: _ClassVar[int]
+    PILOTS_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    PILOTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    PROCESSING_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    state: str
+    grid: str
+    slots: int
+    slots_busy: int
+    pilots_queued: int
+    pilots_running: int
+    attributes: _containers.RepeatedScalarFieldContainer[str]
+    heartbeat_age_ms: int
+    claimed: int
+    processing: int
+    complete: int
+    failures: int
+    version: str
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, site: _Optional[str] = ..., state: _Optional[str] = ..., grid: _Optional[str] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., pilots_queued: _Optional[int] = ..., pilots_running: _Optional[int] = ..., attributes: _Optional[_Iterable[str]] = ..., heartbeat_age_ms: _Optional[int] = ..., claimed: _Optional[int] = ..., processing: _Optional[int] = ..., complete: _Optional[int] = ..., failures: _Optional[int] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListSitesReply(_message.Message):
+    __slots__ = ("sites", "info")
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    sites: _containers.RepeatedCompositeFieldContainer[SiteRow]
+    info: ReadInfo
+    def __init__(self, sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class ControlSiteRequest(_message.Message):
+    __slots__ = ("site", "verb", "reason", "request_id")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    verb: str
+    reason: str
+    request_id: bytes
+    def __init__(self, site: _Optional[str] = ..., verb: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class ClusterStatusRequest(_message.Message):
+    __slots__ = ("read",)
+    READ_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
+
+class MemberStatus(_message.Message):
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    DISK_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    site: str
+    address: str
+    role: str
+    leader: bool
+    reachable: bool
+    version: str
+    last_index: int
+    applied_index: int
+    lag: int
+    digest: str
+    digest_index: int
+    round_trip_ms: float
+    certificate_days: int
+    disk_used_bytes: int
+    disk_free_bytes: int
+    failed: str
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ...) -> None: ...
+
+class ClusterStatusReply(_message.Message):
+    __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_EQUAL_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    term: int
+    leader: str
+    health: str
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    digests_equal: bool
+    sites: _containers.RepeatedCompositeFieldContainer[SiteRow]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    info: ReadInfo
+    def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class CheckClusterRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckClusterReply(_message.Message):
+    __slots__ = ("violations", "info")
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    violations: _containers.RepeatedScalarFieldContainer[str]
+    info: ReadInfo
+    def __init__(self, violations: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class InviteRequest(_message.Message):
+    __slots__ = ("site", "lifetime_s", "request_id")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    lifetime_s: int
+    request_id: bytes
+    def __init__(self, site: _Optional[str] = ..., lifetime_s: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class InviteReply(_message.Message):
+    __slots__ = ("line", "expires_s")
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
+    line: str
+    expires_s: int
+    def __init__(self, line: _Optional[str] = ..., expires_s: _Optional[int] = ...) -> None: ...
+
+class ControlMemberRequest(_message.Message):
+    __slots__ = ("node_id", "verb", "request_id")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    verb: str
+    request_id: bytes
+    def __init__(self, node_id: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class AuditRow(_message.Message):
+    __slots__ = ("index", "at_ms", "actor", "what", "outcome")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    at_ms: int
+    actor: str
+    what: str
+    outcome: str
+    def __init__(self, index: _Optional[int] = ..., at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., what: _Optional[str] = ..., outcome: _Optional[str] = ...) -> None: ...
+
+class ListAuditRequest(_message.Message):
+    __slots__ = ("read", "after", "limit")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    after: int
+    limit: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListAuditReply(_message.Message):
+    __slots__ = ("rows", "info")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[AuditRow]
+    info: ReadInfo
+    def __init__(self, rows: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
