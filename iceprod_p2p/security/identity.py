@@ -1,0 +1,90 @@
+"""Who is calling: the identity in the certificate that the TLS handshake has verified.
+
+The handshake proves that the certificate descends from the cluster's root within every name constraint.
+Here its names are read strictly; what the caller may do, and whether its issuer and certificate still
+stand, is decided above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from iceprod_p2p.base.errors import NotAllowed
+from iceprod_p2p.model.identity import Identity, identity_from_names
+
+_CERTIFICATE_BYTES_MAX: Final = 8 * 1024  # Ours have about 700; a longer one is not ours.
+
+
+class CallContext(Protocol):
+    """The part of a gRPC servicer context (asyncio or threaded) that tells about the connection."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What the transport knows of the peer."""
+        ...
+
+
+def peer_identity(context: CallContext) -> Identity:
+    """Return the caller's identity; NotAllowed without a certificate, with a strange one, or below TLS 1.3.
+
+    Cheap to call for every message of a stream: certificates already read are remembered.  Validity in time
+    was checked at the handshake only; compare `expires_ms` for streams that outlive it.
+    """
+    facts = context.auth_context()
+    require_tls13(context)
+    certificate = b"".join(facts.get("x509_pem_cert", ()))
+    if not certificate:
+        raise NotAllowed("the caller showed no certificate", remedy="log in or enrol to get one")
+    return _read_certificate(certificate)
+
+
+def require_tls13(context: CallContext) -> None:
+    """Raise NotAllowed unless the connection is TLS 1.3; for calls of the enrolment port, which has no
+    identities.
+    """
+    version = b"".join(context.auth_context().get("ssl_tls_version", ())).decode("ascii", "replace")
+    if version != "TLSv1.3":
+        raise NotAllowed(
+            f"the connection uses {version or 'no TLS'}, and only TLS 1.3 is accepted",
+            remedy="use a client whose TLS library offers TLS 1.3",
+        )
+
+
+@lru_cache(maxsize=4096)
+def _read_certificate(certificate_pem: bytes) -> Identity:
+    if len(certificate_pem) > _CERTIFICATE_BYTES_MAX:
+        raise NotAllowed(
+            f"the caller's certificate has {len(certificate_pem)} bytes, more than any of this cluster"
+        )
+    try:
+        return identity_of(x509.load_pem_x509_certificate(certificate_pem))
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
+        raise NotAllowed(
+            f"the caller's certificate names no identity of this cluster: {fault}",
+            remedy="use the certificate that the cluster issued",
+        ) from fault
+
+
+def identity_of(certificate: x509.Certificate) -> Identity:
+    """Read a certificate's identity strictly; ValueError or ExtensionNotFound when it carries none."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    dns_names = names.get_values_for_type(x509.DNSName)
+    identity = identity_from_names(uris, dns_names, other_names=len(list(names)) - len(uris) - len(dns_names))
+    authority = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    public_key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Identity(
+        kind=identity.kind,
+        name=identity.name,
+        site=identity.site,
+        cluster=identity.cluster,
+        fingerprint=sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        key_digest=sha256(public_key).digest(),
+        issuer=(authority.key_identifier or b"").hex(),
+        expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1_000),
+    )
