@@ -1,0 +1,57 @@
+# One word for each habit.  `make demo` and `make test` need nothing but python3 >= 3.11 with venv, make and git.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SEEDS ?= 300
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types unit sim bench protos clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make the environment in .venv (every other word does it when needed)
+
+$(VENV)/.ready: setup.cfg pyproject.toml
+	@echo "setting up $(VENV) (once; a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "IceProd P2P needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's python3-venv package and try again"; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
+	@touch $@
+
+demo: $(VENV)/.ready ## a real production on three sites of this machine, from submission to verified checksums
+	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
+
+test: check ## everything the README promises, with real processes
+	$(BIN)/python -m pytest tests/simulation tests/integration tests/acceptance --seeds $(SEEDS)
+
+check: $(VENV)/.ready lint types unit ## the fast loop: format, lint, types, layers, unit and property tests
+
+format: $(VENV)/.ready ## put every file into the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --config setup.cfg
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow'
+
+sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+bench: $(VENV)/.ready ## measure; the tables go to docs/performance.md
+	$(BIN)/python -m benchmarks
+
+protos: $(VENV)/.ready ## regenerate iceprod_p2p/wire/pb from protos/
+	$(BIN)/python protos/generate.py
+
+clean: ## remove the environment and everything made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache artefacts demo-data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
