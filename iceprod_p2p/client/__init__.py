@@ -1,0 +1,1 @@
+"""What a person's programs share: contexts (which cluster, as whom), calls with fail-over, submission."""
