@@ -602,7 +602,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed")
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -620,6 +620,7 @@ class MemberStatus(_message.Message):
     DISK_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    SERVER_NAME_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     site: str
     address: str
@@ -637,7 +638,8 @@ class MemberStatus(_message.Message):
     disk_used_bytes: int
     disk_free_bytes: int
     failed: str
-    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ...) -> None: ...
+    server_name: str
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
     __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info")
