@@ -1,0 +1,71 @@
+"""A node's data directory: held by one process at a time, and the durable name of the generation in use."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from iceprod_p2p.store.errors import StoreBroken, StoreLocked, store_error
+
+
+def lock_directory(path: Path) -> int:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as cause:
+        raise store_error("open the store", path, cause) from cause
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as cause:
+        holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock_fd)
+        raise StoreLocked(
+            f"{path} is open in another process (pid {holder})",
+            remedy="stop that node, or give this one its own",
+        ) from cause
+    try:
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
+    except OSError as cause:
+        os.close(lock_fd)
+        raise store_error("open the store", path, cause) from cause
+    return lock_fd
+
+
+def read_current(path: Path) -> str:
+    try:
+        return (path / "CURRENT").read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def generation_number(name: str) -> int:
+    if not name:
+        return 1
+    prefix, _, digits = name.partition("-")
+    if prefix != "raft" or not digits.isdigit():
+        raise StoreBroken(
+            f"CURRENT names {name!r}, which is no generation", remedy="join again with a new node id"
+        )
+    return int(digits)
+
+
+def write_current(path: Path, name: str) -> None:
+    if read_current(path) == name:
+        return
+    temporary = path / "CURRENT.new"
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(name + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path / "CURRENT")
+    sync_directory(path)
+
+
+def sync_directory(path: Path) -> None:
+    directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory_fd)
+    finally:
+        os.close(directory_fd)
