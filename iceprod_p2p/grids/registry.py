@@ -1,0 +1,57 @@
+"""The one door to grid plugins: built-in ones and those of other packages (entry-point group
+`iceprod_p2p.grids`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.grids.base import Grid
+from iceprod_p2p.grids.options import read_options
+
+GROUP: Final = "iceprod_p2p.grids"
+BUILT_IN: Final[Mapping[str, str]] = {
+    "local": "iceprod_p2p.grids.local:LocalGrid",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all plugins that are installed, sorted; loads none."""
+    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))}))
+
+
+def load(name: str) -> type[Grid]:
+    """Return the class of plugin `name`; raises ConfigError when it is unknown, cannot be imported or is no
+    Grid.
+
+    A built-in name cannot be taken over by another package.
+    """
+    if name in BUILT_IN:
+        entry = EntryPoint(name, BUILT_IN[name], GROUP)
+    else:
+        found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+        if not found:
+            raise ConfigError(f"there is no grid plugin {name!r}", remedy=f"installed: {', '.join(names())}")
+        entry = found[0]
+    try:
+        plugin = getattr(import_module(entry.module), entry.attr)
+    except (ImportError, AttributeError) as broken:
+        raise ConfigError(
+            f"grid plugin {name!r} ({entry.value}) cannot be loaded: {broken}",
+            remedy="install its package again or correct its entry point",
+        ) from broken
+    if not (isinstance(plugin, type) and issubclass(plugin, Grid)):
+        raise ConfigError(
+            f"grid plugin {name!r} ({entry.value}) is not a subclass of iceprod_p2p.grids.base.Grid"
+        )
+    return plugin
+
+
+def create(name: str, options: Mapping[str, object]) -> Grid:
+    """Make plugin `name`; ConfigError names every wrong option.  Asks the batch system nothing."""
+    plugin = load(name)
+    return plugin.from_options(read_options(name, plugin.OPTIONS, options))
