@@ -1,0 +1,272 @@
+"""Tar archives: packed reproducibly, unpacked without trust.
+
+An archive from elsewhere may name ``../../etc/passwd``, hold a link to / and then write through it, claim a header of
+8 GiB, or unfold 10 KiB into a terabyte.  Unpacking refuses each of these before it writes, and leaves no half archive.
+Read: plain tar, gzip and bzip2, told by their first bytes.  Devices, FIFOs and hard links are refused.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import os
+import posixpath
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
+from iceprod_p2p.modules.base import IPModule, Statistics
+from iceprod_p2p.modules.statistics import clip
+
+COPY_BYTES = 1024 * 1024
+HEADER_BYTES_MAX = 4 * 1024 * 1024  # one read of a header or a long name; real ones are under a megabyte
+MEMBERS_MAX = 200_000  # a software tarball has some ten thousand
+UNPACKED_BYTES_MAX = 64 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an archive held: its files and their bytes."""
+
+    files: int
+    size_bytes: int
+
+
+def pack(archive: Path, names: Iterable[str], *, root: Path) -> Contents:
+    """Pack files and directories below `root`, named relative to it, as gzipped tar; equal trees give equal bytes.
+
+    Owners and times are left out, the entries sorted.  NotFound when a name does not exist; BadInput when one lies
+    outside `root` or is neither file, directory nor symbolic link.
+    """
+    base = root.resolve()
+    entries = sorted({entry for name in names for entry in _walk(base, name)})
+    partial = archive.with_name(archive.name + ".partial")
+    files = size_bytes = 0
+    with (
+        partial.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for entry in entries:
+            info = _clean(tar.gettarinfo(base / entry, arcname=entry))
+            if info.isreg():
+                with (base / entry).open("rb") as source:
+                    tar.addfile(info, source)
+                files, size_bytes = files + 1, size_bytes + info.size
+            elif info.isdir() or info.issym():
+                tar.addfile(info)
+            else:
+                raise BadInput(f"{entry!r} is neither a file, a directory nor a symbolic link")
+    partial.replace(archive)
+    return Contents(files, size_bytes)
+
+
+def unpack(
+    archive: Path,
+    target: Path,
+    *,
+    members_max: int = MEMBERS_MAX,
+    size_max_bytes: int = UNPACKED_BYTES_MAX,
+) -> Contents:
+    """Unpack into `target`, which is created or must be an empty directory; nothing is left there after an error.
+
+    BadInput when the archive breaks a bound or holds a path or link that leaves it, or what is not a file, directory or
+    symbolic link; IntegrityError when it is damaged or cut; NotFound when there is none.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BadInput(f"{str(target)!r} is not an empty directory", remedy="unpack into a new one")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        contents = _unpack(archive, scratch, members_max, size_max_bytes)
+        scratch.chmod(0o755)
+        scratch.replace(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return contents
+
+
+def _walk(base: Path, name: str) -> Iterable[str]:
+    top = os.path.normpath(name)
+    if os.path.isabs(top) or top.startswith(".."):
+        raise BadInput(f"{name!r} lies outside the directory that is packed")
+    path = base / top
+    if not path.is_symlink() and not path.exists():
+        raise NotFound(f"{name!r} does not exist in {str(base)!r}")
+    if top != ".":
+        yield top
+    if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            for entry in [*folders, *files]:
+                yield os.path.relpath(os.path.join(folder, entry), base)
+
+
+def _clean(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = info.mtime = 0
+    info.uname = info.gname = ""
+    info.mode = 0o755 if info.mode & 0o100 or info.isdir() else 0o644
+    if info.islnk():  # a second name of one file is packed as a file of its own
+        info.type = tarfile.REGTYPE
+        info.linkname = ""
+    return info
+
+
+class _BoundedReader(io.RawIOBase):
+    """Decompressed bytes, refusing at once a single read that only a hostile header would ask for."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > HEADER_BYTES_MAX:
+            raise BadInput(
+                f"the archive has a header of {size} bytes, more than the {HEADER_BYTES_MAX} allowed"
+            )
+        return self._source.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _unpack(archive: Path, root: Path, members_max: int, size_max_bytes: int) -> Contents:
+    files = members = size_bytes = 0
+    seen: set[str] = set()
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(_decompressed(archive))
+            reader = cast("IO[bytes]", _BoundedReader(source))
+            tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=tarfile.TarInfo))
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # tarfile keeps every header it has read; a million of them are memory
+                members += 1
+                size_bytes += member.size if member.isreg() else 0
+                if members > members_max or size_bytes > size_max_bytes:
+                    raise BadInput(
+                        f"{archive.name} unpacks to more than {members_max} entries or {size_max_bytes} bytes"
+                    )
+                files += _extract(tar, member, root, seen)
+        except FileNotFoundError as missing:
+            raise NotFound(f"the archive {str(archive)!r} does not exist") from missing
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, OverflowError, ValueError) as damaged:
+            raise IntegrityError(f"{archive.name} is not a whole tar archive: {damaged}") from damaged
+        except OSError as damaged:
+            if damaged.errno is not None:
+                raise  # the disk's word, not the archive's
+            raise IntegrityError(f"{archive.name} is damaged: {damaged}") from damaged
+    return Contents(files, size_bytes)
+
+
+def _decompressed(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        head = file.read(3)
+    if head[:2] == b"\x1f\x8b":
+        return cast("IO[bytes]", gzip.open(archive, "rb"))
+    if head == b"BZh":
+        return cast("IO[bytes]", bz2.open(archive, "rb"))
+    return archive.open("rb")
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, seen: set[str]) -> int:
+    """Write one entry; return 1 for a file and 0 for anything else."""
+    name = posixpath.normpath(member.name)
+    if member.name.startswith("/") or name.startswith("..") or "\0" in name or len(name.encode()) > 4_000:
+        raise BadInput(f"the archive names {clip(member.name)}, which lies outside it")
+    if name == "." and member.isdir():
+        return 0
+    if name in seen and not member.isdir():
+        raise BadInput(f"the archive names {clip(name)} twice")
+    seen.add(name)
+    path = root / name
+    if path.parent.resolve() != (root.resolve() / name).parent:
+        raise BadInput(f"the archive writes {clip(name)} through a link")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        path.mkdir(exist_ok=True)
+    elif member.isreg():
+        _write_file(tar, member, path)
+    elif member.issym():
+        _check_link(name, member.linkname)
+        path.symlink_to(member.linkname)
+    else:
+        raise BadInput(f"the archive holds {clip(name)}, which is neither file, directory nor symbolic link")
+    return int(member.isreg())
+
+
+def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.sparse is not None:  # type: ignore[attr-defined,unused-ignore]
+        raise BadInput(f"the archive holds {clip(member.name)} as a sparse file")
+    source = tar.extractfile(member)
+    if source is None:
+        raise IntegrityError(f"the archive lacks the bytes of {clip(member.name)}")
+    with source, path.open("xb") as file:
+        left = member.size
+        while left:
+            data = source.read(min(left, COPY_BYTES))
+            if not data:
+                raise IntegrityError(f"the archive ends inside {clip(member.name)}")
+            file.write(data)
+            left -= len(data)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+def _check_link(name: str, link: str) -> None:
+    aim = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+    if link.startswith("/") or aim.startswith(".."):
+        raise BadInput(f"the archive links {clip(name)} to {clip(link)}, which lies outside it")
+
+
+class Pack(IPModule):
+    """Pack files and directories of the work directory into a gzipped tar archive, reproducibly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.AddParameter("files", "files and directories to pack", [], "string_list")
+        self.AddParameter("archive", "archive to write", "archive.tar.gz", "string")
+
+    def Execute(self, stats: Statistics) -> int:
+        """Write the archive whole or not at all; see `pack` for what is refused."""
+        archive = Path(self.GetParameter("archive"))
+        contents = pack(archive, self.GetParameter("files"), root=Path.cwd())
+        stats["files_packed"] = contents.files
+        stats["bytes_packed"] = contents.size_bytes
+        return 0
+
+
+class Unpack(IPModule):
+    """Unpack a tar archive into a new directory; refuses what would leave it or grow beyond the bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.AddParameter("archive", "archive to read (tar, tar.gz, tar.bz2)", "archive.tar.gz", "string")
+        self.AddParameter("directory", "directory to create", "unpacked", "string")
+        self.AddParameter("entries_max", "most entries it may hold", MEMBERS_MAX, "int")
+        self.AddParameter("bytes_max", "most bytes it may unpack to", UNPACKED_BYTES_MAX, "int")
+
+    def Execute(self, stats: Statistics) -> int:
+        """Unpack all or nothing; see `unpack` for what is refused."""
+        contents = unpack(
+            Path(self.GetParameter("archive")),
+            Path(self.GetParameter("directory")),
+            members_max=self.GetParameter("entries_max"),
+            size_max_bytes=self.GetParameter("bytes_max"),
+        )
+        stats["files_unpacked"] = contents.files
+        stats["bytes_unpacked"] = contents.size_bytes
+        return 0
