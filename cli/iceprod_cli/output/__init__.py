@@ -1,0 +1,1 @@
+"""How answers are shown: tables for people, stable documents for programs."""

@@ -1,0 +1,150 @@
+"""`iceprod cluster`: status, members, invitations, consistency."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+
+from iceprod_cli.commands.site import COLUMNS as SITE_COLUMNS
+from iceprod_cli.output.plain import plain
+from iceprod_cli.output.show import Column, coloured, console, safe, show_object, show_rows, table
+from iceprod_cli.output.units import number, size
+from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.client.connection import request_id
+from iceprod_p2p.wire.pb import control_pb2
+
+EXIT_CODES = {"healthy": 0, "degraded": 1, "no_quorum": 2}
+MEMBER_COLUMNS = [
+    Column("node_id", "node"),
+    Column("site", "site"),
+    Column("role", "role"),
+    Column("standing", "standing"),
+    Column("address", "address"),
+    Column("applied_index", "applied", number, right=True),
+    Column("lag", "lag", number, right=True),
+    Column("digest", "digest", lambda digest: str(digest)[:12]),
+    Column("round_trip_ms", "round trip", lambda ms: f"{ms:.1f} ms" if ms else "-", right=True),
+    Column("certificate_days", "cert. days", right=True),
+    Column("disk_free_bytes", "disk free", size, right=True),
+    Column("version", "version", wide=True),
+    Column("failed", "failed"),
+]
+
+
+@click.group()
+def cluster() -> None:
+    """Status, members, invitations."""
+
+
+def status_document(session: Session) -> dict[str, Any]:
+    """Fetch the cluster's status as a plain document, and let the context remember its nodes."""
+    request = control_pb2.ClusterStatusRequest(read=control_pb2.Read(stale=True))
+    reply = session.call("ClusterStatus", request)
+    session.connection.remember_nodes(reply)
+    document = plain(reply)
+    for member in document["members"]:
+        member["standing"] = "leader" if member["leader"] else "up" if member["reachable"] else "SILENT"
+    return document
+
+
+@cluster.command()
+@output_options
+@pass_session
+def status(session: Session) -> None:
+    """Show term, leader, members and sites; exit code 0 healthy, 1 degraded, 2 no quorum."""
+    document = status_document(session)
+    show_object(session.style, document, people=lambda out: print_status(out, document), name="cluster")
+    code = EXIT_CODES[document["health"]]
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def print_status(out: Console, document: dict[str, Any]) -> None:
+    """Print the cluster's status for people."""
+    out.print(f"cluster {document['cluster']}: ", coloured(document["health"]), sep="", end="")
+    out.print(f", leader {document['leader'] or 'none'}, term {document['term']}, digests", end=" ")
+    out.print("equal" if document["digests_equal"] else "DIFFERENT")
+    out.print(table(document["members"], MEMBER_COLUMNS))
+    if document["sites"]:
+        out.print()
+        out.print(table(document["sites"], SITE_COLUMNS))
+    for problem in document["problems"]:
+        out.print(f"problem: {safe(problem)}", style="yellow", markup=False)
+
+
+@cluster.command()
+@click.option("--interval", "interval_s", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True)
+@pass_session
+def watch(session: Session, interval_s: float) -> None:
+    """Redraw the status until interrupted."""
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=console(session.style), auto_refresh=False) as live:
+        while True:
+            document = status_document(session)
+            head = f"{document['cluster']}: {document['health']}, leader {document['leader']}, term {document['term']}"
+            members = table(document["members"], MEMBER_COLUMNS, title=head)
+            live.update(Group(members, table(document["sites"], SITE_COLUMNS)), refresh=True)
+            time.sleep(interval_s)
+
+
+@cluster.command()
+@output_options
+@pass_session
+def members(session: Session) -> None:
+    """List the nodes of the cluster."""
+    show_rows(session.style, status_document(session)["members"], MEMBER_COLUMNS, name="node_id")
+
+
+@cluster.command()
+@click.argument("site")
+@click.option(
+    "--minutes", type=click.IntRange(1, 10_080), default=15, show_default=True, help="how long it is good"
+)
+@output_options
+@pass_session
+def invite(session: Session, site: str, minutes: int) -> None:
+    """Make a one-time invitation for a new site and print the line its operator types."""
+    request = control_pb2.InviteRequest(site=site, lifetime_s=minutes * 60, request_id=request_id())
+    reply = session.call("Invite", request)
+    document = {"site": site, "line": reply.line, "expires_s": reply.expires_s}
+    show_object(session.style, document, people=lambda out: click.echo(reply.line), name="line")
+
+
+def _member(verb: str, name: str, words: str) -> None:
+    @cluster.command(name, help=words)
+    @click.argument("node_id")
+    @click.option("--yes", is_flag=True, help="do not ask")
+    @pass_session
+    def command(session: Session, node_id: str, yes: bool) -> None:
+        if verb == "remove":
+            confirm(f"Remove node {node_id} for good? Its id never returns.", yes=yes)
+        request = control_pb2.ControlMemberRequest(node_id=node_id, verb=verb, request_id=request_id())
+        click.echo(f"node {node_id}: {'; '.join(session.call('ControlMember', request).notes) or verb}")
+
+
+_member("promote", "promote", "Make an observer a voter.")
+_member("remove", "remove", "Remove a node from the cluster for good.")
+_member("transfer_leader", "transfer-leader", "Let another voter lead, before a planned stop.")
+
+
+@cluster.command()
+@output_options
+@pass_session
+def check(session: Session) -> None:
+    """Check the ledger's invariants by a full scan on the node asked; exit code 1 if one does not hold."""
+    reply = session.call("CheckCluster", control_pb2.CheckClusterRequest(), timeout_s=600)
+    document = plain(reply)
+
+    def people(out: Console) -> None:
+        for violation in document["violations"]:
+            out.print(safe(violation), style="red", markup=False)
+        out.print(f"{len(document['violations'])} violations at index {document['info']['applied_index']}")
+
+    show_object(session.style, document, people=people, name="violations")
+    if document["violations"]:
+        raise click.exceptions.Exit(1)
