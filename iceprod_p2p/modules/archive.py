@@ -1,8 +1,11 @@
 """Tar archives: packed reproducibly, unpacked without trust.
 
-An archive from elsewhere may name ``../../etc/passwd``, hold a link to / and then write through it, claim a header of
-8 GiB, or unfold 10 KiB into a terabyte.  Unpacking refuses each of these before it writes, and leaves no half archive.
-Read: plain tar, gzip and bzip2, told by their first bytes.  Devices, FIFOs and hard links are refused.
+An archive from elsewhere may name ``../../etc/passwd``, hold a link to / and then write through it, claim a
+header of 8 GiB, or unfold 10 KiB into a terabyte.  Unpacking refuses each of these before it writes, and
+leaves no half archive.
+
+Read: plain tar, gzip and bzip2, told by their first bytes.  Devices, FIFOs and hard
+links are refused.
 """
 
 from __future__ import annotations
@@ -40,10 +43,10 @@ class Contents:
 
 
 def pack(archive: Path, names: Iterable[str], *, root: Path) -> Contents:
-    """Pack files and directories below `root`, named relative to it, as gzipped tar; equal trees give equal bytes.
+    """Pack files and directories below `root`, named relative to it, as gzipped tar.
 
-    Owners and times are left out, the entries sorted.  NotFound when a name does not exist; BadInput when one lies
-    outside `root` or is neither file, directory nor symbolic link.
+    Equal trees give equal bytes. Owners and times are left out, the entries sorted.  NotFound when a name
+    does not exist; BadInput when one lies outside `root` or is neither file, directory nor symbolic link.
     """
     base = root.resolve()
     entries = sorted({entry for name in names for entry in _walk(base, name)})
@@ -75,10 +78,11 @@ def unpack(
     members_max: int = MEMBERS_MAX,
     size_max_bytes: int = UNPACKED_BYTES_MAX,
 ) -> Contents:
-    """Unpack into `target`, which is created or must be an empty directory; nothing is left there after an error.
+    """Unpack into `target`, which is created or must be an empty directory.
 
-    BadInput when the archive breaks a bound or holds a path or link that leaves it, or what is not a file, directory or
-    symbolic link; IntegrityError when it is damaged or cut; NotFound when there is none.
+    Nothing is left there after an error. BadInput when the archive breaks a bound or holds a path or link
+    that leaves it, or what is not a file, directory or symbolic link; IntegrityError when it is damaged or
+    cut; NotFound when there is none.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInput(f"{str(target)!r} is not an empty directory", remedy="unpack into a new one")
@@ -154,7 +158,7 @@ def _unpack(archive: Path, root: Path, members_max: int, size_max_bytes: int) ->
             reader = cast("IO[bytes]", _BoundedReader(source))
             tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=tarfile.TarInfo))
             while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile keeps every header it has read; a million of them are memory
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read; a million of them are memory
                 members += 1
                 size_bytes += member.size if member.isreg() else 0
                 if members > members_max or size_bytes > size_max_bytes:

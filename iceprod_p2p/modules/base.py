@@ -13,8 +13,8 @@
             stats["lines"] = sum(1 for _ in open(self.GetParameter("infile")))
             return 0
 
-Method names are those of IceProd (arXiv:1311.5904, section 3), so that old modules keep working; new ones may prefer
-a typed function (`iceprod_p2p.modules.function`).
+Method names are those of IceProd (arXiv:1311.5904, section 3), so that old modules keep working; new ones
+may prefer a typed function (`iceprod_p2p.modules.function`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Statistics = MutableMapping[str, Any]
 class IPModule:
     """A module: parameters declared in `__init__`, work done in `Execute`.
 
-    Parameter names do not depend on case.  Every module has the parameter `execute`; when it is false the framework
-    runs neither `Execute` nor `Finish`.  CPU, real and system time are measured by the framework.
+    Parameter names do not depend on case.  Every module has the parameter `execute`; when it is false the
+    framework runs neither `Execute` nor `Finish`.  CPU, real and system time are measured by the framework.
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,9 @@ class IPModule:
     def AddParameter(self, name: str, description: str, default: Any, type: Any = None) -> None:
         """Declare a parameter.
 
-        `type` is one of the steering file's types ("int", "float_list", "json", …) or a Python type; a value is then
-        converted to it or refused.  Without it any value is taken.  A second declaration replaces the first.
+        `type` is one of the steering file's types ("int", "float_list", "json", …) or a Python type; a
+        value is then converted to it or refused.  Without it any value is taken.  A second declaration
+        replaces the first.
         """
         kind = parameter_type(type)
         spec = ParameterSpec(

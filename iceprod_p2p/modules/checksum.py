@@ -20,14 +20,20 @@ LENGTHS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32, "adler32": 8}
 
 @dataclass(frozen=True, slots=True)
 class ExpectedChecksum:
-    """A checksum as written in steering files: ``sha256:ab12…``, the algorithm told by the length when it is left out."""
+    """A checksum as written in steering files.
+
+    ``sha256:ab12…``, the algorithm told by the length when it is left out.
+    """
 
     algorithm: str
     digest: str
 
     @classmethod
     def parse(cls, text: str) -> ExpectedChecksum:
-        """Read one; BadInput when the algorithm is unknown or the digest is not its length of hexadecimal digits."""
+        """Read one.
+
+        BadInput when the algorithm is unknown or the digest is not its length of hexadecimal digits.
+        """
         algorithm, separator, digest = text.strip().lower().rpartition(":")
         if not separator:
             by_length = {length: name for name, length in LENGTHS.items()}
@@ -76,7 +82,10 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def verify(path: Path, expected: ExpectedChecksum) -> None:
-    """Return if the file has this checksum; IntegrityError naming the file, expected and found when it has not."""
+    """Return if the file has this checksum.
+
+    IntegrityError naming the file, expected and found when it has not.
+    """
     check_digest(str(path), expected, file_digest(path, expected.algorithm))
 
 

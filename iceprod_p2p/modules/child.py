@@ -1,8 +1,11 @@
-"""The child process in which one module runs: ``python -m iceprod_p2p.modules.child --request-fd N --result-fd M``.
+"""The child process in which one module runs.
 
-It reads one request from the first pipe, runs the module in its work directory, and writes messages to the second
-(see `protocol`).  stdout and stderr are the log, whatever the module prints.  A module that crashes takes this process
-with it and nothing else.  Kept light: it starts once per module, so nothing heavy is imported before the module is.
+    python -m iceprod_p2p.modules.child --request-fd N --result-fd M
+
+It reads one request from the first pipe, runs the module in its work directory, and writes messages to the
+second (see `protocol`).  stdout and stderr are the log, whatever the module prints.  A module that crashes
+takes this process with it and nothing else.  Kept light: it starts once per module, so it imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -151,7 +154,7 @@ def _run_class(request: ModuleRequest, emit: Callable[[Message], None]) -> Outco
     code = _call(module.Execute, statistics)
     if code == 0 and hasattr(module, "Finish"):
         code = _call(module.Finish, statistics)
-    return Outcome(code, check_all({**context.statistics, **statistics}))
+    return Outcome(code, check_all(dict[Any, Any](context.statistics) | statistics))
 
 
 def _make_importable(request: ModuleRequest) -> None:

@@ -1,4 +1,4 @@
-"""Scripts and executables as modules: from `src` and `args` to a command line, and its run in the work directory.
+"""Scripts and executables as modules: their command line, and its run in the work directory.
 
 A command's statistics: it may write a JSON object of numbers to the file named by the environment variable
 ICEPROD_STATISTICS.  There is never a shell in between, so arguments need no quoting and can do no harm.
@@ -33,9 +33,9 @@ def run_command(
 ) -> tuple[int, dict[str, float]]:
     """Run a command to its end; return its exit code and statistics.
 
-    The code is 128 + n when signal n ended it, as shells say.  `environ` is added to this process's environment;
-    `output` takes its stdout instead of the log.  NotFound when there is no such program; BadInput when its statistics
-    are none.  Its statistics are read even when it failed.
+    The code is 128 + n when signal n ended it, as shells say.  `environ` is added to this process's
+    environment; `output` takes its stdout instead of the log.  NotFound when there is no such program;
+    BadInput when its statistics are none.  Its statistics are read even when it failed.
     """
     statistics_path = work_dir / STATISTICS_FILE.format(pid=os.getpid())
     environment = {**os.environ, **(environ or {}), STATISTICS_VARIABLE: str(statistics_path)}
@@ -64,8 +64,9 @@ def run_command(
 def script_argv(src: Path, args: Arguments) -> list[str]:
     """Return the command line of a script or executable file.
 
-    Python files run under this Python; other scripts under the interpreter of their first line, so that a file fetched
-    without its executable bit runs all the same; a binary gets the bit.  NotFound or BadInput when it is neither.
+    Python files run under this Python; other scripts under the interpreter of their first line, so that a
+    file fetched without its executable bit runs all the same; a binary gets the bit.  NotFound or BadInput
+    when it is neither.
     """
     if not src.is_file():
         raise NotFound(f"the script {str(src)!r} does not exist")
@@ -88,8 +89,11 @@ def script_argv(src: Path, args: Arguments) -> list[str]:
 
 
 def argument_words(args: Arguments) -> list[str]:
-    """Return the words of `args`: text is split as a shell would, a list is taken word by word, a dictionary gives
-    ``--key=value``.  BadInput when quotes are not closed."""
+    """Return the words of `args`.
+
+    Text is split as a shell would, a list is taken word by word, a dictionary gives
+    ``--key=value``.  BadInput when quotes are not closed.
+    """
     if args is None:
         return []
     if isinstance(args, str):
@@ -108,7 +112,10 @@ def argument_text(value: Any) -> str:
 
 
 def read_statistics(path: Path) -> dict[str, float]:
-    """Return the statistics in a JSON file, none when there is no file; BadInput when it holds anything else."""
+    """Return the statistics in a JSON file, none when there is no file.
+
+    BadInput when it holds anything else.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(STATISTICS_FILE_BYTES_MAX + 1)

@@ -1,7 +1,7 @@
 """What a running module may say while it runs: progress, statistics, and log lines.
 
-The child process gives every module a context.  A module run anywhere else (a test, a notebook) has one that only
-collects, so its code is the same.
+The child process gives every module a context.  A module run anywhere else (a test, a notebook) has one
+that only collects, so its code is the same.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ class Executable(IPModule):
         self.AddParameter("output", "file that takes what the program prints; empty: the log", "", "string")
 
     def Execute(self, stats: Statistics) -> int:
-        """Run it to its end.  NotFound when there is no such program, BadInput when its statistics are none."""
+        """Run it to its end.
+
+        NotFound when there is no such program, BadInput when its statistics are none.
+        """
         program = self.GetParameter("executable")
         if not program:
             raise BadInput("Executable was not told what to run", remedy="set its parameter 'executable'")

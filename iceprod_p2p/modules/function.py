@@ -11,8 +11,8 @@
         ...
         return {"events": events}
 
-The decorator checks the signature at once and changes nothing else: the function stays a function.  What it returns,
-a mapping of statistics or None, is the module's result; a failure is an exception.
+The decorator checks the signature at once and changes nothing else: the function stays a function.  What it
+returns, a mapping of statistics or None, is the module's result; a failure is an exception.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def _specs(function: Callable[..., Any]) -> tuple[ParameterSpec, ...]:
 
 
 def _spec(parameter: inspect.Parameter, hint: Any) -> ParameterSpec:
-    kind, extras = hint, ()
+    kind: Any = hint
+    extras: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         kind, *rest = get_args(hint)
         extras = tuple(rest)

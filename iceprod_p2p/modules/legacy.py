@@ -1,8 +1,8 @@
 """Lets modules written for IceProd 1 and 2 import what they were written for.
 
 `import ipmodule`, `from ipmodule import IPBaseClass`, `from iceprod.modules import ipmodule` and
-`from icecube.simprod.ipmodule import …` all give this library's classes, in the child process alone.  Where the real
-package is installed (a tray's software environment), the real one is used.
+`from icecube.simprod.ipmodule import …` all give this library's classes, in the child process alone.  Where
+the real package is installed (a tray's software environment), the real one is used.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class ParsingModule(IPBaseClass):
         super().__init__()
 
     def AddParameter(self, name: str, description: str, default: Any, explicit_type: Any = None) -> None:
-        """Declare a parameter; see `IPModule.AddParameter`.  Types of optparse that are unknown here mean text."""
+        """Declare a parameter; see `IPModule.AddParameter`.
+
+        Types of optparse that are unknown here mean text.
+        """
         kind = {"choice": "string", "long": "int"}.get(str(explicit_type), explicit_type)
         super().AddParameter(name, description, default, parameter_type(kind))
 

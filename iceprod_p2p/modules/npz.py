@@ -1,9 +1,9 @@
 """Reproducible .npz files: the same arrays give the same bytes, whenever and wherever they are written.
 
-`numpy.savez` stamps the time of writing into the file, so that its checksum says nothing of its contents.  This writer
-fixes the times, keeps the order of the arrays and stores them uncompressed; `numpy.load(path)` reads the result.
-It takes whatever has the buffer protocol, so this library needs no NumPy.
-Source: the manual of numpy.lib.format, version 1.0 of the .npy format.
+`numpy.savez` stamps the time of writing into the file, so that its checksum says nothing of its
+contents.  This writer fixes the times, keeps the order of the arrays and stores them uncompressed;
+`numpy.load(path)` reads the result.  It takes whatever has the buffer protocol, so this library needs
+no NumPy.  Source: the manual of numpy.lib.format, version 1.0 of the .npy format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ HEADER_ALIGN = 64
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> int:
     """Write named arrays of numbers or truth values; return the file's size in bytes.
 
-    The file appears whole or not at all.  BadInput when an array holds anything else, such as objects or records.
+    The file appears whole or not at all.  BadInput when an array holds anything else, such as objects or
+    records.
     """
     partial = path.with_name(path.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
@@ -55,7 +56,7 @@ def npy_bytes(name: str, array: Any) -> bytes:
     if sys.byteorder != "little":
         raise BadInput(f"array {name!r} is not little-endian", remedy="use its byteswapped copy")
     order = "|" if view.itemsize == 1 else "<"
-    fields = {"descr": f"{order}{kind}{view.itemsize}", "fortran_order": False, "shape": tuple(view.shape)}
+    fields = {"descr": f"{order}{kind}{view.itemsize}", "fortran_order": False, "shape": view.shape or ()}
     text = "{" + "".join(f"{key!r}: {value!r}, " for key, value in fields.items()) + "}"
     padding = -(10 + len(text) + 1) % HEADER_ALIGN
     header = text.encode("latin1") + b" " * padding + b"\n"

@@ -1,7 +1,8 @@
 """A module's parameters: what is declared, and how a value from a steering file becomes the declared type.
 
-A type that was declared is kept strictly.  A type that was only inferred from the default (old modules declare none)
-converts text that reads as that type and leaves everything else alone, so that a default of ``0`` does not forbid 1.5.
+A type that was declared is kept strictly.  A type that was only inferred from the default (old modules
+declare none) converts text that reads as that type and leaves everything else alone, so that a default of
+``0`` does not forbid 1.5.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ _PYTHON_TYPES: dict[Any, ParameterType] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterSpec:
-    """A declared parameter.  `type` None: any value; `required`: there is no default; `unit` is for people."""
+    """A declared parameter.  `type` None: any value; `required`: there is no default.
+
+    `unit` is for people.
+    """
 
     name: str
     description: str = ""
@@ -68,8 +72,11 @@ class ParameterSpec:
     unit: str = ""
 
     def convert(self, value: Any) -> Any:
-        """Return `value` in this parameter's type; BadInput, naming the parameter, when a strict one cannot be."""
-        if self.type is None or value is None and not self.strict:
+        """Return `value` in this parameter's type.
+
+        BadInput, naming the parameter, when it cannot be and the parameter is strict.
+        """
+        if self.type is None or (value is None and not self.strict):
             return value
         try:
             return convert(self.type, value)
@@ -80,7 +87,10 @@ class ParameterSpec:
 
 
 def parameter_type(declared: Any) -> ParameterType | None:
-    """Return the type meant by a name ("int", "double_list") or a Python type; None when none is; BadInput else."""
+    """Return the type meant by a name ("int", "double_list") or a Python type; None when none is.
+
+    BadInput when there is no such type.
+    """
     if declared is None:
         return None
     if isinstance(declared, type | GenericAlias) and declared in _PYTHON_TYPES:

@@ -1,11 +1,12 @@
-"""What the pilot and a module's process say to each other: framed msgpack over two private pipes, without I/O.
+"""What the pilot and a module's process say to each other: framed msgpack over two private pipes.
 
     pilot -> child    one ModuleRequest
     child -> pilot    Statistic | Progress, any number; then exactly one Result; then end of file
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack (one map with text keys).  Both ways have a size
-limit that is checked before anything is allocated.  stdout and stderr are no part of this: they are the log.
-A process that ends without a Result was killed or crashed; the pilot says so from its exit status.
+A frame is a 4-byte big-endian length and that many bytes of msgpack (one map with text keys).  Both ways
+have a size limit, checked before anything is allocated.  stdout and stderr are no part of this: they are
+the log. A process that ends without a Result was killed or crashed; the pilot says so from its exit status.
+There is no I/O here: `FrameReader` and `MessageReader` feed on bytes, the `encode_` functions return them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from iceprod_p2p.base.errors import BadInput, IceProdError
 from iceprod_p2p.modules import statistics as stats
@@ -41,9 +42,9 @@ class ProtocolError(IceProdError):
 class ModuleRequest:
     """One run of one module.
 
-    `class_name` names a module (built-in, entry point, dotted path, or a class in the file `src`); without it `src`
-    is a script or executable.  `src` is a local path, relative to `work_dir` unless absolute.  `cpu_count` > 0 holds
-    numerical libraries to that many threads.
+    `class_name` names a module (built-in, entry point, dotted path, or a class in the file `src`); without
+    it `src` is a script or executable.  `src` is a local path, relative to `work_dir` unless
+    absolute.  `cpu_count` > 0 holds numerical libraries to that many threads.
     """
 
     work_dir: str
@@ -84,7 +85,8 @@ class ModuleFailure:
 class Result:
     """The end of a module's run.
 
-    `code` is what the module returned (0: good).  Times are of the module and the processes it waited for, in seconds.
+    `code` is what the module returned (0: good).  Times are of the module and the processes it waited for,
+    in seconds.
     """
 
     ok: bool
@@ -102,7 +104,7 @@ Message = Statistic | Progress | Result
 def encode_frame(value: Mapping[str, Any], *, limit_bytes: int) -> bytes:
     """Return the frame of one map; BadInput when it is too large or holds what msgpack cannot carry."""
     try:
-        payload = msgpack.packb(value)
+        payload: bytes = msgpack.packb(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as wrong:
         raise BadInput(f"the message cannot be written: {wrong}") from wrong
     if len(payload) > limit_bytes:
@@ -111,14 +113,20 @@ def encode_frame(value: Mapping[str, Any], *, limit_bytes: int) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames, whatever the chunks it arrives in.  Holds at most one frame and one chunk."""
+    """Cuts a byte stream into frames, whatever the chunks it arrives in.
+
+    Holds at most one frame and one chunk.
+    """
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """Return the maps that `data` completes; ProtocolError on an oversized frame or one that is no map."""
+        """Return the maps that `data` completes.
+
+        ProtocolError on an oversized frame or one that is no map.
+        """
         self._buffer += data
         values = []
         start = 0
@@ -148,7 +156,10 @@ class MessageReader:
         self.result: Result | None = None
 
     def feed(self, data: bytes) -> list[Message]:
-        """Return the messages that `data` completes; ProtocolError on a bad one, or on any after the Result."""
+        """Return the messages that `data` completes.
+
+        ProtocolError on a bad one, or on any after the Result.
+        """
         messages = []
         for value in self._frames.feed(data):
             if self.result is not None:
@@ -201,7 +212,10 @@ def decode_request(value: Mapping[str, Any]) -> ModuleRequest:
 
 
 def encode_message(message: Message) -> bytes:
-    """Return the frame of a message; BadInput when a statistic is none or the whole is over MESSAGE_BYTES_MAX."""
+    """Return the frame of a message.
+
+    BadInput when a statistic is none or the whole is over MESSAGE_BYTES_MAX.
+    """
     return encode_frame(_message_fields(message), limit_bytes=MESSAGE_BYTES_MAX)
 
 
@@ -220,7 +234,7 @@ def _message_fields(message: Message) -> dict[str, Any]:
                 "kind": "result",
                 "ok": message.ok,
                 "code": message.code,
-                "statistics": stats.check_all(dict(message.statistics)),
+                "statistics": stats.check_all(message.statistics),
                 "error": _failure_fields(message.error),
                 "times": [message.real_s, message.user_s, message.system_s],
             }

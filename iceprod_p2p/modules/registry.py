@@ -1,9 +1,9 @@
 """Finds a module by the name a steering file gives it, and says what it is.
 
-A module's class is, in this order: a class in a file (`src` given, or ``path.py:Class``), a built-in short name, a name
-in the entry-point group ``iceprod_p2p.modules``, or a dotted path ``package.module.Class``.  This is the only place that
-looks at that entry-point group.  Finding a module runs its file: the child process does so for jobs, the CLI for its
-own user, a node never.
+A module's class is, in this order: a class in a file (`src` given, or ``path.py:Class``), a built-in short
+name, a name in the entry-point group ``iceprod_p2p.modules``, or a dotted path
+``package.module.Class``.  This is the only place that looks at that entry-point group.  Finding a module
+runs its file: the child process does so for jobs, the CLI for its own user, a node never.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ BUILT_IN: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleSpec:
-    """What is known of a module.  `fault`: why it could not be loaded, in one sentence; empty when it could."""
+    """What is known of a module.
+
+    `fault` says in one sentence why it could not be loaded, and is empty when it could.
+    """
 
     name: str
     origin: str
@@ -80,8 +83,9 @@ class CallableModule(IPModule):
 def create(class_name: str, src: str = "") -> Any:
     """Return a new module of this class, ready for SetParameter and Execute.
 
-    An IPModule, or an object with the same methods when the file brings its own IPBaseClass.  NotFound when there is no
-    such class; BadInput when it cannot be a module.  Whatever the module's own file raises comes through.
+    An IPModule, or an object with the same methods when the file brings its own IPBaseClass.  NotFound when
+    there is no such class; BadInput when it cannot be a module.  Whatever the module's own file raises
+    comes through.
     """
     found = find(class_name, src)
     if inspect.isclass(found) and any(base.__name__ in ("IPModule", "IPBaseClass") for base in found.__mro__):
@@ -94,7 +98,10 @@ def create(class_name: str, src: str = "") -> Any:
 
 
 def find(class_name: str, src: str = "") -> Any:
-    """Return the class or function a steering file names; NotFound, with the nearest right name, when there is none."""
+    """Return the class or function a steering file names.
+
+    NotFound, with the nearest right name, when there is none.
+    """
     path, _, name = class_name.rpartition(":")
     if src or path.endswith(".py"):
         return _from_file(Path(src or path), name)

@@ -1,13 +1,15 @@
 """What a statistic may be: a short name and a finite number.
 
-Statistics are summed over a whole dataset, so one NaN would spoil every sum after it: it is refused here, at its
-origin, by name.  Anything with `__float__` (an integer, a NumPy scalar) counts as a number; text does not.
+Statistics are summed over a whole dataset, so one NaN would spoil every sum after it: it is refused here,
+at its origin, by name.  Anything with `__float__` (an integer, a NumPy scalar) counts as a number; text
+does not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from iceprod_p2p.base.errors import BadInput
 
@@ -16,7 +18,10 @@ STATISTIC_NAME_CHARS_MAX = 128
 
 
 def check_name(name: object) -> str:
-    """Return `name` if it may name a statistic; BadInput when it is no text, empty, too long or unprintable."""
+    """Return `name` if it may name a statistic.
+
+    BadInput when it is no text, empty, too long or unprintable.
+    """
     if (
         not isinstance(name, str)
         or not name
@@ -45,7 +50,7 @@ def check_value(name: str, value: object) -> float:
     return number
 
 
-def check_all(statistics: Mapping[object, object]) -> dict[str, float]:
+def check_all(statistics: Mapping[Any, Any]) -> dict[str, float]:
     """Return every statistic checked, in the order given; BadInput at the first that is not one."""
     if len(statistics) > STATISTICS_MAX:
         raise BadInput(f"{len(statistics)} statistics are more than the {STATISTICS_MAX} a task may report")

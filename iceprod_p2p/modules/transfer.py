@@ -1,7 +1,8 @@
 """Copies of files by URL: ``file``, ``http`` and ``https``, verified, and never visible half.
 
-A download goes to a file beside its destination and is renamed only when its length and checksum are right.  What may
-pass (time-outs, 429, 5xx) is tried again with growing pauses; what will not (404, a wrong checksum) is not.
+A download goes to a file beside its destination and is renamed only when its length and checksum are
+right.  What may pass (time-outs, 429, 5xx) is tried again with growing pauses; what will not (404, a wrong
+checksum) is not.
 Deliberately absent: following a redirect from https to http, and any other scheme.
 """
 
@@ -59,8 +60,9 @@ def copy(
 ) -> Copied:
     """Copy from a path or URL to a path, or from a path to a URL (PUT); directories on the way are made.
 
-    BadInput for URLs it does not speak; NotFound when the source does not exist; IntegrityError when length or checksum
-    are not as promised (the destination is then as it was, for paths); Unavailable when all attempts failed.
+    BadInput for URLs it does not speak; NotFound when the source does not exist; IntegrityError when length
+    or checksum are not as promised (the destination is then as it was, for paths); Unavailable when all
+    attempts failed.
     """
     bounds = limits or Limits()
     source_url, destination_url = _parse(source), _parse(destination)
