@@ -1,8 +1,9 @@
 """Every command of the ledger: one frozen record each, with its number for ever.
 
 A command travels as a MessagePack array ``[number, field, ...]``.  A field is only ever added at the end and with a
-default; a number is never used again.  Commands hold no clock and no secret: time is the ledger's own (`Tick`), and
-secrets appear as digests.  Who asks (`actor`) travels beside the command, in the `Proposal`.
+default; a number is never used again.  The decoder checks the bounds of every field (`model.bounds`).  Commands hold
+no clock and no secret: time is the ledger's own (`Tick`), and secrets appear as digests.  Who asks (`actor`) travels
+beside the command, in the `Proposal`.
 
 Actors are ``person:NAME``, ``node:ID`` or ``pilot:SITE/ID``.
 """
@@ -13,6 +14,27 @@ from enum import StrEnum
 
 import msgspec
 
+from iceprod_p2p.model.bounds import (
+    Actor,
+    Amount,
+    Certificate,
+    Digest,
+    DigestOrEmpty,
+    ExitCode,
+    FileName,
+    HexDigest,
+    Id16,
+    JobOrWhole,
+    LedgerMs,
+    Line,
+    Message,
+    Name,
+    Number16,
+    Number32,
+    Seed,
+    TaskOrAll,
+    Word,
+)
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
@@ -44,30 +66,30 @@ class SiteVerb(StrEnum):
 class TaskRef(msgspec.Struct, frozen=True, array_like=True):
     """One attempt of one task."""
 
-    dataset: int
-    job: int
-    task: int
-    attempt: int
+    dataset: Number32
+    job: Number32
+    task: Number16
+    attempt: Number32
 
 
 class TaskStart(msgspec.Struct, frozen=True, array_like=True):
     """One attempt handed to a pilot: from here its passkey is bound to the holder."""
 
     ref: TaskRef
-    passkey_id: bytes  # 16 bytes
-    key_id: str  # Which node's signing key issued the passkey.
-    holder: bytes  # SHA-256 of the pilot's certificate key, 32 bytes
-    pilot: str
-    host: str
-    expires_ms: int  # Ledger time.
+    passkey_id: Id16  # 16 bytes
+    key_id: Name  # Which node's signing key issued the passkey.
+    holder: Digest  # SHA-256 of the pilot's certificate key, 32 bytes
+    pilot: Word
+    host: Word
+    expires_ms: LedgerMs  # Ledger time.
 
 
 class FoundCluster(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Entry 1 of every ledger: names the cluster and its first member; refused anywhere else."""
 
-    cluster: str
-    root_certificate: bytes  # DER
-    site_grace_ms: int = 600_000
+    cluster: Name
+    root_certificate: Certificate  # DER
+    site_grace_ms: LedgerMs = 600_000
 
 
 class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -78,70 +100,70 @@ class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """
 
     member: Member
-    issuing_certificate: bytes  # DER of the site's authority
-    certificate_fingerprint: bytes  # SHA-256 of the node's certificate
-    passkey_key_id: str
-    passkey_public_key: bytes  # Ed25519, 32 bytes
-    token_digest: bytes = b""
-    enrol_address: str = ""
-    server_name: str = ""  # The unique DNS name in the node's certificate.
+    issuing_certificate: Certificate  # DER of the site's authority
+    certificate_fingerprint: Digest  # SHA-256 of the node's certificate
+    passkey_key_id: Name
+    passkey_public_key: Digest  # Ed25519, 32 bytes
+    token_digest: DigestOrEmpty = b""
+    enrol_address: Line = ""
+    server_name: Line = ""  # The unique DNS name in the node's certificate.
 
 
 class Invite(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Record the digest of a one-time invitation for `site`."""
 
-    token_digest: bytes
-    site: str
-    lifetime_ms: int = 900_000
+    token_digest: Digest
+    site: Name
+    lifetime_ms: LedgerMs = 900_000
 
 
 class PromoteMember(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """Make an observer a voter."""
 
-    node_id: str
+    node_id: Name
 
 
 class RemoveMember(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Remove a node from the cluster for ever; its id never returns."""
 
-    node_id: str
+    node_id: Name
 
 
 class RenewNode(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """Note a node's new certificate, address or signing key."""
 
     member: Member
-    certificate_fingerprint: bytes
-    enrol_address: str = ""
-    server_name: str = ""
+    certificate_fingerprint: Digest
+    enrol_address: Line = ""
+    server_name: Line = ""
 
 
 class SetPerson(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """Give a person a role and groups."""
 
-    name: str
+    name: Name
     role: Role
-    groups: tuple[str, ...] = ()
+    groups: tuple[Name, ...] = ()
 
 
 class RevokeCertificate(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """Refuse a certificate from now on, by its SHA-256 fingerprint."""
 
-    fingerprint: bytes
-    reason: str = ""
+    fingerprint: Digest
+    reason: Line = ""
 
 
 class Tick(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Advance the ledger's time; only the leader of `term` may, and time never goes back."""
 
-    term: int
-    now_ms: int
+    term: Amount
+    now_ms: LedgerMs
 
 
 class SetSettings(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """Change cluster settings; zero leaves a value as it is."""
 
-    site_grace_ms: int = 0
+    site_grace_ms: LedgerMs = 0
 
 
 class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -151,71 +173,71 @@ class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, tag=20):
     how often a payload may fail before a person must look.
     """
 
-    steering_sha256: str
-    jobs: int
+    steering_sha256: HexDigest
+    jobs: Number32
     shapes: tuple[TaskShape, ...]
-    seed: int
-    owner: str
-    group: str = ""
-    alias: str = ""
-    description: str = ""
-    category: str = ""
-    priority: int = 500
-    sites_allowed: tuple[str, ...] = ()
-    sites_excluded: tuple[str, ...] = ()
-    attempts_max: int = 3
-    retry_pause_ms: int = 10_000
+    seed: Seed
+    owner: Name
+    group: Name = ""
+    alias: Name = ""
+    description: Line = ""
+    category: Word = ""
+    priority: Number32 = 500
+    sites_allowed: tuple[Name, ...] = ()
+    sites_excluded: tuple[Name, ...] = ()
+    attempts_max: Number32 = 3
+    retry_pause_ms: LedgerMs = 10_000
 
 
 class AddJobs(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """Let a dataset grow by `jobs` jobs."""
 
-    dataset: int
-    jobs: int
+    dataset: Number32
+    jobs: Number32
 
 
 class ControlDataset(msgspec.Struct, frozen=True, array_like=True, tag=22):
     """Apply a verb to a whole dataset; large ones are carried out in pages by later ticks."""
 
-    dataset: int
+    dataset: Number32
     verb: Verb
 
 
 class ControlTasks(msgspec.Struct, frozen=True, array_like=True, tag=23):
     """Apply a verb to jobs `first_job`..`last_job` (inclusive), or to one task index of each (`task` >= 0)."""
 
-    dataset: int
+    dataset: Number32
     verb: Verb
-    first_job: int
-    last_job: int
-    task: int = -1
+    first_job: Number32
+    last_job: Number32
+    task: TaskOrAll = -1
 
 
 class SetDataset(msgspec.Struct, frozen=True, array_like=True, tag=24):
     """Change what may change after submission; None leaves a value as it is."""
 
-    dataset: int
-    priority: int | None = None
-    sites_allowed: tuple[str, ...] | None = None
-    sites_excluded: tuple[str, ...] | None = None
-    attempts_max: int | None = None
-    alias: str | None = None
-    description: str | None = None
+    dataset: Number32
+    priority: Number32 | None = None
+    sites_allowed: tuple[Name, ...] | None = None
+    sites_excluded: tuple[Name, ...] | None = None
+    attempts_max: Number32 | None = None
+    alias: Name | None = None
+    description: Line | None = None
 
 
 class ControlSite(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Drain, resume or ban a site; a ban takes back everything it holds, in pages."""
 
-    site: str
+    site: Name
     verb: SiteVerb
-    reason: str = ""
+    reason: Line = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=31):
     """Renew all leases of `site`; `vouched` renews attempts of other sites whose pilots report to this node."""
 
-    site: str
-    node_id: str
+    site: Name
+    node_id: Name
     counts: SiteCounts
     vouched: tuple[TaskRef, ...] = ()
 
@@ -223,15 +245,15 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=31):
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=40):
     """Ask for up to `limit` ready tasks that fit the offers; the outcome's `grants` says which were given."""
 
-    site: str
+    site: Name
     offers: tuple[Offer, ...]
-    limit: int
+    limit: Number32
 
 
 class QueueTasks(msgspec.Struct, frozen=True, array_like=True, tag=41):
     """The site's grid accepted pilots for these claims."""
 
-    site: str
+    site: Name
     refs: tuple[TaskRef, ...]
 
 
@@ -241,7 +263,7 @@ class StartTasks(msgspec.Struct, frozen=True, array_like=True, tag=42):
     The outcome's `grants` lists those that started.  Repeated for the same holder and passkey it is applied once.
     """
 
-    site: str
+    site: Name
     starts: tuple[TaskStart, ...]
 
 
@@ -249,7 +271,7 @@ class CopyTask(msgspec.Struct, frozen=True, array_like=True, tag=43):
     """The payload ended well; its outputs are on their way."""
 
     ref: TaskRef
-    holder: bytes
+    holder: Digest
 
 
 class FinishTask(msgspec.Struct, frozen=True, array_like=True, tag=44):
@@ -259,9 +281,9 @@ class FinishTask(msgspec.Struct, frozen=True, array_like=True, tag=44):
     """
 
     ref: TaskRef
-    holder: bytes
-    site: str  # Where the outputs are held.
-    statistics: dict[str, float] = {}
+    holder: Digest
+    site: Name  # Where the outputs are held.
+    statistics: dict[Word, float] = {}
     files: tuple[FileEntry, ...] = ()
     usage: Usage = Usage()
 
@@ -270,11 +292,11 @@ class FailTask(msgspec.Struct, frozen=True, array_like=True, tag=45):
     """An attempt ended badly; `reason` tells whose fault it was, `message` the last lines (at most 4 KiB)."""
 
     ref: TaskRef
-    holder: bytes  # Empty when the node itself reports a claim or pilot that was lost.
-    site: str
+    holder: DigestOrEmpty  # Empty when the node itself reports a claim or pilot that was lost.
+    site: Name
     reason: FailReason
-    message: str = ""
-    exit_code: int = 0
+    message: Message = ""
+    exit_code: ExitCode = 0
     usage: Usage = Usage()
     files: tuple[FileEntry, ...] = ()  # Logs only.
 
@@ -282,23 +304,23 @@ class FailTask(msgspec.Struct, frozen=True, array_like=True, tag=45):
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag=46):
     """The site returns claims that it will not run; nobody is blamed."""
 
-    site: str
+    site: Name
     refs: tuple[TaskRef, ...]
-    reason: str = ""
+    reason: Line = ""
 
 
 class ReplicaRef(msgspec.Struct, frozen=True, array_like=True):
     """One file record: its dataset, job (or WHOLE_DATASET) and logical name."""
 
-    dataset: int
-    job: int
-    name: str
+    dataset: Number32
+    job: JobOrWhole
+    name: FileName
 
 
 class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, tag=60):
     """The site holds (or dropped) copies of these files in its built-in store."""
 
-    site: str
+    site: Name
     added: tuple[ReplicaRef, ...] = ()
     dropped: tuple[ReplicaRef, ...] = ()
 
@@ -307,16 +329,16 @@ class RecordVerification(msgspec.Struct, frozen=True, array_like=True, tag=61):
     """What re-reading a stored copy at `site` gave: `found_sha256` empty when it was missing."""
 
     file: ReplicaRef
-    site: str
-    found_sha256: str
+    site: Name
+    found_sha256: Word
 
 
 class RecordBlob(msgspec.Struct, frozen=True, array_like=True, tag=62):
     """These nodes hold the blob (steering documents, modules): where others may fetch it."""
 
-    sha256: str
-    size_bytes: int
-    node_ids: tuple[str, ...]
+    sha256: HexDigest
+    size_bytes: Amount
+    node_ids: tuple[Name, ...]
 
 
 Command = (
@@ -353,7 +375,7 @@ Command = (
 class Proposal(msgspec.Struct, frozen=True, array_like=True):
     """A command with who asks, the id that makes a retry harmless, and the ledger time it was made at."""
 
-    request_id: bytes  # 16 bytes
-    made_at_ms: int
-    actor: str
+    request_id: Id16  # 16 bytes
+    made_at_ms: LedgerMs
+    actor: Actor
     command: Command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from iceprod_p2p.model.bounds import Name, Number16
 from iceprod_p2p.model.resources import Requirements
 
 
@@ -14,6 +15,6 @@ class TaskShape(msgspec.Struct, frozen=True, array_like=True):
     order, so a cycle cannot be written down.
     """
 
-    name: str
-    parents: tuple[int, ...] = ()
+    name: Name
+    parents: tuple[Number16, ...] = ()
     requirements: Requirements = Requirements()

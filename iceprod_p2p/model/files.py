@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from iceprod_p2p.model.bounds import Amount, FileName, HexDigest, Line, Word
+
 WHOLE_DATASET = -1  # The `job` of a file that belongs to the dataset, not to one of its jobs.
 
 
@@ -15,9 +17,9 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True):
     are copies outside the built-in stores.
     """
 
-    name: str
-    size_bytes: int
-    sha256: str
-    kind: str = "job_temp"  # permanent | job_temp | dataset_temp | site_temp | log
-    checksums: dict[str, str] = {}
-    urls: tuple[str, ...] = ()
+    name: FileName
+    size_bytes: Amount
+    sha256: HexDigest
+    kind: Word = "job_temp"  # permanent | job_temp | dataset_temp | site_temp | log
+    checksums: dict[Word, Word] = {}
+    urls: tuple[Line, ...] = ()

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import msgspec
 
+from iceprod_p2p.model.bounds import Amount, Number16, Number32, Word
+
 
 class Requirements(msgspec.Struct, frozen=True, array_like=True, order=True):
     """What one task needs while it runs."""
 
-    cpus: int = 1
-    gpus: int = 0
-    memory_mib: int = 1_024
-    disk_mib: int = 1_024
-    walltime_s: int = 3_600
-    attributes: tuple[str, ...] = ()  # Sorted, without repeats.
+    cpus: Number16 = 1
+    gpus: Number16 = 0
+    memory_mib: Number32 = 1_024
+    disk_mib: Number32 = 1_024
+    walltime_s: Number32 = 3_600
+    attributes: tuple[Word, ...] = ()  # Sorted, without repeats.
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True):
@@ -27,14 +29,14 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     `gpu_tasks_only` keeps slots with GPUs for tasks that need them.
     """
 
-    resource_class: str
-    slots: int
-    cpus: int = 1
-    gpus: int = 0
-    memory_mib: int = 1_024
-    disk_mib: int = 1_024
-    walltime_s: int = 3_600
-    attributes: tuple[str, ...] = ()
+    resource_class: Word
+    slots: Number32
+    cpus: Number32 = 1
+    gpus: Number32 = 0
+    memory_mib: Amount = 1_024
+    disk_mib: Amount = 1_024
+    walltime_s: Amount = 3_600
+    attributes: tuple[Word, ...] = ()
     gpu_tasks_only: bool = True
 
     def fits(self, need: Requirements) -> bool:
@@ -54,7 +56,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """What one attempt used, as measured by the pilot."""
 
-    wall_ms: int = 0
-    cpu_ms: int = 0
-    memory_peak_mib: int = 0
-    disk_peak_mib: int = 0
+    wall_ms: Amount = 0
+    cpu_ms: Amount = 0
+    memory_peak_mib: Amount = 0
+    disk_peak_mib: Amount = 0

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from iceprod_p2p.model.bounds import Line, Name, Number32, Word
+
 
 class MemberRole(StrEnum):
     """A `voter` elects and counts for commits; an `observer` only follows. Both claim, submit and serve pilots."""
@@ -17,19 +19,19 @@ class MemberRole(StrEnum):
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """One node of the cluster: `address` is host:port of its mutual-TLS listener."""
 
-    node_id: str
-    site: str
-    address: str
+    node_id: Name
+    site: Name
+    address: Line
     role: MemberRole
 
 
 class SiteCounts(msgspec.Struct, frozen=True, array_like=True):
     """What a site says of itself with each heartbeat; for display and planning, never for safety."""
 
-    grid: str = ""
-    slots: int = 0
-    slots_busy: int = 0
-    pilots_queued: int = 0
-    pilots_running: int = 0
-    attributes: tuple[str, ...] = ()
-    version: str = ""
+    grid: Word = ""
+    slots: Number32 = 0
+    slots_busy: Number32 = 0
+    pilots_queued: Number32 = 0
+    pilots_running: Number32 = 0
+    attributes: tuple[Word, ...] = ()
+    version: Word = ""
