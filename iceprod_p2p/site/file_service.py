@@ -1,0 +1,237 @@
+"""Content between sites: this node's blobs, streamed out, taken in, and fetched from whoever has them.
+
+Every transfer is verified against its SHA-256 before anybody sees the blob, and nothing is acknowledged
+before it is on disk.  Concurrent wishes for the same blob share one fetch.  A broken transfer goes on where
+it stopped, from the next node that has the blob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotFound, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.store.blobs import BlobStore, BlobWriter
+from iceprod_p2p.wire.calls import call
+from iceprod_p2p.wire.channel import CHUNK_BYTES
+from iceprod_p2p.wire.errors import rpc_errors
+from iceprod_p2p.wire.pb import common_pb2, peer_pb2
+from iceprod_p2p.wire.translate import require_sha256
+
+BLOB_BYTES_MAX: Final = 1 << 40  # A terabyte: beyond it, a slip of the pen.
+SILENCE_S: Final = 30.0  # A transfer that brings nothing for so long is given up.
+FETCHES_MAX: Final = 16  # At once; more would only share the same link.
+log = get_logger("files")
+Result = TypeVar("Result")
+
+
+class FileService:
+    """Blobs of one node; used on the event loop, with the disk on threads of `executor`."""
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        peers: Peers,
+        executor: Executor,
+        *,
+        holders: Callable[[str], Sequence[common_pb2.NodeAddress]],
+        fetched: Callable[[str], None] = lambda sha256: None,
+    ) -> None:
+        """`holders` names the nodes that should have a blob, best first; `fetched` hears of each that
+        arrived.
+        """
+        self._blobs = blobs
+        self._peers = peers
+        self._executor = executor
+        self._holders = holders
+        self._fetched = fetched
+        self._fetches: dict[str, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(FETCHES_MAX)
+
+    def has(self, sha256: str) -> bool:
+        """Return whether this node holds the blob."""
+        return self._blobs.has(require_sha256(sha256))
+
+    async def put_bytes(self, content: bytes) -> str:
+        """Store a small document and return its SHA-256."""
+        return (await self._disk(self._blobs.put_bytes, content)).digest
+
+    async def read(self, sha256: str, *, max_bytes: int) -> bytes:
+        """Return a small blob, fetched if need be."""
+        await self.ensure(sha256)
+        return await self._disk(partial(self._blobs.read, sha256, max_bytes=max_bytes))
+
+    async def receive(self, parts: AsyncIterator[common_pb2.PutBlobPart]) -> common_pb2.BlobReply:
+        """Store an upload; durable and verified when this returns."""
+        first = await anext(aiter(parts), None)
+        if first is None or first.WhichOneof("part") != "announced":
+            raise BadInput("an upload begins with its SHA-256 and size")
+        sha256, size_bytes = require_sha256(first.announced.sha256), first.announced.size_bytes
+        if size_bytes > BLOB_BYTES_MAX:
+            raise BadInput(f"a blob of {size_bytes} bytes is more than this cluster keeps")
+        if self._blobs.has(sha256):  # Content that is here already need not be sent to its end.
+            return common_pb2.BlobReply(sha256=sha256, size_bytes=self._blobs.size_bytes(sha256))
+        with self._blobs.writer(max_bytes=size_bytes) as writer:
+            async for part in parts:
+                if part.WhichOneof("part") != "chunk" or part.chunk.offset != writer.size_bytes:
+                    raise BadInput(f"the upload of {sha256} does not go on at byte {writer.size_bytes}")
+                await self._disk(writer.write, part.chunk.body)
+            blob = await self._disk(partial(writer.commit, expected_digest=sha256))
+        return common_pb2.BlobReply(sha256=blob.digest, size_bytes=blob.size_bytes)
+
+    async def send(self, request: common_pb2.BlobRequest, *, fetch: bool) -> AsyncIterator[common_pb2.Chunk]:
+        """Yield a blob's bytes from an offset; with `fetch` a blob that is not here is fetched first."""
+        sha256 = require_sha256(request.sha256)
+        if fetch:
+            await self.ensure(sha256)
+        stream = self._blobs.open(sha256)
+        try:
+            await self._disk(stream.seek, request.offset)
+            offset = request.offset
+            while body := await self._disk(stream.read, CHUNK_BYTES):
+                yield common_pb2.Chunk(body=body, offset=offset)
+                offset += len(body)
+        finally:
+            stream.close()
+
+    async def ensure(self, sha256: str) -> None:
+        """Return when this node holds the blob; Unavailable when nobody reachable has it."""
+        if self._blobs.has(require_sha256(sha256)):
+            return
+        fetch = self._fetches.get(sha256)
+        if fetch is None:
+            fetch = asyncio.create_task(self._fetch(sha256), name=f"fetch {sha256[:12]}")
+            self._fetches[sha256] = fetch
+            fetch.add_done_callback(partial(self._fetch_ended, sha256))
+        await asyncio.shield(fetch)  # One caller that leaves must not end the transfer of the others.
+
+    async def spread(self, sha256: str, *, copies: int) -> tuple[str, ...]:
+        """Give the blob to other nodes until `copies` hold it besides this one; return those that do.
+
+        Nodes that cannot be reached are passed over; the caller decides whether what was reached is enough.
+        """
+        reached: list[str] = []
+        for node in self._peers.others():
+            if len(reached) >= copies:
+                break
+            try:
+                await self._push(node, sha256)
+            except IceProdError as failure:
+                log.warning("blob not spread", node=node.node_id, blob=sha256, error=str(failure))
+            else:
+                reached.append(node.node_id)
+        return tuple(reached)
+
+    async def verify(self, sha256: str) -> str:
+        """Read this node's copy again and return the SHA-256 found, empty when there is none."""
+        try:
+            return (await self._disk(self._blobs.verify, sha256)).digest
+        except NotFound:
+            return ""
+        except IntegrityError as damaged:
+            return str(damaged).rpartition("SHA-256 ")[2][:64]
+
+    def _fetch_ended(self, sha256: str, fetch: asyncio.Task[None]) -> None:
+        self._fetches.pop(sha256, None)
+        if not fetch.cancelled():
+            fetch.exception()  # Those who still wait for it hear of it themselves.
+
+    async def _push(self, node: common_pb2.NodeAddress, sha256: str) -> None:
+        size_bytes = self._blobs.size_bytes(sha256)
+
+        async def parts() -> AsyncIterator[common_pb2.PutBlobPart]:
+            announced = common_pb2.BlobReply(sha256=sha256, size_bytes=size_bytes)
+            yield common_pb2.PutBlobPart(announced=announced)
+            async for chunk in self.send(common_pb2.BlobRequest(sha256=sha256), fetch=False):
+                yield common_pb2.PutBlobPart(chunk=chunk)
+
+        stub = self._peers.peer(node)
+        await call(stub.PutBlob, parts(), timeout_s=SILENCE_S + size_bytes / 1e6, peer=node.node_id)
+
+    async def _fetch(self, sha256: str) -> None:
+        tried: list[str] = []
+        async with self._room:
+            while not await self._fetch_whole(sha256, tried):
+                log.error("blob damaged on its way", node=tried[-1], blob=sha256)
+        log.info("blob fetched", blob=sha256, node=tried[-1], size_bytes=self._blobs.size_bytes(sha256))
+        self._fetched(sha256)
+
+    async def _fetch_whole(self, sha256: str, tried: list[str]) -> bool:
+        """Bring the blob from nodes not in `tried`; False when bytes were wrong: what was received cannot be
+        unread, so the next attempt begins from nothing.
+        """
+        with self._blobs.writer(max_bytes=BLOB_BYTES_MAX) as writer:
+            try:
+                if await self._fetch_from(sha256, list(self._holders(sha256)), writer, tried):
+                    return True
+                if await self._fetch_from(sha256, await self._seek(sha256), writer, tried):
+                    return True
+            except IntegrityError:
+                return False
+        raise Unavailable(
+            f"no node that holds {sha256[:12]}... can be reached (tried {', '.join(tried) or 'none'})",
+            remedy="try again when its site is back",
+            retry_after_s=5.0,
+        )
+
+    async def _fetch_from(
+        self, sha256: str, nodes: list[common_pb2.NodeAddress], writer: BlobWriter, tried: list[str]
+    ) -> bool:
+        """Try `nodes` in turn, each going on where the last one stopped."""
+        for node in nodes:
+            if node.node_id in tried:
+                continue
+            tried.append(node.node_id)
+            try:
+                await self._draw(node, sha256, writer)
+            except IntegrityError:
+                raise
+            except IceProdError as failure:
+                log.warning("blob not fetched", node=node.node_id, blob=sha256, error=str(failure))
+            else:
+                await self._disk(partial(writer.commit, expected_digest=sha256))
+                return True
+        return False
+
+    async def _draw(self, node: common_pb2.NodeAddress, sha256: str, writer: BlobWriter) -> None:
+        request = common_pb2.BlobRequest(sha256=sha256, offset=writer.size_bytes)
+        with rpc_errors(node.node_id):
+            chunks = aiter(self._peers.peer(node).GetBlob(request))
+            while (chunk := await _next(chunks, node.node_id)) is not None:
+                if chunk.offset != writer.size_bytes:
+                    raise IntegrityError(
+                        f"{node.node_id} sent byte {chunk.offset} instead of {writer.size_bytes}"
+                    )
+                await self._disk(writer.write, chunk.body)
+
+    async def _seek(self, sha256: str) -> list[common_pb2.NodeAddress]:
+        """Ask every other node at once whether it has the blob."""
+
+        async def ask(node: common_pb2.NodeAddress) -> bool:
+            request = peer_pb2.HasBlobsRequest(sha256=[sha256])
+            try:
+                reply = await call(self._peers.peer(node).HasBlobs, request, timeout_s=3.0, peer=node.node_id)
+            except IceProdError:
+                return False
+            return sha256 in reply.sha256
+
+        others = self._peers.others()
+        answers = await asyncio.gather(*(ask(node) for node in others))
+        return [node for node, has in zip(others, answers, strict=True) if has]
+
+    async def _disk(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+
+
+async def _next(chunks: AsyncIterator[common_pb2.Chunk], node_id: str) -> common_pb2.Chunk | None:
+    try:
+        return await asyncio.wait_for(anext(chunks), SILENCE_S)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError as silent:
+        raise Unavailable(f"{node_id} sent nothing for {SILENCE_S:.0f} s") from silent

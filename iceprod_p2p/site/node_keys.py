@@ -1,0 +1,218 @@
+"""A node's keys and certificates in its data directory, and how a founder makes them all.
+
+    DATA/keys/root.pem         whom the cluster believes (two roots during a rotation)
+    DATA/keys/authority.*      this site's issuing authority
+    DATA/keys/node.*           this node's own certificate (its chain) and key
+    DATA/keys/passkey.key      the Ed25519 key that signs passkeys
+    DATA/authority/root.*      the founder's only: the cluster's root; who can read it can make any identity
+    DATA/authority/people.*    the founder's only: the authority that vouches for people
+
+Keys are 0600 and never leave; certificates travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.model.identity import PEOPLE, IdentityKind, identity_uri, node_server_name
+from iceprod_p2p.security.ca import Authority, found_root
+from iceprod_p2p.security.certificates import (
+    PrivateKey,
+    authority_claim,
+    chain_from_pem,
+    key_from_pem,
+    key_to_pem,
+    make_request,
+    new_key,
+    renewal_due_ms,
+    to_pem,
+)
+from iceprod_p2p.security.identity import identity_of
+from iceprod_p2p.security.keyfiles import (
+    make_private_directory,
+    read_public,
+    read_secret,
+    write_public,
+    write_secret,
+)
+from iceprod_p2p.security.passkeys import (
+    PasskeySigner,
+    new_signing_key,
+    signing_key_from_bytes,
+    signing_key_to_bytes,
+)
+from iceprod_p2p.wire.channel import TlsMaterial
+
+KEYS: Final = "keys"
+AUTHORITY: Final = "authority"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeys:
+    """What one running node holds; `root` and `people` are the founder's only."""
+
+    cluster: str
+    site: str
+    node_id: str
+    root_pem: bytes
+    authority: Authority
+    node_chain_pem: bytes
+    node_key: PrivateKey = field(repr=False)
+    signer: PasskeySigner
+    root: Authority | None = None
+    people: Authority | None = None
+
+    @property
+    def server_name(self) -> str:
+        """The DNS name in this node's certificate."""
+        return node_server_name(self.node_id, site=self.site, cluster=self.cluster)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """This node's own certificate."""
+        return chain_from_pem(self.node_chain_pem)[0]
+
+    @property
+    def tls(self) -> TlsMaterial:
+        """What this node shows and trusts."""
+        return TlsMaterial(self.node_chain_pem, key_to_pem(self.node_key), self.root_pem)
+
+    def renewed(self, *, now_ms: int) -> NodeKeys:
+        """Return these keys with a new certificate when the present one is past half of its life."""
+        if now_ms < renewal_due_ms(self.certificate):
+            return self
+        return replace(
+            self, node_chain_pem=issue_node(self.authority, self.node_key, self.node_id, now_ms=now_ms)
+        )
+
+
+def issue_node(authority: Authority, key: PrivateKey, node_id: str, *, now_ms: int) -> bytes:
+    """Return the chain (node, authority) of a new certificate for a node of the authority's site."""
+    uri = identity_uri(IdentityKind.NODE, node_id, site=authority.scope, cluster=authority.cluster)
+    certificate = authority.issue(make_request(key, uri), kind=IdentityKind.NODE, name=node_id, now_ms=now_ms)
+    return to_pem(certificate, authority.certificate)
+
+
+def new_authority(root: Authority, scope: str, *, now_ms: int) -> Authority:
+    """Make the issuing authority of a site or of people below `root`, with a key of its own."""
+    key = new_key()
+    request = make_request(key, authority_claim(scope, root.cluster))
+    return Authority(root.cluster, scope, root.issue_authority(request, scope=scope, now_ms=now_ms), key)
+
+
+def found_keys(*, cluster: str, site: str, node_id: str, now_ms: int) -> tuple[NodeKeys, bytes]:
+    """Make every key and certificate of a new cluster's first node, and its signing key's secret bytes.
+
+    Nothing is written.
+    """
+    signing_key = new_signing_key()
+    root = found_root(cluster, new_key(), now_ms=now_ms)
+    authority = new_authority(root, site, now_ms=now_ms)
+    node_key = new_key()
+    keys = NodeKeys(
+        cluster=cluster,
+        site=site,
+        node_id=node_id,
+        root_pem=to_pem(root.certificate),
+        authority=authority,
+        node_chain_pem=issue_node(authority, node_key, node_id, now_ms=now_ms),
+        node_key=node_key,
+        signer=PasskeySigner(signing_key, key_id=node_id, cluster=cluster, site=site),
+        root=root,
+        people=new_authority(root, PEOPLE, now_ms=now_ms),
+    )
+    return keys, signing_key_to_bytes(signing_key)
+
+
+def issue_person(people: Authority, name: str, *, now_ms: int, lifetime_ms: int) -> tuple[bytes, bytes]:
+    """Return chain and key, both PEM, of a person whose key is made here: for the founder's first
+    administrator.
+    """
+    key = new_key()
+    uri = identity_uri(IdentityKind.PERSON, name, site="", cluster=people.cluster)
+    certificate = people.issue(
+        make_request(key, uri), kind=IdentityKind.PERSON, name=name, now_ms=now_ms, lifetime_ms=lifetime_ms
+    )
+    return to_pem(certificate, people.certificate), key_to_pem(key)
+
+
+def save_keys(data_dir: Path, keys: NodeKeys, signing_key: bytes) -> None:
+    """Write everything down; the node's own certificate comes last, so that half a set is seen as none."""
+    directory = data_dir / KEYS
+    make_private_directory(data_dir)
+    make_private_directory(directory)
+    if keys.root is not None and keys.people is not None:
+        make_private_directory(data_dir / AUTHORITY)
+        _save_authority(data_dir / AUTHORITY / "root", keys.root)
+        _save_authority(data_dir / AUTHORITY / "people", keys.people)
+    write_public(directory / "root.pem", keys.root_pem)
+    _save_authority(directory / "authority", keys.authority)
+    write_secret(directory / "passkey.key", signing_key)
+    write_secret(directory / "node.key", key_to_pem(keys.node_key))
+    write_public(directory / "node.pem", keys.node_chain_pem)
+
+
+def has_keys(data_dir: Path) -> bool:
+    """Return whether a node was founded or has joined with this data directory."""
+    return (data_dir / KEYS / "node.pem").exists()
+
+
+def load_keys(data_dir: Path, *, cluster: str, site: str, node_id: str) -> NodeKeys:
+    """Read what `save_keys` wrote; ConfigError names the file that is missing, damaged or open to others."""
+    if not has_keys(data_dir):
+        raise ConfigError(
+            f"{data_dir} belongs to no cluster yet", remedy="run `iceprod-node init` or `iceprod-node join`"
+        )
+    directory = data_dir / KEYS
+    founder = (data_dir / AUTHORITY / "root.key").exists()
+    signing_key = signing_key_from_bytes(
+        read_secret(directory / "passkey.key"), name=str(directory / "passkey.key")
+    )
+    keys = NodeKeys(
+        cluster=cluster,
+        site=site,
+        node_id=node_id,
+        root_pem=read_public(directory / "root.pem"),
+        authority=_load_authority(directory / "authority", cluster, site),
+        node_chain_pem=read_public(directory / "node.pem"),
+        node_key=_load_key(directory / "node.key"),
+        signer=PasskeySigner(signing_key, key_id=node_id, cluster=cluster, site=site),
+        root=_load_authority(data_dir / AUTHORITY / "root", cluster, "") if founder else None,
+        people=_load_authority(data_dir / AUTHORITY / "people", cluster, PEOPLE) if founder else None,
+    )
+    _check_identity(keys, directory / "node.pem")
+    return keys
+
+
+def save_certificate(data_dir: Path, keys: NodeKeys) -> None:
+    """Write a renewed certificate of the node."""
+    write_public(data_dir / KEYS / "node.pem", keys.node_chain_pem)
+
+
+def _check_identity(keys: NodeKeys, path: Path) -> None:
+    found = identity_of(keys.certificate)
+    if (found.cluster, found.site, found.name) != (keys.cluster, keys.site, keys.node_id):
+        raise ConfigError(
+            f"{path} is the certificate of {found.uri}, but site.toml names node {keys.node_id} "
+            f"of site {keys.site} in cluster {keys.cluster}",
+            remedy="name the site, id and cluster of that certificate in [node]",
+        )
+
+
+def _save_authority(stem: Path, authority: Authority) -> None:
+    write_secret(stem.with_suffix(".key"), key_to_pem(authority.key))
+    write_public(stem.with_suffix(".pem"), to_pem(authority.certificate))
+
+
+def _load_authority(stem: Path, cluster: str, scope: str) -> Authority:
+    certificate = chain_from_pem(read_public(stem.with_suffix(".pem")), name=str(stem.with_suffix(".pem")))[0]
+    return Authority(cluster, scope, certificate, _load_key(stem.with_suffix(".key")))
+
+
+def _load_key(path: Path) -> PrivateKey:
+    return key_from_pem(read_secret(path), name=str(path))

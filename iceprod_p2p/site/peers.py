@@ -1,0 +1,62 @@
+"""Channels to the other nodes: one per node, opened when first needed, reopened when its address changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.wire.channel import TlsSource, secure_channel
+from iceprod_p2p.wire.pb import common_pb2, control_pb2_grpc, peer_pb2_grpc
+
+log = get_logger("peers")
+
+
+class Peers:
+    """The other nodes as this node can call them; used on the event loop only.
+
+    `known` gives all nodes of the cluster from the ledger.  Raft has channels of its own, so that a large
+    file never stands in the way of a heartbeat.
+    """
+
+    def __init__(
+        self, *, node_id: str, tls: TlsSource, known: Callable[[], tuple[common_pb2.NodeAddress, ...]]
+    ) -> None:
+        self._node_id = node_id
+        self._tls = tls
+        self._known = known
+        self._channels: dict[str, tuple[tuple[str, str], grpc.aio.Channel]] = {}
+
+    def others(self) -> list[common_pb2.NodeAddress]:
+        """Return every other node, in the ledger's order."""
+        return [node for node in self._known() if node.node_id != self._node_id]
+
+    def of_sites(self, sites: tuple[str, ...]) -> list[common_pb2.NodeAddress]:
+        """Return the other nodes of these sites, in the order of the sites."""
+        others = self.others()
+        return [node for site in sites for node in others if node.site == site]
+
+    def peer(self, node: common_pb2.NodeAddress) -> Any:
+        """Return the stub of a node's peer service."""
+        return peer_pb2_grpc.PeerStub(self._channel(node))
+
+    def control(self, node: common_pb2.NodeAddress) -> Any:
+        """Return the stub of a node's control service."""
+        return control_pb2_grpc.ControlStub(self._channel(node))
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for _, channel in self._channels.values():
+            await channel.close(None)
+        self._channels.clear()
+
+    def _channel(self, node: common_pb2.NodeAddress) -> grpc.aio.Channel:
+        where = (node.address, node.server_name)
+        present = self._channels.get(node.node_id)
+        if present is not None and present[0] == where:
+            return present[1]
+        channel = secure_channel(node.address, self._tls(), server_name=node.server_name)
+        self._channels[node.node_id] = (where, channel)
+        return channel
