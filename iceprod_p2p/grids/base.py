@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self, TypeAlias
 
-from iceprod_p2p.grids.options import Option
+from iceprod_p2p.base.settings import Setting
 from iceprod_p2p.grids.request import TAG_VARIABLE, GridRequest, Tag
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Held",
     "History",
     "NotSubmitted",
-    "Option",
     "Queued",
     "Removed",
     "Running",
@@ -174,7 +173,7 @@ class Grid(ABC):
     defaults.
     """
 
-    OPTIONS: ClassVar[tuple[Option, ...]] = ()
+    OPTIONS: ClassVar[tuple[Setting, ...]] = ()
 
     @classmethod
     @abstractmethod

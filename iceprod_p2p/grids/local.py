@@ -24,6 +24,7 @@ from typing import ClassVar, Final, Self
 
 import iceprod_p2p
 from iceprod_p2p.base.clock import Clock, SystemClock
+from iceprod_p2p.base.settings import Setting
 from iceprod_p2p.grids.base import (
     Capabilities,
     Completed,
@@ -45,7 +46,6 @@ from iceprod_p2p.grids.base import (
 )
 from iceprod_p2p.grids.errors import GridDown
 from iceprod_p2p.grids.local_spool import VERDICT_REMOVED, Alive, End, JobFile, Spool, SpoolOptions, Waiting
-from iceprod_p2p.grids.options import Option
 
 SPAWN_INTERVAL_S: Final = 1.0  # A supervisor needs a moment to open the FIFO.
 LOG_BYTES_MAX: Final = 1 << 20
@@ -55,16 +55,16 @@ PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 class LocalGrid(Grid):
     """Processes of this machine.  Any number of objects, in any number of processes, may share one spool."""
 
-    OPTIONS: ClassVar[tuple[Option, ...]] = (
-        Option("spool", str, help="directory that is kept over restarts; one per site"),
-        Option("slots", int, os.cpu_count() or 1, "cores for grid jobs", least=1, most=4096),
-        Option("memory_mib", int, 0, "memory for all grid jobs together; 0: not counted", least=0),
-        Option("gpus", tuple, (), "values for CUDA_VISIBLE_DEVICES, one per GPU"),
-        Option("nice", int, 0, "nice value of every grid job", least=0, most=19),
-        Option("grace_s", float, 10.0, "between TERM and KILL", least=0, most=3600),
-        Option("interval_s", float, 1.0, "between looks at limits", least=0.05, most=60),
-        Option("linger_s", float, 5.0, "how long an idle supervisor stays", least=0, most=3600),
-        Option("keep_s", float, 7 * 86_400.0, "how long ends are kept that nobody fetched", least=60),
+    OPTIONS: ClassVar[tuple[Setting, ...]] = (
+        Setting("spool", "path", None, "directory that is kept over restarts; one per site"),
+        Setting("slots", "whole", os.cpu_count() or 1, "cores for grid jobs", 1, 4_096),
+        Setting("memory_mib", "whole", 0, "memory for all grid jobs together; 0: not counted"),
+        Setting("gpus", "texts", (), "values for CUDA_VISIBLE_DEVICES, one for each GPU"),
+        Setting("nice", "whole", 0, "nice value of every grid job", 0, 19),
+        Setting("grace_s", "number", 10.0, "between TERM and KILL", 0, 3_600),
+        Setting("interval_s", "number", 1.0, "between looks at limits", 0.05, 60),
+        Setting("linger_s", "number", 5.0, "how long an idle supervisor stays", 0, 3_600),
+        Setting("keep_s", "number", 7 * 86_400.0, "how long ends are kept that nobody fetched", 60),
     )
 
     def __init__(self, spool: Path, options: SpoolOptions, *, clock: Clock | None = None) -> None:
@@ -80,7 +80,7 @@ class LocalGrid(Grid):
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; the spool is created at the first use."""
         values = dict(options)
-        return cls(Path(str(values.pop("spool"))).absolute(), SpoolOptions(**values))  # type: ignore[arg-type]
+        return cls(Path(str(values.pop("spool"))).expanduser(), SpoolOptions(**values))  # type: ignore[arg-type]
 
     def capabilities(self) -> Capabilities:
         """Return what this machine can do."""

@@ -10,8 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.base.settings import Faults, read_section
 from iceprod_p2p.grids.base import Grid
-from iceprod_p2p.grids.options import read_options
 
 GROUP: Final = "iceprod_p2p.grids"
 BUILT_IN: Final[Mapping[str, str]] = {
@@ -54,4 +54,12 @@ def load(name: str) -> type[Grid]:
 def create(name: str, options: Mapping[str, object]) -> Grid:
     """Make plugin `name`; ConfigError names every wrong option.  Asks the batch system nothing."""
     plugin = load(name)
-    return plugin.from_options(read_options(name, plugin.OPTIONS, options))
+    faults = Faults({})
+    values = read_section(plugin.OPTIONS, options, ("queue", "options"), faults)
+    if faults.found:
+        raise ConfigError(
+            f"the options of grid plugin {name!r} are wrong:",
+            faults=tuple(text for _, text in faults.found),
+            remedy="known: " + ", ".join(setting.name for setting in plugin.OPTIONS),
+        )
+    return plugin.from_options(values)
