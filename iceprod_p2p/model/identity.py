@@ -60,12 +60,10 @@ class Identity:
 
     @property
     def actor(self) -> str:
-        """The short form for the ledger's audit and for logs, such as ``pilot:madison/p-4f7a`` or
-        ``person:ada``.
-        """
-        if self.kind is IdentityKind.PERSON:
-            return f"person:{self.name}"
-        return f"{self.kind}:{self.site}/{self.name}"
+        """The short form in audit and logs: ``node:ID``, ``pilot:SITE/ID`` or ``person:NAME``."""
+        # Node ids are unique by themselves.
+        site = f"{self.site}/" if self.kind is IdentityKind.PILOT else ""
+        return f"{self.kind}:{site}{self.name}"
 
 
 def is_host_label(text: str) -> bool:

@@ -8,15 +8,15 @@ stand, is decided above.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
-from hashlib import sha256
 from typing import Final, Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from iceprod_p2p.base.errors import NotAllowed
 from iceprod_p2p.model.identity import Identity, identity_from_names
+from iceprod_p2p.security.certificates import certificate_key, expires_ms, fingerprint, key_digest
 
 _CERTIFICATE_BYTES_MAX: Final = 8 * 1024  # Ours have about 700; a longer one is not ours.
 
@@ -58,33 +58,34 @@ def require_tls13(context: CallContext) -> None:
 @lru_cache(maxsize=4096)
 def _read_certificate(certificate_pem: bytes) -> Identity:
     if len(certificate_pem) > _CERTIFICATE_BYTES_MAX:
-        raise NotAllowed(
-            f"the caller's certificate has {len(certificate_pem)} bytes, more than any of this cluster"
-        )
+        size = len(certificate_pem)
+        raise NotAllowed(f"the caller's certificate has {size} bytes, more than any of this cluster")
     try:
-        return identity_of(x509.load_pem_x509_certificate(certificate_pem))
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
-        raise NotAllowed(
-            f"the caller's certificate names no identity of this cluster: {fault}",
-            remedy="use the certificate that the cluster issued",
-        ) from fault
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError as fault:
+        raise NotAllowed("the caller's certificate cannot be read") from fault
+    return identity_of(certificate)
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
-    """Read a certificate's identity strictly; ValueError or ExtensionNotFound when it carries none."""
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    dns_names = names.get_values_for_type(x509.DNSName)
-    identity = identity_from_names(uris, dns_names, other_names=len(list(names)) - len(uris) - len(dns_names))
-    authority = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    public_key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Identity(
-        kind=identity.kind,
-        name=identity.name,
-        site=identity.site,
-        cluster=identity.cluster,
-        fingerprint=sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-        key_digest=sha256(public_key).digest(),
+    """Read a certificate's identity strictly; NotAllowed when it carries none, or more than one should."""
+    try:
+        extensions = certificate.extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        authority = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        dns_names = names.get_values_for_type(x509.DNSName)
+        others = len(list(names)) - len(uris) - len(dns_names)
+        identity = identity_from_names(uris, dns_names, other_names=others)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
+        raise NotAllowed(
+            f"the certificate names no identity of this cluster: {fault}",
+            remedy="use the certificate that the cluster issued",
+        ) from fault
+    return replace(
+        identity,
+        fingerprint=fingerprint(certificate),
+        key_digest=key_digest(certificate_key(certificate)),
         issuer=(authority.key_identifier or b"").hex(),
-        expires_ms=int(certificate.not_valid_after_utc.timestamp() * 1_000),
+        expires_ms=expires_ms(certificate),
     )

@@ -141,12 +141,15 @@ def add_secure_port(
     source = tls if callable(tls) else None
     material = source() if source is not None else tls
     assert isinstance(material, TlsMaterial)
+    shows_root = not require_client_certificate  # Newcomers pin it by its fingerprint (`wire.pinned`).
 
     def present() -> grpc.ServerCertificateConfiguration:
-        return _server_configuration(source() if source is not None else material)
+        return _server_configuration(source() if source is not None else material, shows_root=shows_root)
 
     credentials = grpc.dynamic_ssl_server_credentials(
-        _server_configuration(material), present, require_client_authentication=require_client_certificate
+        _server_configuration(material, shows_root=shows_root),
+        present,
+        require_client_authentication=require_client_certificate,
     )
     try:
         port = server.add_secure_port(str(listen), credentials)
@@ -164,9 +167,10 @@ def _cannot_listen(listen: Address) -> ConfigError:
     )
 
 
-def _server_configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+def _server_configuration(material: TlsMaterial, *, shows_root: bool) -> grpc.ServerCertificateConfiguration:
+    chain_pem = material.certificate_chain_pem + (material.root_pem if shows_root else b"")
     return grpc.ssl_server_certificate_configuration(
-        [(material.private_key_pem, material.certificate_chain_pem)], material.root_pem
+        [(material.private_key_pem, chain_pem)], material.root_pem
     )
 
 
