@@ -119,7 +119,11 @@ class LocalGrid(Grid):
         return {name: self._state(look) for name, look in seen.items() if look is not None}
 
     def history(self, grid_job_ids: Collection[str]) -> dict[str, History]:
-        """Return the ends; resources are None for a grid job whose end the supervisor did not see."""
+        """Return the ends.
+
+        An exit code is known at once, resources when the supervisor has noted the end, milliseconds
+        later; they stay None for a grid job that ended while no supervisor was there.
+        """
         ends: dict[str, History] = {}
         for name in grid_job_ids:
             look = self.spool.look(name) if Tag.parse(name) else None

@@ -152,6 +152,7 @@ class Supervisor:
                 over[grid_job_id] = End(None, Verdict("start", "its shell died at once"))
         if not over:
             return
+        self._reap()  # Who ended since this turn began is still a zombie, with its use of resources.
         for members in self.kinship.members(self._leaders(), over).values():
             processes.send(members, signal.SIGKILL)
         for grid_job_id, end in over.items():
