@@ -1,0 +1,437 @@
+"""Nodes to the tree: one function per kind of element, the same for all three syntaxes.
+
+Here is what a file's *form* must be; what its values must mean together (names, dependencies, amounts) is for
+`validate`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+from iceprod_p2p.model.steering import (
+    BatchOptions,
+    ClassReference,
+    Configuration,
+    Data,
+    DataType,
+    Environment,
+    Module,
+    Movement,
+    Parameter,
+    ParameterType,
+    Project,
+    Resource,
+    Steering,
+    Task,
+    Transfer,
+    Tray,
+    Value,
+)
+from iceprod_p2p.steering.build_parts import read_metadata, read_requirements
+from iceprod_p2p.steering.faults import FaultList
+from iceprod_p2p.steering.fields import Dialect, Fields, Reading
+from iceprod_p2p.steering.nodes import Node, NodeCount, Place
+from iceprod_p2p.steering.values import make_parameter
+
+FORMAT: Final = "iceprod-p2p/1"  # The name of our own JSON and YAML form.
+
+_LEGACY: Final = ("data", "resources", "classes", "projects")
+_STEERING: Final = ("parameters", "batchsys", "data")
+_STEERING_OURS: Final = (*_STEERING, "system", "resources", "types")
+_TRAY: Final = ("name", "iterations", "parameters", "modules")
+_TRAY_OURS: Final = (*_TRAY, *_LEGACY, "environment", "types")
+_MODULE: Final = (
+    *("name", "parameters", "src", "running_class", "args", "env_shell", "env_clear", "configs"),
+)
+_MODULE_OURS: Final = (*_MODULE, *_LEGACY, "class", "types")
+_COMPRESSIONS: Final = ("", "none", "gzip", "gz", "bzip", "bz2", "lzma", "xz", "zstd", "zst", "true")
+_TRANSFER_WORDS: Final = ("maybe", "yes", "no", "y", "n", "1", "0")  # Those of schema 3.1 and 3.2.
+_YES: Final = (True, "yes", "y", "true", "t", "1")
+_NO: Final = (False, "no", "not", "n", "false", "f", "0")
+
+Named = TypeVar("Named")
+
+
+def build(node: Node, dialect: Dialect, faults: FaultList, count: NodeCount) -> tuple[Configuration, dict[str, Place]]:
+    """Return the tree and the place of every part by its path.  Faults are collected, never raised."""
+    reading = Reading(faults, dialect, count, {})
+    return _configuration(Fields(node, "", reading)), reading.places
+
+
+def _configuration(fields: Fields) -> Configuration:
+    strict = fields.reading.dialect.strict
+    for name in ("version", "description") if strict else ():
+        if name not in fields.content:
+            fields.reading.faults.say(fields.node.place, "the file", f'no "{name}"', f'"{name}" must be there')
+    fields.take("format")
+    fields.take("types")
+    version = _number_text(fields, "version", default="3.2")
+    return Configuration(
+        version=version,
+        description=fields.text("description"),
+        parent_id=_parent_id(fields),
+        iceprod_version=_number_text(fields, "iceprod_version"),
+        categories=fields.texts("categories"),
+        options=_parameters(fields, "options"),
+        steering=_steering(fields),
+        tasks=tuple(
+            _task(Fields(node, path, fields.reading))
+            for path, node in fields.items("tasks", required=strict)
+        ),
+        metadata=read_metadata(fields),
+        extra=fields.rest(),  # Last: what nothing above has asked for.
+    )
+
+
+def _number_text(fields: Fields, name: str, default: str = "") -> str:
+    node = fields.take(name)
+    if node is None or node.content == "":
+        return default
+    if isinstance(node.content, (int, float)) and not isinstance(node.content, bool):
+        return repr(node.content)
+    if isinstance(node.content, str):
+        return node.content
+    fields.wrong(node, fields.at(name), "a number such as 3.2")
+    return default
+
+
+def _parent_id(fields: Fields) -> int | str | None:
+    node = fields.take("parent_id")
+    if node is None or node.content == "":
+        return None
+    content = node.content
+    if isinstance(content, str):
+        return int(content) if re.fullmatch(r"0|[1-9][0-9]{0,17}", content) else content
+    if isinstance(content, int) and not isinstance(content, bool):
+        return content
+    fields.wrong(node, fields.at("parent_id"), "the id of a dataset")
+    return None
+
+
+def _steering(fields: Fields) -> Steering:
+    node = fields.take("steering")
+    if node is None:
+        return Steering()
+    inner = Fields(node, "steering", fields.reading)
+    inner.unknown(_STEERING if fields.reading.dialect.strict else _STEERING_OURS)
+    return Steering(
+        parameters=_parameters(inner, "parameters"),
+        system=_parameters(inner, "system"),
+        batchsys=_batchsys(inner),
+        resources=_resources(inner),
+        data=_data(inner),
+    )
+
+
+def _task(fields: Fields) -> Task:
+    strict = fields.reading.dialect.strict
+    if strict and "name" not in fields.content:
+        fields.reading.faults.say(fields.node.place, fields.path, 'no "name"', 'a "name" for every task')
+    default = "" if strict else f"task_{fields.path.removeprefix('tasks[').removesuffix(']')}"
+    fields.take("types")
+    return Task(
+        name=fields.text("name", default) or default,
+        depends=_depends(fields),
+        requirements=read_requirements(fields),
+        batchsys=_batchsys(fields),
+        parameters=_parameters(fields, "parameters"),
+        trays=tuple(
+            _tray(Fields(node, path, fields.reading))
+            for path, node in fields.items("trays", at_least=1, required=True)
+        ),
+        resources=_resources(fields),
+        data=_data(fields),
+        classes=_classes(fields),
+        projects=_projects(fields),
+        task_files=fields.boolean("task_files", default=False),
+        container=fields.text("container"),
+        token_scopes=_token_scopes(fields),
+        extra=fields.rest(),  # Last: what nothing above has asked for.
+    )
+
+
+def _depends(fields: Fields) -> tuple[str, ...]:
+    names: list[str] = []
+    for path, node in fields.items("depends"):
+        content = node.content
+        if isinstance(content, str):
+            names.append(content)
+        elif isinstance(content, int) and not isinstance(content, bool) and not fields.reading.dialect.strict:
+            names.append(str(content))
+        else:
+            fields.wrong(node, path, "the name of a task")
+        fields.reading.places[path] = node.place
+    return tuple(names)
+
+
+def _token_scopes(fields: Fields) -> dict[str, str]:
+    scopes: dict[str, str] = {}
+    node = fields.content.get("token_scopes")
+    wanted = fields.reading.dialect.schema == "3.2" and fields.boolean("task_files", default=False)
+    if wanted and node is not None and node.content == {}:
+        fields.reading.faults.say(
+            node.place, fields.at("token_scopes"), "no scope", "token_scopes when task_files is true"
+        )
+    for prefix, path, item, _place in fields.entries("token_scopes"):
+        if not isinstance(item.content, str):
+            fields.wrong(item, path, "scopes as one text")
+        elif wanted and len(item.content) < 10:
+            fields.reading.faults.add(item.place, path, item.content, "at least 10 characters of scopes")
+        else:
+            scopes[prefix] = item.content
+    return scopes
+
+
+def _tray(fields: Fields) -> Tray:
+    dialect = fields.reading.dialect
+    fields.unknown({"3.2": _TRAY, "3.1": (*_TRAY, *_LEGACY)}.get(dialect.schema, _TRAY_OURS))
+    environment = fields.take("environment")
+    return Tray(
+        name=fields.text("name"),
+        iterations=_iterations(fields),
+        environment=None if environment is None else _environment(fields, environment),
+        parameters=_parameters(fields, "parameters"),
+        modules=tuple(
+            _module(Fields(node, path, fields.reading))
+            for path, node in fields.items("modules", at_least=1, required=True)
+        ),
+        resources=_resources(fields),
+        data=_data(fields),
+        classes=_classes(fields),
+        projects=_projects(fields),
+    )
+
+
+def _iterations(fields: Fields) -> int | str:
+    node = fields.take("iterations")
+    if node is None or node.content == "":
+        return 1
+    content = node.content
+    if isinstance(content, float) and content.is_integer():
+        return int(content)
+    if isinstance(content, int) and not isinstance(content, bool):
+        return content
+    if isinstance(content, str) and not fields.reading.dialect.strict:
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", content.strip()):
+            return int(content)
+        if "$" in content:
+            return content
+    fields.wrong(node, fields.at("iterations"), "a whole number")
+    return 1
+
+
+def _environment(fields: Fields, node: Node) -> Environment:
+    inner = Fields(node, fields.at("environment"), fields.reading)
+    inner.unknown(Environment.__slots__)
+    return Environment(**{name: inner.text(name) for name in Environment.__slots__})
+
+
+def _module(fields: Fields) -> Module:
+    dialect = fields.reading.dialect
+    fields.unknown({"3.2": _MODULE, "3.1": (*_MODULE, *_LEGACY)}.get(dialect.schema, _MODULE_OURS))
+    class_key, class_node = fields.first("class", "running_class")
+    class_name = ""
+    if class_node is not None:
+        if isinstance(class_node.content, str):
+            class_name = class_node.content
+        else:
+            fields.wrong(class_node, fields.at(class_key), "the name of a class")
+    return Module(
+        name=fields.text("name"),
+        class_name=class_name,
+        src=fields.text("src"),
+        args=_args(fields),
+        env_shell=fields.text("env_shell"),
+        env_clear=fields.boolean("env_clear", default=True),
+        parameters=_parameters(fields, "parameters"),
+        resources=_resources(fields),
+        data=_data(fields),
+        classes=_classes(fields),
+        projects=_projects(fields),
+        configs=fields.plain_object("configs"),
+    )
+
+
+def _args(fields: Fields) -> str | list[Value] | dict[str, Value]:
+    node = fields.take("args")
+    if node is None:
+        return ""
+    value = node.plain()
+    if isinstance(value, (str, dict)):
+        return value
+    if not isinstance(value, list):
+        fields.wrong(node, fields.at("args"), "a text, a list or an object")
+        return ""
+    if fields.reading.dialect.strict:
+        for path, item in fields.items("args"):
+            if not isinstance(item.content, str):
+                fields.wrong(item, path, "a text")
+    return value
+
+
+def _parameters(fields: Fields, block: str) -> tuple[Parameter, ...]:
+    declared = _types(fields, block)
+    return _parameter_list(fields, block, declared)
+
+
+def _types(fields: Fields, *blocks: str) -> dict[str, Node]:
+    """Return the declared types of one block of parameters, from the object `types` beside it."""
+    if fields.reading.dialect.strict:
+        return {}
+    node = fields.content.get("types")
+    for block in blocks:
+        content = node.content if node is not None else None
+        node = content.get(block) if isinstance(content, dict) else None
+    if node is None:
+        return {}
+    if isinstance(node.content, dict):
+        return node.content
+    fields.wrong(node, ".".join((fields.at("types"), *blocks)), "an object of types by name")
+    return {}
+
+
+def _parameter_list(fields: Fields, block: str, declared: dict[str, Node]) -> tuple[Parameter, ...]:
+    parameters: list[Parameter] = []
+    for name, path, node, place in fields.entries(block):
+        fields.reading.places[path] = place
+        kind = _declared_type(fields, path, declared.get(name))
+        if kind is not None and kind.is_list and isinstance(node.content, str):
+            fields.reading.count.add(node.content.count(","), node.place)
+        parameters.append(make_parameter(name, node.plain(), kind))
+    for name, node in declared.items():
+        if name not in (parameter.name for parameter in parameters):
+            fields.reading.faults.say(
+                node.place, fields.at("types"), f'a type for "{name[:60]}"', f"names of {fields.at(block)}"
+            )
+    return tuple(parameters)
+
+
+def _declared_type(fields: Fields, path: str, node: Node | None) -> ParameterType | None:
+    if node is None:
+        return None
+    words = [kind.value for kind in ParameterType]
+    if isinstance(node.content, str) and node.content in words:
+        return ParameterType(node.content)
+    allowed = ", ".join(words)
+    if node.content == "pickle":
+        allowed += " (pickled values can run code and are never read)"
+    if isinstance(node.content, str):
+        fields.reading.faults.add(node.place, path, node.content, allowed, names=words)
+    else:
+        fields.wrong(node, path, allowed)
+    return None
+
+
+def _batchsys(fields: Fields) -> tuple[BatchOptions, ...]:
+    systems: list[BatchOptions] = []
+    for name, path, node, _place in fields.entries("batchsys"):
+        if not isinstance(node.content, dict):
+            fields.wrong(node, path, "an object of options")
+            continue
+        inner = Fields(Node({"parameters": node}, node.place), path, fields.reading)
+        systems.append(BatchOptions(name, _parameter_list(inner, "parameters", _types(fields, "batchsys", name))))
+    return tuple(systems)
+
+
+def _resources(fields: Fields) -> tuple[Resource, ...]:
+    found: list[Resource] = []
+    for path, node in fields.items("resources"):
+        inner = Fields(node, path, fields.reading)
+        inner.unknown(("remote", "local", "compression", "transfer", "arch"))
+        found.append(
+            Resource(
+                remote=inner.text("remote"),
+                local=inner.text("local"),
+                compression=_compression(inner),
+                transfer=_transfer(inner),
+                arch=inner.text("arch"),
+            )
+        )
+    return tuple(found)
+
+
+def _data(fields: Fields) -> tuple[Data, ...]:
+    found: list[Data] = []
+    for path, node in fields.items("data"):
+        inner = Fields(node, path, fields.reading)
+        if not fields.reading.dialect.strict:
+            inner.unknown(Data.__slots__)
+        if inner.reading.dialect.schema == "3.2" and "type" not in inner.content:
+            inner.reading.faults.say(node.place, path, 'no "type"', '"type": ' + ", ".join(DataType))
+        item = Data(
+            remote=inner.text("remote"),
+            local=inner.text("local"),
+            type=inner.word("type", DataType, DataType.PERMANENT),
+            movement=inner.word("movement", Movement, Movement.INPUT),
+            transfer=_transfer(inner),
+            compression=_compression(inner),
+        )
+        if inner.reading.dialect.schema == "3.2":
+            _check_data_3_2(inner, item)
+        found.append(item)
+    return tuple(found)
+
+
+def _check_data_3_2(fields: Fields, item: Data) -> None:
+    """Check what IceProd's schema 3.2 asks of names: permanent files have a remote one, the others a local one."""
+    faults = fields.reading.faults
+    if item.type is DataType.PERMANENT:
+        if len(item.remote) < 3:
+            faults.add(fields.node.place, fields.at("remote"), item.remote, "a URL for a permanent file")
+        return
+    if item.remote:
+        faults.add(fields.node.place, fields.at("remote"), item.remote, "nothing for a temporary file")
+    if len(item.local) < 3:
+        faults.add(fields.node.place, fields.at("local"), item.local, "a name of at least 3 characters")
+
+
+def _transfer(fields: Fields) -> Transfer:
+    node = fields.take("transfer")
+    if node is None or node.content == "":
+        return Transfer.TRUE
+    content = node.content
+    word = content.lower() if isinstance(content, str) else content
+    if isinstance(word, (float, list, dict)):
+        word = None
+    if fields.reading.dialect.strict and isinstance(word, str) and content not in _TRANSFER_WORDS:
+        word = None
+    if word in _YES:
+        return Transfer.TRUE
+    if word in _NO:
+        return Transfer.FALSE
+    if word in ("maybe", "exists"):
+        return Transfer.MAYBE
+    fields.wrong(node, fields.at("transfer"), "true, false or maybe")
+    return Transfer.TRUE
+
+
+def _compression(fields: Fields) -> str:
+    node = fields.take("compression")
+    if node is None or node.content is False:
+        return ""
+    word = "true" if node.content is True else node.content
+    if isinstance(word, str) and word in _COMPRESSIONS:
+        return word
+    fields.wrong(node, fields.at("compression"), ", ".join(_COMPRESSIONS[1:]))
+    return ""
+
+
+def _classes(fields: Fields) -> tuple[ClassReference, ...]:
+    names = ("name", "src", "resource_name", "libs", "env_vars", "revision", "sha256")
+    found: list[ClassReference] = []
+    for path, node in fields.items("classes"):
+        inner = Fields(node, path, fields.reading)
+        inner.unknown((*names, "recursive"))
+        texts = {name: inner.text(name) for name in names}
+        found.append(ClassReference(**texts, recursive=inner.boolean("recursive", default=False)))
+    return tuple(found)
+
+
+def _projects(fields: Fields) -> tuple[Project, ...]:
+    found: list[Project] = []
+    for path, node in fields.items("projects"):
+        inner = Fields(node, path, fields.reading)
+        inner.unknown(("class", "name"))
+        found.append(Project(class_name=inner.text("class"), name=inner.text("name")))
+    return tuple(found)

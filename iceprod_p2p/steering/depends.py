@@ -1,0 +1,72 @@
+"""Dependencies between tasks: what a written one means, and whether they go in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDataset:
+    """A task of another dataset."""
+
+    dataset: str
+    task: str
+
+
+def resolve_depends(written: str, names: Sequence[str]) -> int | OtherDataset | None:
+    """Return the index of the task meant, or the task of another dataset; None when there is no such task.
+
+    A name comes before an index, and both before ``dataset:task``.
+    """
+    name = written.strip()
+    if name in names:
+        return names.index(name)
+    if name.isascii() and name.isdigit() and len(name) < 10:
+        return int(name) if int(name) < len(names) else None
+    dataset, colon, task = name.partition(":")
+    if colon and dataset and task and not task.startswith(":"):
+        return OtherDataset(dataset, task)
+    return None
+
+
+def cycle(parents: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the tasks of one cycle in order, each waiting for the next; empty when there is none.  Linear."""
+    state = [0] * len(parents)  # 0 unseen, 1 on the way, 2 done.
+    for start in range(len(parents)):
+        if state[start]:
+            continue
+        way = [start]
+        left = [iter(parents[start])]
+        state[start] = 1
+        while way:
+            parent = next(left[-1], None)
+            if parent is None:
+                state[way.pop()] = 2
+                left.pop()
+            elif state[parent] == 1:
+                return tuple(way[way.index(parent) :])
+            elif state[parent] == 0:
+                state[parent] = 1
+                way.append(parent)
+                left.append(iter(parents[parent]))
+    return ()
+
+
+def topological(parents: Sequence[Sequence[int]]) -> list[int]:
+    """Return the indices so that parents come first; tasks that may stay in place do.  Needs a graph without cycle."""
+    order: list[int] = []
+    done = [False] * len(parents)
+    for start in range(len(parents)):
+        stack = [(start, iter(parents[start]))]
+        while stack:
+            index, left = stack[-1]
+            parent = next((candidate for candidate in left if not done[candidate]), None)
+            if parent is not None:
+                stack.append((parent, iter(parents[parent])))
+                continue
+            stack.pop()
+            if not done[index]:
+                done[index] = True
+                order.append(index)
+    return order

@@ -1,0 +1,33 @@
+"""The bounds on steering text and expressions, each with its reason.
+
+The largest production files known are about 300 kB with a few thousand nodes; the bounds leave an order of magnitude
+and still let every hostile file end within 50 ms and 64 MiB.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FILE_BYTES_MAX: Final = 4 * 1024 * 1024  # Whole file, checked before anything is decoded.
+DEPTH_MAX: Final = 48  # Nested elements, lists and objects; the tree itself needs nine.
+NODES_MAX: Final = 40_000  # Elements, attributes, list items and object entries together.
+TEXT_CHARS_MAX: Final = 262_144  # One scalar, attribute or element text.
+NAME_CHARS_MAX: Final = 256  # Names of tasks, trays, modules, parameters.
+FAULTS_MAX: Final = 200  # More faults than a person reads; a generated file may have one per line.
+TASKS_MAX: Final = 2_000  # Per dataset: one entry of the ledger carries all their shapes.
+ITERATIONS_MAX: Final = 100_000  # Of one tray.
+MODULE_RUNS_MAX: Final = 200_000  # Modules times iterations in one task.
+
+EXPRESSION_DEPTH_MAX: Final = 64  # Nested phrases, brackets and parentheses in one text.
+LOOKUP_DEPTH_MAX: Final = 40  # A parameter that refers to a parameter that refers ...
+EXPANDED_CHARS_MAX: Final = 131_072  # Of one expanded text.
+PHRASES_MAX: Final = 4_000  # Phrases evaluated for one text, those in parameters included.
+ROUNDS_MAX: Final = 20  # How often a result is parsed again before we say it does not come to rest.
+
+EVAL_CHARS_MAX: Final = 4_096  # Text of one $eval.
+EVAL_DEPTH_MAX: Final = 40  # Nested parts of one $eval.
+EVAL_STEPS_MAX: Final = 20_000  # Cost units of one $eval: one per node, more for long strings and lists.
+EVAL_INT_BITS_MAX: Final = 4_096
+EVAL_STRING_CHARS_MAX: Final = 65_536
+EVAL_ITEMS_MAX: Final = 5_000  # Items of a list with everything nested in it.
+FORMAT_WIDTH_MAX: Final = 1_000  # Width and precision in a format.

@@ -1,0 +1,175 @@
+"""Values of parameters: from texts to the declared type, and the reverse."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Final
+
+from iceprod_p2p.model.steering import Parameter, ParameterType, Value
+
+_INT: Final = re.compile(r"[+-]?[0-9]{1,300}")
+_FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_UNIT: Final = re.compile(r"(?P<number>[^@$\\]+)@(?P<unit>[A-Za-z][A-Za-z0-9_:.*/^+-]{0,63})")
+_TRUE: Final = ("true", "1", "yes")
+_FALSE: Final = ("false", "0", "no")
+
+
+class NotThatType(ValueError):
+    """A value cannot be what its declared type says."""
+
+
+def implied_type(value: Value) -> ParameterType:
+    """Return the type that a JSON or YAML value has when none is declared."""
+    match value:
+        case bool():
+            return ParameterType.BOOL
+        case int():
+            return ParameterType.INT
+        case float():
+            return ParameterType.FLOAT
+        case str():
+            return ParameterType.ANY
+        case _:
+            return ParameterType.JSON
+
+
+def make_parameter(name: str, value: Value, declared: ParameterType | None = None) -> Parameter:
+    """Return a parameter whose value has its type already where it is a literal.
+
+    Texts with expressions or units stay texts; so does a text that is not what its type says, which `validate`
+    reports.
+    """
+    kind = implied_type(value) if declared is None else declared
+    try:
+        return Parameter(name, convert(value, kind), kind)
+    except NotThatType:
+        return Parameter(name, value, kind)
+
+
+def is_expression(value: Value) -> bool:
+    """Return whether a text may have phrases in it."""
+    return isinstance(value, str) and "$" in value
+
+
+def with_unit(text: str) -> tuple[str, str]:
+    """Split ``5@GeV`` into number and unit; the unit is empty where there is none."""
+    match = _UNIT.fullmatch(text.strip())
+    return (match["number"], match["unit"]) if match else (text, "")
+
+
+def convert(value: Value, kind: ParameterType) -> Value:
+    """Return the value in its declared type.  Raises NotThatType when it is not that and cannot become it."""
+    if kind in (ParameterType.ANY, ParameterType.JSON):
+        return value
+    if kind.is_list:
+        return _convert_list(value, kind)
+    if kind is ParameterType.STRING:
+        return value if isinstance(value, str) else to_text(value)
+    if kind is ParameterType.BOOL:
+        return _convert_bool(value)
+    if kind is ParameterType.INT:
+        return _convert_int(value)
+    return _convert_float(value)
+
+
+def _convert_bool(value: Value) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower() if isinstance(value, (str, int)) else ""
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise NotThatType("true or false")
+
+
+def _convert_int(value: Value) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if _INT.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text) and len(text) < 64 and float(text).is_integer():
+            return int(float(text))
+    raise NotThatType("a whole number")
+
+
+def _convert_float(value: Value) -> float:
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = float(value)
+        elif isinstance(value, str) and len(value) < 1_000 and _FLOAT.fullmatch(value.strip()):
+            number = float(value)
+        else:
+            raise NotThatType("a number")
+    except OverflowError as large:
+        raise NotThatType("a number") from large
+    if not math.isfinite(number):
+        raise NotThatType("a finite number")
+    return number
+
+
+def _convert_list(value: Value, kind: ParameterType) -> Value:
+    items = split_list(value) if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise NotThatType("a list")
+    return [item if _stays_text(item) else convert(item, kind.element) for item in items]
+
+
+def _stays_text(value: Value) -> bool:
+    return isinstance(value, str) and ("$" in value or bool(with_unit(value)[1]))
+
+
+def split_list(text: str) -> list[Value]:
+    """Return the items of a list written as JSON or with commas.  Raises NotThatType for a lone expression."""
+    stripped = text.strip()
+    if not stripped:
+        return []
+    if stripped.startswith("["):
+        parsed = parse_json(stripped)
+        if isinstance(parsed, list):
+            return parsed
+    if "$" in stripped:
+        raise NotThatType("a list")
+    return [part.strip() for part in stripped.split(",")]
+
+
+def parse_json(text: str) -> Value:
+    """Return the JSON value of `text`.  Raises NotThatType; NaN, Infinity and great depth are not JSON here."""
+    try:
+        value: Value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError) as bad:
+        raise NotThatType("JSON") from bad
+    return value
+
+
+def _refuse(word: str) -> Value:
+    raise ValueError(f"{word} is not a finite number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is not a finite number")
+    return number
+
+
+def to_json(value: Value) -> str:
+    """Return compact JSON text."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def to_text(value: Value) -> str:
+    """Return a value as it stands inside a longer text: numbers and booleans as Python writes them, else JSON."""
+    match value:
+        case str():
+            return value
+        case bool() | int() | float():
+            return str(value)
+        case _:
+            return to_json(value)

@@ -1,0 +1,100 @@
+"""XML text to elements with places.
+
+The standard expat parser is used, not lxml, because it tells lines *and* columns, and stops at the first thing that
+is forbidden instead of building a tree first: declarations of entities (bombs, files, addresses), references to
+entities that the five built-in ones are not, and depths and counts past the bounds.  A DOCTYPE that names a DTD is
+allowed, as IceProd's files have one; it is never fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+from iceprod_p2p.steering.limits import DEPTH_MAX, TEXT_CHARS_MAX
+from iceprod_p2p.steering.nodes import NodeCount, Place, Refusal
+from iceprod_p2p.steering.texts import check_text
+
+
+@dataclass(slots=True)
+class Element:
+    """One element: its attributes, its own text (that of children left out), its children in order."""
+
+    name: str
+    attributes: dict[str, str]
+    place: Place
+    children: list[Element] = field(default_factory=list)
+    text: str = ""
+
+
+def read_xml(text: str, count: NodeCount) -> Element:
+    """Return the root element.  Raises Refusal at the first fault of syntax, forbidden thing or passed bound."""
+    return _XmlReader(count).read(text)
+
+
+class _XmlReader:
+    def __init__(self, count: NodeCount) -> None:
+        self.count = count
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
+        self.parser.StartElementHandler = self.start
+        self.parser.EndElementHandler = self.end
+        self.parser.CharacterDataHandler = self.characters
+        self.parser.StartDoctypeDeclHandler = self.doctype
+        self.parser.EntityDeclHandler = self.entity
+        self.parser.SkippedEntityHandler = self.skipped
+        self.stack: list[Element] = []
+        self.texts: list[list[str]] = []
+        self.root: Element | None = None
+
+    def read(self, text: str) -> Element:
+        try:
+            self.parser.Parse(text, True)
+        except expat.ExpatError as bad:
+            message = expat.ErrorString(bad.code) or "bad syntax"
+            place = (bad.lineno, bad.offset + 1)
+            raise Refusal(place, f"text that is not XML: {message}", "well-formed XML") from bad
+        if self.root is None:
+            raise Refusal((1, 1), "no element", "one configuration element")
+        return self.root
+
+    def place(self) -> Place:
+        return self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber + 1
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        place = self.place()
+        self.count.add(1 + len(attributes), place)
+        if len(self.stack) >= DEPTH_MAX:
+            raise Refusal(place, f"elements nested deeper than {DEPTH_MAX}", f"{DEPTH_MAX} levels")
+        for text in attributes.values():
+            check_text(text, place)
+        element = Element(name, attributes, place)
+        if self.stack:
+            self.stack[-1].children.append(element)
+        else:
+            self.root = element
+        self.stack.append(element)
+        self.texts.append([])
+
+    def end(self, _name: str) -> None:
+        element = self.stack.pop()
+        element.text = "".join(self.texts.pop())
+        if len(element.text) > TEXT_CHARS_MAX:
+            check_text(element.text, element.place)
+
+    def characters(self, text: str) -> None:
+        if self.texts:
+            self.texts[-1].append(text)
+
+    def doctype(self, _name: str, _system: str | None, _public: str | None, has_internal_subset: int) -> None:
+        if has_internal_subset:
+            raise Refusal(self.place(), "declarations inside the DOCTYPE", "a DOCTYPE without declarations")
+
+    def entity(self, name: str, *_rest: object) -> None:
+        raise Refusal(self.place(), f"a declaration of the entity {name[:40]}", "no declarations of entities")
+
+    def skipped(self, name: str, _is_parameter: int) -> None:
+        raise Refusal(
+            self.place(), f"the entity &{name[:40]};", "the entities &lt; &gt; &amp; &quot; &apos; and &#...;"
+        )
