@@ -33,12 +33,15 @@ class GridJobPhase(StrEnum):
 
     NOTED = "noted"  # Written down; whether the system has it must be asked by tag.
     QUEUED = "queued"
+    HELD = "held"
     RUNNING = "running"
     ENDED = "ended"
     VANISHED = "vanished"  # Nobody can say how it ended.
 
 
-LIVE_PHASES: Final = frozenset({GridJobPhase.NOTED, GridJobPhase.QUEUED, GridJobPhase.RUNNING})
+LIVE_PHASES: Final = frozenset(
+    {GridJobPhase.NOTED, GridJobPhase.QUEUED, GridJobPhase.HELD, GridJobPhase.RUNNING}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class GridJob:
     host: str = ""
     ended_ms: int = 0
     reason: str = ""
-    missing: int = 0  # Polls in a row in which the batch system did not list it.
+    settled: bool = False  # What it ran when it ended has been given back.
 
     @property
     def live(self) -> bool:
@@ -86,6 +89,10 @@ class GridJobBook:
     def get(self, pilot: str) -> GridJob | None:
         """Return the record of a pilot."""
         return self._jobs.get(pilot)
+
+    def unsettled(self) -> list[GridJob]:
+        """Return those that ended and whose tasks have not been looked after."""
+        return [job for job in self._jobs.values() if not job.live and not job.settled]
 
     def live(self) -> list[GridJob]:
         """Return those that may still run or start."""

@@ -18,10 +18,13 @@ ORDERS_MAX = 256  # In one exchange: the reply stays small, and one pilot does n
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One attempt that the site holds and no pilot has."""
+    """One attempt that the site holds and no pilot has; `queued` when its grid was said to have a pilot for
+    it.
+    """
 
     ref: TaskRef
     need: Requirements
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""Who may come in: every call and every message of an open stream is checked before the service sees it.
+
+The TLS handshake has verified the certificate; here it must be TLS 1.3, of an authority that the ledger
+lists, in date and not revoked, and the policy table must let this kind of caller (and role) call this method.
+ Refusals are counted and logged.  Errors become statuses outside of this interceptor
+ (`wire.interceptors.ErrorInterceptor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import grpc.aio
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import NotAllowed, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.model.identity import Identity, IdentityKind
+from iceprod_p2p.model.person import Role
+from iceprod_p2p.security import policy
+from iceprod_p2p.security.identity import peer_identity, require_tls13
+from iceprod_p2p.security.trust import Trust
+
+UNARY_S_MAX: Final = 60.0  # No caller holds a unary call longer, whatever deadline it sends.
+log = get_logger("access")
+
+
+class Admission(Protocol):
+    """What the ledger says of callers; answers come from memory."""
+
+    def trust(self) -> Trust:
+        """Whom the cluster believes now."""
+        ...
+
+    def role_of(self, person: str) -> Role | None:
+        """The role of a person, None for a stranger."""
+        ...
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Admits callers of the mutual-TLS port, or, with `anonymous`, those of the enrolment port."""
+
+    def __init__(self, admission: Admission, clock: Clock, *, anonymous: bool = False) -> None:
+        self._admission = admission
+        self._clock = clock
+        self._anonymous = anonymous
+        self.refusals: Counter[str] = Counter()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        """Wrap the method's handler with the check, whichever of gRPC's four kinds it is."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = str(handler_call_details.method)
+        if handler.unary_unary is not None:
+            return handler._replace(unary_unary=self._unary(handler.unary_unary, method))
+        if handler.stream_unary is not None:
+            return handler._replace(stream_unary=self._unary_of_stream(handler.stream_unary, method))
+        if handler.unary_stream is not None:
+            return handler._replace(unary_stream=self._stream(handler.unary_stream, method, reads=False))
+        return handler._replace(stream_stream=self._stream(handler.stream_stream, method, reads=True))
+
+    def check(self, context: Any, method: str) -> None:
+        """Raise NotAllowed unless the caller may make this call now."""
+        identity: Identity | None = None
+        try:
+            if self._anonymous:
+                require_tls13(context)
+            else:
+                identity = peer_identity(context)
+                self._admission.trust().admit(identity, now_ms=self._clock.wall_ms())
+            policy.require(method, identity, self._role(identity))
+        except NotAllowed as refusal:
+            self.refusals[method] += 1
+            who = identity.actor if identity is not None else "unknown"
+            log.warning("call refused", method=method, caller=who, peer=context.peer(), why=refusal.message)
+            raise
+
+    def _role(self, identity: Identity | None) -> Role | None:
+        if identity is None or identity.kind is not IdentityKind.PERSON:
+            return None
+        return self._admission.role_of(identity.name)
+
+    def _unary(self, behaviour: Any, method: str) -> Any:
+        async def checked(request: Any, context: Any) -> Any:
+            self.check(context, method)
+            try:
+                async with asyncio.timeout(UNARY_S_MAX):
+                    return await behaviour(request, context)
+            except TimeoutError as late:
+                raise Unavailable(
+                    f"{method.rpartition('/')[2]} took longer than {UNARY_S_MAX:.0f} s"
+                ) from late
+
+        return checked
+
+    def _unary_of_stream(self, behaviour: Any, method: str) -> Any:
+        async def checked(requests: Any, context: Any) -> Any:
+            self.check(context, method)
+            return await behaviour(self._checked_messages(requests, context, method), context)
+
+        return checked
+
+    def _stream(self, behaviour: Any, method: str, *, reads: bool) -> Any:
+        if not inspect.isasyncgenfunction(behaviour):
+            return self._unary_of_stream(behaviour, method) if reads else self._unary(behaviour, method)
+
+        async def checked(request: Any, context: Any) -> AsyncIterator[Any]:
+            self.check(context, method)
+            source = self._checked_messages(request, context, method) if reads else request
+            async for response in behaviour(source, context):
+                yield response
+
+        return checked
+
+    async def _checked_messages(self, requests: Any, context: Any, method: str) -> AsyncIterator[Any]:
+        async for message in requests:
+            self.check(context, method)
+            yield message

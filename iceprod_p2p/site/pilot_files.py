@@ -1,0 +1,145 @@
+"""What one pilot is started with: its configuration, its one-time secret, and the request to the batch
+system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from iceprod_p2p.base.config import ResourceClass, SiteConfig
+from iceprod_p2p.grids.base import GridRequest, Tag
+from iceprod_p2p.model.resources import Offer
+from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
+from iceprod_p2p.security.enrolment import OneTimeSecret, make_one_time_secret
+from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
+from iceprod_p2p.site.grid_jobs import GridJob, GridJobPhase
+from iceprod_p2p.wire.pb import common_pb2
+
+PILOT_MODULE: Final = "iceprod_pilot.main"
+PILOT_MEMORY_MIB: Final = 256  # The pilot itself, beside its tasks.
+SECRET_LIFETIME_MS: Final = 7 * 86_400_000  # Busy batch systems queue for days.
+
+
+@dataclass(frozen=True, slots=True)
+class PilotKit:
+    """Writes what pilots of one site are started with."""
+
+    config: SiteConfig
+    root_pem: bytes
+
+    def prepare(
+        self,
+        pilot: str,
+        kind: ResourceClass,
+        directory: Path,
+        nodes: Sequence[common_pb2.NodeAddress],
+        *,
+        now_ms: int,
+    ) -> tuple[GridJob, GridRequest]:
+        """Write the pilot's files and return its record, to be noted before the request is submitted."""
+        make_private_directory(directory)
+        secret, record = make_one_time_secret(pilot, now_ms=now_ms, lifetime_ms=SECRET_LIFETIME_MS)
+        write_secret(directory / "secret", secret.encode())
+        path = directory / "pilot.json"
+        write_secret(path, json.dumps(self._content(pilot, kind, directory, nodes), indent=1).encode())
+        job = GridJob(
+            pilot=pilot,
+            resource_class=kind.name,
+            slots=kind.slots,
+            phase=GridJobPhase.NOTED,
+            noted_ms=now_ms,
+            secret_digest=record.digest.hex(),
+            secret_expires_ms=record.expires_ms,
+        )
+        return job, self._request(pilot, kind, directory, path)
+
+    def tag(self, pilot: str) -> Tag:
+        """Return the tag of a pilot's grid job."""
+        return Tag(self.config.node.site, pilot)
+
+    def _content(
+        self, pilot: str, kind: ResourceClass, directory: Path, nodes: Sequence[common_pb2.NodeAddress]
+    ) -> dict[str, object]:
+        root = chain_from_pem(self.root_pem)[0]
+        return {
+            "pilot": pilot,
+            "site": self.config.node.site,
+            "cluster": self.config.node.cluster,
+            "secret_file": str(directory / "secret"),
+            "root_fingerprint": fingerprint(root),
+            "root_pem": self.root_pem.decode(),
+            "nodes": [
+                {
+                    "node_id": node.node_id,
+                    "site": node.site,
+                    "address": node.address,
+                    "server_name": node.server_name,
+                    "enrol_address": node.enrol_address,
+                    "role": node.role,
+                }
+                for node in nodes
+            ],
+            "resource_class": kind.name,
+            "slots": kind.slots,
+            "cpus": kind.slots * kind.cpus,
+            "gpus": kind.slots * kind.gpus,
+            "memory_mib": kind.slots * kind.memory_mib,
+            "disk_mib": kind.slots * kind.disk_mib,
+            "walltime_s": kind.walltime_s,
+            "attributes": list(kind.attributes),
+            "idle_end_s": self.config.queue.idle_end_s,
+            "work_dir": str(self.config.system.scratch_dir / pilot),
+            "state_dir": str(directory / "state"),
+            "cache_dir": str(self.config.system.cache_dir),
+            "cache_mib": self.config.system.cache_mib,
+            "log_style": self.config.log.style,
+            "log_level": self.config.log.level,
+        }
+
+    def _request(self, pilot: str, kind: ResourceClass, directory: Path, path: Path) -> GridRequest:
+        queue = self.config.queue
+        # A development tree that is not installed is found by its PYTHONPATH; an installed one needs nothing.
+        inherited = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        return GridRequest(
+            tag=self.tag(pilot),
+            executable=sys.executable,
+            work_directory=str(directory / "grid"),
+            arguments=("-m", PILOT_MODULE, "--config", str(path)),
+            environment=inherited,
+            queue=queue.queue_name,
+            priority=queue.priority,
+            walltime_s=kind.walltime_s,
+            cores=kind.slots * kind.cpus,
+            memory_mib=kind.slots * kind.memory_mib + PILOT_MEMORY_MIB,
+            disk_mib=kind.slots * kind.disk_mib,
+            gpus=0 if kind.gpu_emulation else kind.slots * kind.gpus,
+            extra_lines=queue.extra_lines,
+        )
+
+
+def secret_record(job: GridJob) -> OneTimeSecret:
+    """Return what is remembered of a pilot's secret."""
+    return OneTimeSecret(
+        bytes.fromhex(job.secret_digest), job.pilot, job.secret_expires_ms, bytes.fromhex(job.enrolled_key)
+    )
+
+
+def offer_of(kind: ResourceClass) -> Offer:
+    """Return one slot of a resource class as the ledger knows it."""
+    return Offer(
+        kind.name,
+        0,
+        cpus=kind.cpus,
+        gpus=kind.gpus,
+        memory_mib=kind.memory_mib,
+        disk_mib=kind.disk_mib,
+        walltime_s=kind.walltime_s,
+        attributes=kind.attributes,
+        gpu_tasks_only=kind.gpu_tasks_only,
+    )
