@@ -1,0 +1,435 @@
+"""One node's Raft engine: no threads, no sockets, no clock of its own; all of it happens inside `tick`.
+
+A tick gathers messages, requests and timers, opens one write transaction, lets PySyncObj's state move by
+our rules, commits once, and only then releases what makes promises: votes, acknowledgements, results.
+Entries may leave before the commit, since they promise nothing; the leader counts its own disk only after
+it.  A failed commit or any exception inside a tick ends the Raft part, by name: nothing is retried, a
+restart begins from the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.raft.context import Context
+from iceprod_p2p.raft.elections import Elections
+from iceprod_p2p.raft.journal import Journal, read_identity
+from iceprod_p2p.raft.leading import Leading
+from iceprod_p2p.raft.messages import (
+    Append,
+    AppendReply,
+    Forward,
+    ForwardRefused,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    ReadAnswer,
+    ReadQuery,
+    SnapshotDone,
+    SnapshotOffer,
+    SnapshotPage,
+    SnapshotPull,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+    decode,
+)
+from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
+from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
+from iceprod_p2p.raft.reads import Reads
+from iceprod_p2p.raft.replication import Refuse, check_shape, judge_append
+from iceprod_p2p.raft.settings import RaftSettings
+from iceprod_p2p.raft.snapshots import SnapshotReceiver, SnapshotSender
+from iceprod_p2p.raft.syncobj import REGULAR, SafeSyncObj
+
+log = get_logger("raft")
+
+
+def copy_in_place(make: Callable[[], Any], take: Callable[[Any], None]) -> None:
+    """Copy the store at once, on the caller's thread: for tests and the simulation."""
+    try:
+        take(make())
+    except IceProdError as error:
+        take(error)
+
+
+class Engine:
+    """One node's consensus.  `receive`, `propose`, `read`, `transfer` and `link_changed` may be called from any
+    thread and only note something; `tick` does the work, always on one thread.
+
+    `apply(ledger, index, term, entry)` and `read_members(ledger)` are the state machine;
+    `changes_members(body)` tells whether an encoded proposal adds, promotes or removes a member (one such
+    entry at a time is under way).
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        *,
+        store: Store,
+        sender: FrameSender,
+        apply: Apply,
+        read_members: ReadMembers,
+        changes_members: Callable[[bytes], bool],
+        clock: Clock,
+        random: Random,
+        on_results: Results,
+        on_reads: Callable[[list[tuple[int, int | Unavailable]]], None],
+        settings: RaftSettings | None = None,
+        copy_job: CopyJob = copy_in_place,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings or RaftSettings()
+        if faults := self.settings.faults():
+            raise ConfigError("the Raft settings contradict themselves", faults=tuple(faults))
+        self._store = store
+        self._apply = apply
+        self._read_members = read_members
+        self._clock = clock
+        self._on_results = on_results
+        self._on_reads = on_reads
+        self._wake = wake
+        self.failed: str | None = None
+        self.frames_dropped = 0
+        self._inbox: deque[tuple[str, bytes]] = deque()
+        self._requests: deque[Callable[[], None]] = deque()
+        self._again = True
+        with store.read() as snapshot:
+            identity = read_identity(snapshot.meta)
+            if identity is None:
+                raise IntegrityError(
+                    "there is no node in this data directory", remedy="found a cluster or join one first"
+                )
+            if identity.node_id != node_id:
+                raise IntegrityError(
+                    f"this data directory belongs to node {identity.node_id}, not {node_id}",
+                    remedy="start the node with its own data directory",
+                )
+            self.journal = Journal(snapshot, cache_bytes=self.settings.log_cache_bytes)
+            members = read_members(snapshot.ledger)
+        self.context = Context(node_id, self.journal, sender, self.settings, clock.monotonic_s())
+        self.core = SafeSyncObj(node_id, self.journal, self, settings=self.settings, random=random)
+        self.context.core = self.core
+        self.elections = Elections(self.context)
+        self.proposals = Proposals(self.context, changes_members)
+        self.reads = Reads(self.context)
+        self._sending = SnapshotSender(self.context, store, copy_job, wake)
+        self._receiving = SnapshotReceiver(self.context, store)
+        self.leading = Leading(self.context, self._sending)
+        self._handlers: dict[type, Callable[[str, Any], None]] = {
+            VoteRequest: self.elections.on_vote_request,
+            VoteReply: self.elections.on_vote_reply,
+            Append: self._on_append,
+            AppendReply: self._if_leading(self.leading.on_append_reply),
+            Heartbeat: self._on_heartbeat,
+            HeartbeatReply: self._if_leading(self.leading.on_heartbeat_reply),
+            TimeoutNow: self.elections.on_timeout_now,
+            Forward: self.proposals.on_forward,
+            ForwardRefused: self.proposals.on_refused,
+            ReadQuery: self.reads.on_query,
+            ReadAnswer: self.reads.on_answer,
+            SnapshotOffer: self._on_snapshot_offer,
+            SnapshotPull: self._sending.on_pull,
+            SnapshotPage: self._receiving.on_page,
+            SnapshotDone: self._if_leading(self._on_snapshot_done),
+        }
+        self.context.adopt(members)
+        self.core.postpone_election(self.context.now_s)
+
+    # What any thread may call.
+
+    def receive(self, sender: str, frame: bytes) -> None:
+        """Take a frame from a certified peer; dropped when too many wait (Raft survives it)."""
+        if len(self._inbox) >= self.settings.inbox_frames_max:
+            self.frames_dropped += 1
+            return
+        self._inbox.append((sender, frame))
+
+    def propose(self, request_id: bytes, body: bytes, deadline_s: float) -> None:
+        """Replicate one encoded proposal; its result reaches `on_results` under `request_id`.
+
+        The same `request_id` may be proposed again, here or elsewhere: it is applied once.
+        `deadline_s` is monotonic time.
+        """
+        self._requests.append(lambda: self.proposals.begin(request_id, body, deadline_s))
+
+    def read(self, token: int, deadline_s: float) -> None:
+        """Ask for a linearizable read point; `on_reads` gets the index that is applied here, or Unavailable."""
+        self._requests.append(lambda: self.reads.begin(token, deadline_s))
+
+    def transfer(self, to: str | None) -> None:
+        """Hand leadership to `to` (None: the most complete voter), if this node leads."""
+
+        def begin() -> None:
+            if self.core.is_leader and not self.leading.transfer(to):
+                log.warning("nobody to hand leadership to", node=self.context.node_id, to=to)
+
+        self._requests.append(begin)
+
+    def link_changed(self, peer: str) -> None:
+        """The link to `peer` came up or went down: what was on its way may be lost."""
+        self._requests.append(lambda: self.leading.link_changed(peer))
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows."""
+        return self.core.is_leader and self.failed is None
+
+    def wakeup_at_s(self) -> float:
+        """Return the monotonic time at which the next tick is due (0: now; infinite once failed)."""
+        if self.failed is not None:
+            return float("inf")
+        if self._again or self._inbox or self._requests:
+            return 0.0
+        timer_s = self.leading.next_heartbeat_s if self.core.is_leader else self.core.deadline_s
+        return min(
+            timer_s,
+            self.proposals.next_deadline_s(),
+            self.reads.next_deadline_s(),
+            self._receiving.next_deadline_s(),
+        )
+
+    # One tick.
+
+    def tick(self) -> None:
+        """Do everything that is due.  Never raises: `failed` says by name why the Raft part has ended."""
+        if self.failed is not None:
+            return
+        self.context.now_s = self._clock.monotonic_s()
+        try:
+            self._run_tick()
+            if self._receiving.is_complete:
+                self._install_snapshot()
+        except Exception as cause:
+            self._fail(cause)
+
+    def _run_tick(self) -> None:
+        transaction = self._store.write()
+        self.context.transaction = transaction
+        self.journal.open(transaction)
+        try:
+            self._again = False
+            while self._requests:
+                self._requests.popleft()()
+            self._take_messages()
+            self.core.doTick(0.0)
+            self.journal.save()
+            transaction.commit()
+        except BaseException:
+            transaction.abort()
+            raise
+        finally:
+            self.journal.close()
+            self.context.transaction = None
+        self.context.durable_index = self.journal.last_index
+        self.context.release()
+        self._hand_out()
+        if self.core.is_leader:
+            self._again = self._again or self.proposals.has_round or self._can_commit_more()
+
+    def _can_commit_more(self) -> bool:
+        held = self.leading.quorum_holds()
+        return held > self.core.commit and self.journal.term_at(held) == self.core.term
+
+    def _take_messages(self) -> None:
+        for _ in range(min(len(self._inbox), self.settings.tick_frames_max)):
+            sender, frame = self._inbox.popleft()
+            try:
+                self.core.deliver(sender, decode(frame))
+            except BadInput as fault:
+                self.frames_dropped += 1
+                log.warning("frame refused", node=self.context.node_id, sender=sender, fault=str(fault))
+
+    def _hand_out(self) -> None:
+        if self.proposals.done:
+            done, self.proposals.done = self.proposals.done, []
+            self._on_results(done)
+        if self.reads.done:
+            reads, self.reads.done = self.reads.done, []
+            self._on_reads(reads)
+
+    def _fail(self, cause: Exception) -> None:
+        """End the Raft part by name: no votes, no acknowledgements, nothing of this tick leaves."""
+        self.context.drop_held()
+        index = self.core.applied + 1
+        self.failed = f"{type(cause).__name__}: {cause}"
+        log.error(
+            "raft part ended", node=self.context.node_id, reason=self.failed, at_entry=index, exc_info=cause
+        )
+        self._receiving.discard()
+        self.proposals.done = []  # Results of the failed tick were never durable.
+        self.proposals.fail_all(Unavailable("this node's Raft part has ended", remedy="ask another node"))
+        self.reads.done = []
+        self._hand_out()
+
+    def close(self) -> None:
+        """Delete scratch data; the engine must not be ticked any more."""
+        self._receiving.discard()
+        self._sending.close()
+
+    # The rules that PySyncObj calls in its tick (`syncobj.Rules`).
+
+    def on_message(self, sender: str, message: Message) -> None:
+        """Act on one message of a certified peer."""
+        self._handlers[type(message)](sender, message)
+        if self.elections.became_leader:
+            self._begin_leading()
+
+    def on_timers(self) -> None:
+        """Do what time asks for: elections, heartbeats, quorum check, repeats."""
+        if self.core.is_leader:
+            self.elections.check_quorum(self.leading.followers)
+        else:
+            self.elections.on_timer()
+            if self.elections.became_leader:
+                self._begin_leading()
+        if self.core.is_leader:
+            self.leading.continue_transfer()
+            reads_wait = self.reads.wants_round() and self.core.applied >= self.core.noop_index
+            number = self.leading.on_timer(reads_wait=reads_wait)
+            if number:
+                self.reads.begin_round(number)
+        elif self.leading.followers:
+            self._end_leading()
+        self._sending.on_timer()
+        self._receiving.on_timer()
+        self.proposals.route()
+
+    def advance_commit(self) -> None:
+        """Commit what a quorum holds."""
+        if self.core.is_leader:
+            self.leading.advance_commit()
+
+    def apply_entries(self) -> None:
+        """Apply committed entries, a bounded number a tick, and adopt the members they make."""
+        core, journal, transaction = self.core, self.journal, self.context.transaction
+        assert transaction is not None
+        first = core.applied
+        stop_s = self.context.now_s + self.settings.apply_budget_s
+        while core.applied < core.commit:
+            if core.applied - first >= self.settings.apply_entries_max or self._clock.monotonic_s() > stop_s:
+                self._again = True
+                break
+            index = core.applied + 1
+            command = journal.command(index)
+            entry = command[1:] if command[:1] == REGULAR else EMPTY_ENTRY
+            term = journal.term_at(index)
+            assert term is not None
+            outcomes = self._apply(transaction.ledger, index, term, entry)
+            core.applied = index
+            self.proposals.finish(entry, outcomes)
+        changed = core.applied > first and self.context.adopt(self._read_members(transaction.ledger))
+        if changed and core.is_leader:
+            self.leading.members_changed()
+        self.reads.on_tick(self.leading.followers)
+
+    def gather_commands(self) -> None:
+        """Put the next round of proposals into PySyncObj's queue."""
+        if self.core.is_leader and not self.leading.is_handing_over:
+            for entry in self.proposals.gather():
+                self.core.enqueue(entry)
+
+    def send_entries(self) -> None:
+        """Send followers what they lack."""
+        if self.core.is_leader:
+            self.leading.send_entries()
+
+    def compact(self) -> None:
+        """Drop the oldest applied entries beyond the margin, a bounded number a tick."""
+        journal, settings = self.journal, self.settings
+        count = journal.last_index - journal.base.index
+        too_many = count > settings.log_keep_entries + settings.compact_entries_max
+        if not too_many and journal.kept_bytes <= settings.log_keep_bytes:
+            return
+        target = min(journal.base.index + settings.compact_entries_max, self.core.applied)
+        if journal.kept_bytes <= settings.log_keep_bytes:
+            target = min(target, journal.last_index - settings.log_keep_entries)
+        needed = self._sending.needed_from
+        if needed is not None and journal.kept_bytes <= 4 * settings.log_keep_bytes:
+            target = min(target, needed)
+        if target > journal.base.index:
+            journal.drop_to(target)
+
+    # Messages of a leader.
+
+    def _on_append(self, sender: str, message: Append) -> None:
+        context, core, journal = self.context, self.core, self.journal
+        if message.term < core.term:
+            context.hold(sender, AppendReply(core.term, False, 0, 0))
+            return
+        check_shape(message)
+        self.elections.heard_leader(sender, message.term)
+        verdict = judge_append(journal, core.commit, message)
+        if isinstance(verdict, Refuse):
+            context.hold(sender, AppendReply(core.term, False, verdict.index, verdict.hint))
+            return
+        if verdict.truncate_from:
+            journal.truncate_from(verdict.truncate_from)
+            context.durable_index = min(context.durable_index, verdict.truncate_from - 1)
+        for term, command in verdict.new:
+            journal.append(term, command)
+        core.commit = max(core.commit, min(message.commit, verdict.verified))
+        context.hold(sender, AppendReply(core.term, True, verdict.verified, 0))
+
+    def _on_heartbeat(self, sender: str, message: Heartbeat) -> None:
+        context, core = self.context, self.core
+        if message.term < core.term:
+            context.hold(sender, HeartbeatReply(core.term, 0))
+            return
+        self.elections.heard_leader(sender, message.term)
+        # The leader names no more than this node has acknowledged to it, so this entry is the leader's own.
+        if message.commit > core.commit:
+            if message.commit > self.journal.last_index:
+                raise IntegrityError(f"acknowledged entry {message.commit} is not in this node's log")
+            core.commit = message.commit
+        if message.round:
+            context.hold(sender, HeartbeatReply(core.term, message.round))
+
+    def _on_snapshot_offer(self, sender: str, message: SnapshotOffer) -> None:
+        if message.term < self.core.term:
+            self.context.hold(sender, HeartbeatReply(self.core.term, 0))
+            return
+        self.elections.heard_leader(sender, message.term)
+        self._receiving.on_offer(sender, message)
+
+    def _on_snapshot_done(self, sender: str, message: SnapshotDone) -> None:
+        progress = self.leading.followers.get(sender)
+        if progress is not None and message.index <= self.journal.last_index:
+            progress.heard_s = self.context.now_s
+            progress.acked(message.index, self.context.now_s)
+
+    def _if_leading(self, handler: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+        """Hand a follower's answer on only if it answers the term that this node leads."""
+
+        def handle(sender: str, message: Any) -> None:
+            if message.term > self.core.term:
+                self.elections.follow(message.term, None)
+            elif message.term == self.core.term and self.core.is_leader:
+                handler(sender, message)
+
+        return handle
+
+    def _begin_leading(self) -> None:
+        self.elections.became_leader = False
+        self.leading.begin()
+        self.proposals.lead()
+
+    def _end_leading(self) -> None:
+        self.leading.end()
+        self.proposals.follow()
+
+    def _install_snapshot(self) -> None:
+        donor_answer = self._receiving.install()
+        if donor_answer is None:
+            return
+        with self._store.read() as snapshot:
+            self.context.adopt(self._read_members(snapshot.ledger))
+        if self.core.leader is not None and not self.core.is_leader:
+            self.context.hold(self.core.leader, donor_answer)
+            self.context.release()
+        self._again = True

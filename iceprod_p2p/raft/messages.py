@@ -1,0 +1,195 @@
+"""The frames that nodes exchange: MessagePack arrays, each beginning with the number of its kind.
+
+A frame never names its sender: that is who the link's certificate says.  Nothing here is trusted further than
+its shape; every number is checked again where it is used.  Kind numbers are never reused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.raft.settings import FRAME_BYTES_MAX, REQUEST_ID_BYTES
+
+Counting = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
+Digest = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+RequestId = Annotated[bytes, msgspec.Meta(min_length=REQUEST_ID_BYTES, max_length=REQUEST_ID_BYTES)]
+SnapshotId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Asks for a vote in `term`; with `pre`, only whether one would be given (dissertation 9.6).
+
+    `applied` is the candidate's applied index: an observer answers only a candidate that knows more than
+    itself, which may have applied the observer's promotion.  `transfer`: the leader asked for this election.
+    """
+
+    term: Counting
+    last_index: Counting
+    last_term: Counting
+    applied: Counting
+    pre: bool
+    transfer: bool
+
+
+class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A vote given or not; `term` is the one asked for when granted, else the voter's own."""
+
+    term: Counting
+    pre: bool
+    granted: bool
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Entries that follow `prev_index`; `prev_digest` is the digest of the whole log up to there."""
+
+    term: Counting
+    prev_index: Counting
+    prev_term: Counting
+    prev_digest: Digest
+    commit: Counting
+    entries: list[tuple[Counting, bytes]]
+
+
+class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """`ok`: the log agrees up to `index`, durably.  Otherwise `index` is the refused `prev_index`, and `hint`
+    where the leader should try next."""
+
+    term: Counting
+    ok: bool
+    index: Counting
+    hint: Counting
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The leader lives; `commit` never exceeds what this follower has acknowledged.  `round` is echoed."""
+
+    term: Counting
+    commit: Counting
+    round: Counting
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The follower heard heartbeat `round` of the leader of `term`."""
+
+    term: Counting
+    round: Counting
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The leader of `term` hands over: start an election at once (dissertation 3.10)."""
+
+    term: Counting
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Proposals for the leader: (request id, encoded proposal, whether it changes the members)."""
+
+    proposals: list[tuple[RequestId, bytes, bool]]
+
+
+class ForwardRefused(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """These proposals were not taken (not the leader, or busy); send them again later."""
+
+    request_ids: list[RequestId]
+
+
+class ReadQuery(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Which index must be applied for a read that begins now to be linearizable?"""
+
+    token: Counting
+
+
+class ReadAnswer(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Apply up to `index`, then read; `known` is false when the asked node does not lead."""
+
+    token: Counting
+    known: bool
+    index: Counting
+
+
+class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The leader of `term` no longer holds the entries needed, but has the tables as of `index`."""
+
+    term: Counting
+    snapshot_id: SnapshotId
+    index: Counting
+    index_term: Counting
+    digest: Digest
+
+
+class SnapshotPull(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Send pages from number `page` on, whose keys come after `after` (resumes after any loss)."""
+
+    snapshot_id: SnapshotId
+    page: Counting
+    after: bytes
+
+
+class SnapshotPage(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """One page of sorted pairs; the last carries the SHA-256 of all pairs and their number."""
+
+    snapshot_id: SnapshotId
+    page: Counting
+    pairs: list[tuple[bytes, bytes]]
+    last: bool
+    sha256: bytes
+    pair_count: Counting
+
+
+class SnapshotDone(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """The follower has what a snapshot at `index` gives (installed, or it was ahead already)."""
+
+    term: Counting
+    snapshot_id: SnapshotId
+    index: Counting
+
+
+Message = (
+    VoteRequest
+    | VoteReply
+    | Append
+    | AppendReply
+    | Heartbeat
+    | HeartbeatReply
+    | TimeoutNow
+    | Forward
+    | ForwardRefused
+    | ReadQuery
+    | ReadAnswer
+    | SnapshotOffer
+    | SnapshotPull
+    | SnapshotPage
+    | SnapshotDone
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+encode = _encoder.encode
+
+_DATA: Final = frozenset({3, 8})
+_BULK: Final = frozenset({14})
+
+
+def decode(frame: bytes) -> Message:
+    """Read one frame; BadInput when it is too long or no message of ours, in time linear in its length."""
+    if len(frame) > FRAME_BYTES_MAX:
+        raise BadInput(f"a frame of {len(frame)} bytes is longer than {FRAME_BYTES_MAX}")
+    try:
+        return _decoder.decode(frame)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as cause:
+        raise BadInput(f"a frame is no message of this cluster: {cause}") from cause
+
+
+def urgency(frame: bytes) -> int:
+    """Return 0 for heartbeats, votes and answers, 1 for entries and proposals, 2 for pages of a snapshot.
+
+    A link sends a lower number first, so that no heartbeat waits behind data.
+    """
+    kind = frame[1] if len(frame) > 1 else 0
+    if kind in _DATA:
+        return 1
+    return 2 if kind in _BULK else 0
