@@ -62,14 +62,25 @@ def _read(path: Path) -> tuple[bytes, int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as fault:
         raise ConfigError(f"cannot read {path}: {fault.strerror}") from fault
-    with open(descriptor, "rb") as file:
-        state = os.fstat(file.fileno())
+    try:
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise ConfigError(f"{path} is not a plain file")
-        content = file.read(_FILE_BYTES_MAX + 1)
+        content = _read_all(descriptor, _FILE_BYTES_MAX + 1)
+    except OSError as fault:
+        raise ConfigError(f"cannot read {path}: {fault.strerror}") from fault
+    finally:
+        os.close(descriptor)
     if len(content) > _FILE_BYTES_MAX:
         raise ConfigError(f"{path} holds more than {_FILE_BYTES_MAX} bytes, so it is no key or certificate")
     return content, stat.S_IMODE(state.st_mode)
+
+
+def _read_all(descriptor: int, bytes_max: int) -> bytes:
+    content = b""
+    while len(content) < bytes_max and (part := os.read(descriptor, bytes_max - len(content))):
+        content += part
+    return content
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -256,7 +256,7 @@ def _read(passkey: bytes) -> Claims:
     payload = passkey[_SIGNATURE_BYTES:]
     try:
         claims = _DECODER.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
         raise PasskeyRefused(PasskeyFault.MALFORMED, "the passkey is damaged") from fault
     if claims.version != VERSION:
         raise PasskeyRefused(

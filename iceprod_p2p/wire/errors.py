@@ -8,6 +8,7 @@ same words back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
@@ -140,9 +141,15 @@ def _unavailable(
     fault = _handshake_fault(details)
     if fault is not None:
         return NotAllowed(f"no secure connection to {peer}: {fault[0]}", remedy=fault[1])
+    if "failed to connect" in details and "Socket closed" in details:
+        # All that a refused certificate looks like from here: the server hangs up after our half of the
+        # handshake.
+        return Unavailable(
+            f"{peer} hung up during the handshake: it does not accept this certificate, or is just stopping",
+            remedy="is this certificate in date and of this cluster?",
+        )
     return Unavailable(
-        f"cannot reach {peer}: {_reason(details)}",
-        remedy="is it running, and is this certificate in date and of this cluster?",
+        f"cannot reach {peer}: {_reason(details)}", remedy="check that it is running and the address is right"
     )
 
 
@@ -181,9 +188,13 @@ def _handshake_fault(details: str) -> tuple[str, str] | None:
     return None
 
 
+_STATUS_WORD: Final = re.compile(r"^[A-Z_]+: ")
+
+
 def _reason(details: str) -> str:
     """The last part of gRPC's chain of causes, which is the one that a person can use."""
-    return details.rpartition("last error: ")[2][:300] or "no reason given"
+    reason = details.rpartition("last error: ")[2]
+    return _STATUS_WORD.sub("", reason)[:300] or "no reason given"
 
 
 def _retry_after_s(value: bytes) -> float:
