@@ -9,7 +9,8 @@ A context is one directory (0700) with four files, written by `iceprod-node init
     root.crt.pem     the cluster's root
 
 Named contexts live under the configuration directory (``$ICEPROD_CONFIG`` or ``~/.config/iceprod``), one directory
-each; the file ``current`` holds the name in use.  ``$ICEPROD_CONTEXT`` or ``--context`` may name one, or give a directory.
+each; the file ``current`` holds the name in use.  ``$ICEPROD_CONTEXT`` or ``--context`` may name one, or give a
+directory.
 """
 
 from __future__ import annotations

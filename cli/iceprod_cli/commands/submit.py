@@ -1,0 +1,87 @@
+"""`iceprod submit`: a steering file becomes a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from iceprod_cli.output.plain import plain
+from iceprod_cli.output.show import safe, show_object
+from iceprod_cli.session import Session, output_options, pass_session
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--jobs", type=click.IntRange(1, 1_000_000_000), required=True, help="how many jobs")
+@click.option("--name", "alias", default="", help="an alias by which the dataset can be called")
+@click.option("--description", default="")
+@click.option("--priority", type=click.FloatRange(0, 1), help="0 to 1, 0.5 by default; higher goes first")
+@click.option("--sites", default="", help="only these sites, with commas")
+@click.option("--exclude", default="", help="not these sites, with commas")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="of all random streams; drawn and recorded if absent"
+)
+@click.option("--attempts", type=click.IntRange(1, 1000), default=None, help="how often a payload may fail")
+@click.option("--group", default="", help="the group that owns the dataset with you")
+@click.option("--dry-run", is_flag=True, help="check everything, submit nothing")
+@click.option("--wait", is_flag=True, help="show progress until it ends; exit code 6 unless it is complete")
+@output_options
+@pass_session
+def submit(
+    session: Session,
+    file: Path,
+    jobs: int,
+    alias: str,
+    description: str,
+    priority: float | None,
+    sites: str,
+    exclude: str,
+    seed: int | None,
+    attempts: int | None,
+    group: str,
+    dry_run: bool,
+    wait: bool,
+) -> None:
+    """Submit the steering FILE (XML, YAML or JSON) as a dataset.
+
+    Module sources that FILE names are looked for beside it and travel with the submission.
+    """
+    from iceprod_p2p.client.submission import submit_file
+
+    reply = submit_file(
+        session.connection,
+        file,
+        jobs=jobs,
+        seed=seed,
+        alias=alias,
+        description=description,
+        priority=priority,
+        sites=_names(sites),
+        exclude=_names(exclude),
+        attempts_max=attempts or 0,
+        group=group,
+        dry_run=dry_run,
+    )
+    for warning in reply.warnings:
+        click.echo(f"warning: {safe(warning)}", err=True)
+
+    def people(_: object) -> None:
+        tasks = f"{reply.jobs} jobs of {len(reply.task_names)} tasks ({', '.join(reply.task_names)})"
+        if dry_run:
+            click.echo(f"{file} can be submitted: {tasks}")
+        else:
+            click.echo(f"dataset {reply.dataset}: {tasks}; its document is held by {reply.blob_copies} nodes")
+
+    show_object(session.style, plain(reply), people=people, name="dataset")
+    if wait and not dry_run:
+        from iceprod_cli.output.progress import watch_dataset
+
+        final = watch_dataset(session, str(reply.dataset))
+        click.echo(f"dataset {reply.dataset}: {final}", err=True)
+        if final != "complete":
+            raise click.exceptions.Exit(6)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
