@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.modules import IPModule
 from iceprod_p2p.modules.npz import write_npz
 from iceprod_p2p.modules.seeds import stream_words
@@ -39,7 +40,7 @@ MUON = 13
 LOSS_A, LOSS_B = 0.26, 3.6e-4
 ICE_DENSITY = 0.917  # of water
 DEPTH_M = 1950.0  # of the detector's centre
-DISC_RADIUS_M = 400.0  # showers are aimed at a disc around the centre, perpendicular to them
+DISC_RADIUS_M = 300.0  # showers are aimed at a disc around the centre, perpendicular to them
 BUNDLE_WIDTH_M = 10.0  # spread of a bundle's muons around its axis
 START_M = 600.0  # muons start this far before the disc
 
@@ -62,6 +63,8 @@ class GenerateCosmicRays(IPModule):
         """Write the showers whose muons reach the detector; report all that were generated."""
         if not super().Execute(stats):
             return 0
+        if self.GetParameter("showers") < 1:
+            raise BadInput("there is nothing to generate", remedy="set 'showers' to 1 or more")
         import numpy as np
 
         words = stream_words(self.GetParameter("seed"), self.GetParameter("stream"))
@@ -69,7 +72,9 @@ class GenerateCosmicRays(IPModule):
         primaries = self._primaries(np, rng)
         secondaries, balance, muons = self._interact(np, rng, primaries)
         kept = np.unique(muons["event"])
-        events = {name: primaries[name][kept] for name in ("energy", "zenith", "azimuth", "weight", "primary")}
+        events = {
+            name: primaries[name][kept] for name in ("energy", "zenith", "azimuth", "weight", "primary")
+        }
         muons["event"] = np.searchsorted(kept, muons["event"])
         outfile = Path(self.GetParameter("outfile"))
         particles = place_muons(np, rng, events, muons)
@@ -176,7 +181,9 @@ def place_muons(np, rng, events, muons):
     """Put each bundle on a random axis through the disc; return the particles' table."""
     count = len(events["zenith"])
     zenith, azimuth = events["zenith"], events["azimuth"]
-    along = -np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1)
+    along = -np.stack(
+        [np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1
+    )
     side = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros(count)], axis=1)
     up = np.cross(along, side)
     radius, angle = DISC_RADIUS_M * np.sqrt(rng.uniform(size=count)), rng.uniform(0, 2 * np.pi, count)

@@ -9,6 +9,7 @@ Source: M. G. Aartsen et al., JINST 12, P03012 (the IceCube detector).
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 from iceprod_p2p.modules import IPModule
@@ -74,9 +75,13 @@ class SimulateDetector(IPModule):
         return 0
 
     def _pulses(self, np, rng, light, count):
-        """Return the pulses of light and noise, ordered by event, sensor and time."""
+        """Return the pulses of light and noise, ordered by event, sensor and time.
+
+        A photon that stands for many gives one pulse with the charge of those that are seen.
+        """
         seen = rng.poisson(light["hit_weight"] * self.GetParameter("efficiency"))
-        event, sensor, time = (np.repeat(light[f"hit_{name}"], seen) for name in ("event", "sensor", "time"))
+        lit = seen > 0
+        event, sensor, time = (light[f"hit_{name}"][lit] for name in ("event", "sensor", "time"))
         time = time + rng.normal(0.0, JITTER_NS, len(time))
         first = np.zeros(count)
         np.minimum.at(first, event, time)  # an event without light has its readout around 0
@@ -88,7 +93,8 @@ class SimulateDetector(IPModule):
         event = np.concatenate([event, noise_event])
         sensor = np.concatenate([sensor, noise_sensor])
         time = np.concatenate([time, noise_time])
-        charge = np.abs(rng.normal(1.0, CHARGE_WIDTH, len(event)))
+        electrons = np.concatenate([seen[lit], np.ones(len(noise_event))])
+        charge = np.abs(rng.normal(electrons, CHARGE_WIDTH * np.sqrt(electrons)))
         is_light = np.arange(len(event)) < len(event) - len(noise_event)
         order = np.lexsort((time, sensor, event))
         columns = {"event": event, "sensor": sensor, "time": time, "charge": charge, "light": is_light}
@@ -106,7 +112,7 @@ class SimulateDetector(IPModule):
         event, time = pulses["pulse_event"][pulse][order], pulses["pulse_time"][pulse][order]
         most = np.zeros(count, "int64")
         edges = np.searchsorted(event, np.arange(count + 1))
-        for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for number, (start, stop) in enumerate(pairwise(edges)):
             times = time[start:stop]
             if len(times):
                 ends = np.searchsorted(times, times + self.GetParameter("window"), side="right")

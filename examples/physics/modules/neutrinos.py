@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.modules import IPModule
 from iceprod_p2p.modules.npz import write_npz
 from iceprod_p2p.modules.seeds import stream_words
@@ -21,7 +22,7 @@ CROSS_SECTION_NU = (7.77e-38, 6.97e-37, 6.25e-36, 4.54e-35, 1.96e-34, 6.11e-34, 
 CROSS_SECTION_ANTI = (3.68e-38, 3.49e-37, 3.38e-36, 2.92e-35, 1.62e-34, 5.82e-34, 1.74e-33, 4.78e-33)
 QUARK_SHARE = 0.85  # of the nucleon's momentum carried by quarks rather than antiquarks
 
-RADIUS_M, HEIGHT_M = 400.0, 700.0  # of the cylinder around the detector's centre
+RADIUS_M, HEIGHT_M = 300.0, 600.0  # of the cylinder around the detector's centre
 NUCLEONS_PER_M3 = 0.917e6 * 6.022e23  # in ice
 EARTH_RADIUS_KM, CORE_RADIUS_KM = 6371.0, 3480.0
 MANTLE_DENSITY, CORE_DENSITY = 4.45, 10.9  # means, in g/cm^3
@@ -46,6 +47,8 @@ class GenerateNeutrinos(IPModule):
         """Write the neutrinos and the muon and cascade of each; report the sample."""
         if not super().Execute(stats):
             return 0
+        if self.GetParameter("neutrinos") < 1:
+            raise BadInput("there is nothing to generate", remedy="set 'neutrinos' to 1 or more")
         import numpy as np
 
         words = stream_words(self.GetParameter("seed"), self.GetParameter("stream"))
@@ -121,7 +124,9 @@ def interaction_products(np, rng, events):
     height = rng.uniform(-HEIGHT_M / 2, HEIGHT_M / 2, count)
     position = np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
     zenith, azimuth = events["zenith"], events["azimuth"]
-    along = -np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1)
+    along = -np.stack(
+        [np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=1
+    )
     muon, cascade = events["energy"] * (1 - inelasticity), events["energy"] * inelasticity
     return {
         "particle_event": np.repeat(np.arange(count), 2),

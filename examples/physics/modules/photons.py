@@ -28,7 +28,7 @@ PHOTONS_PER_M = 2450.0  # Cherenkov photons of a bare track, weighted with the s
 CASCADE_M_PER_GEV = 5.2 * 0.9  # track length of a cascade, times the share of light that hadrons give
 LOSS_B_PER_M = 3.6e-4 * 0.917  # share of its energy that a muon loses to cascades per metre of ice
 LOSS_A_PER_M = 0.26 * 0.917  # GeV that it loses otherwise
-VIEW_M = 430.0  # light further than this from the centre is left out: it dies on the way
+VIEW_M = 370.0  # light further than this from the centre is left out: it would not reach a sensor
 CHERENKOV_COSINE = 1 / 1.33
 LIGHT_M_PER_NS = 0.299792458 / 1.356  # group velocity in ice
 MUON = 13
@@ -49,7 +49,7 @@ class PropagatePhotons(IPModule):
         self.AddParameter("infile", "events to light up", "combined.npz", "string")
         self.AddParameter("outfile", "file to write", "photons.npz", "string")
         self.AddParameter("oversize", "how much larger than real the sensors' radius is", 50.0, "float")
-        self.AddParameter("photons_max", "most photons followed per event", 400, "int")
+        self.AddParameter("photons_max", "most photons followed per event", 300, "int")
         self.AddParameter("asymmetry", "mean cosine g of the scattering angle", 0.9, "float")
         self.AddParameter("absorption", "factor on the absorption length", 1.0, "float")
         self.AddParameter("scattering", "factor on the scattering length", 1.0, "float")
@@ -239,7 +239,9 @@ def meet_sensor(np, position, direction, length, strings, sensors, radius):
     flat = np.maximum(1e-12, (ahead[:, :2] ** 2).sum(axis=1))
     closest = np.clip(((foot - start)[:, :2] * ahead[:, :2]).sum(axis=1) / flat, 0.0, limit)
     height = start[:, 2] + closest * ahead[:, 2]
-    rank = np.clip(np.rint((height - sensors[0]) / SENSOR_SPACING_M), 0, SENSORS_PER_STRING - 1).astype("int64")
+    rank = np.clip(np.rint((height - sensors[0]) / SENSOR_SPACING_M), 0, SENSORS_PER_STRING - 1).astype(
+        "int64"
+    )
     foot[:, 2] = sensors[rank]
     to_sensor = foot - start
     way = np.clip((to_sensor * ahead).sum(axis=1), 0.0, limit)

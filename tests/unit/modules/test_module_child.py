@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from child_process import run_module
 
 from iceprod_p2p.modules.protocol import ModuleRequest, Progress, Statistic
+from tests.unit.modules.child_process import run_module
 
 COUNT = """
 from iceprod_p2p.modules import IPModule
