@@ -166,6 +166,7 @@ def _unpack(archive: Path, root: Path, members_max: int, size_max_bytes: int) ->
                         f"{archive.name} unpacks to more than {members_max} entries or {size_max_bytes} bytes"
                     )
                 files += _extract(tar, member, root, seen)
+            _drain(source, size_max_bytes)
         except FileNotFoundError as missing:
             raise NotFound(f"the archive {str(archive)!r} does not exist") from missing
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, OverflowError, ValueError) as damaged:
@@ -175,6 +176,15 @@ def _unpack(archive: Path, root: Path, members_max: int, size_max_bytes: int) ->
                 raise  # the disk's word, not the archive's
             raise IntegrityError(f"{archive.name} is damaged: {damaged}") from damaged
     return Contents(files, size_bytes)
+
+
+def _drain(source: IO[bytes], size_max_bytes: int) -> None:
+    """Read what follows the archive's end, so that the compression's own checksum is looked at."""
+    read = 0
+    while data := source.read(COPY_BYTES):
+        read += len(data)
+        if read > size_max_bytes:
+            raise BadInput(f"more than {size_max_bytes} bytes follow the archive's end")
 
 
 def _decompressed(archive: Path) -> IO[bytes]:
