@@ -16,8 +16,10 @@ from typing import Any
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.raft.compaction import compact
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
+from iceprod_p2p.raft.following import Following
 from iceprod_p2p.raft.journal import Journal, read_identity
 from iceprod_p2p.raft.leading import Leading
 from iceprod_p2p.raft.messages import (
@@ -42,7 +44,6 @@ from iceprod_p2p.raft.messages import (
 from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
-from iceprod_p2p.raft.replication import Refuse, check_shape, judge_append
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.snapshots import SnapshotReceiver, SnapshotSender
 from iceprod_p2p.raft.syncobj import REGULAR, SafeSyncObj
@@ -121,19 +122,20 @@ class Engine:
         self._sending = SnapshotSender(self.context, store, copy_job, wake)
         self._receiving = SnapshotReceiver(self.context, store)
         self.leading = Leading(self.context, self._sending)
+        following = Following(self.context, self.elections, self._receiving)
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             VoteRequest: self.elections.on_vote_request,
             VoteReply: self.elections.on_vote_reply,
-            Append: self._on_append,
+            Append: following.on_append,
             AppendReply: self._if_leading(self.leading.on_append_reply),
-            Heartbeat: self._on_heartbeat,
+            Heartbeat: following.on_heartbeat,
             HeartbeatReply: self._if_leading(self.leading.on_heartbeat_reply),
             TimeoutNow: self.elections.on_timeout_now,
             Forward: self.proposals.on_forward,
             ForwardRefused: self.proposals.on_refused,
             ReadQuery: self.reads.on_query,
             ReadAnswer: self.reads.on_answer,
-            SnapshotOffer: self._on_snapshot_offer,
+            SnapshotOffer: following.on_snapshot_offer,
             SnapshotPull: self._sending.on_pull,
             SnapshotPage: self._receiving.on_page,
             SnapshotDone: self._if_leading(self._on_snapshot_done),
@@ -341,61 +343,9 @@ class Engine:
 
     def compact(self) -> None:
         """Drop the oldest applied entries beyond the margin, a bounded number a tick."""
-        journal, settings = self.journal, self.settings
-        count = journal.last_index - journal.base.index
-        too_many = count > settings.log_keep_entries + settings.compact_entries_max
-        if not too_many and journal.kept_bytes <= settings.log_keep_bytes:
-            return
-        target = min(journal.base.index + settings.compact_entries_max, self.core.applied)
-        if journal.kept_bytes <= settings.log_keep_bytes:
-            target = min(target, journal.last_index - settings.log_keep_entries)
-        needed = self._sending.needed_from
-        if needed is not None and journal.kept_bytes <= 4 * settings.log_keep_bytes:
-            target = min(target, needed)
-        if target > journal.base.index:
-            journal.drop_to(target)
+        compact(self.journal, self.settings, self._sending.needed_from)
 
-    # Messages of a leader.
-
-    def _on_append(self, sender: str, message: Append) -> None:
-        context, core, journal = self.context, self.core, self.journal
-        if message.term < core.term:
-            context.hold(sender, AppendReply(core.term, False, 0, 0))
-            return
-        check_shape(message)
-        self.elections.heard_leader(sender, message.term)
-        verdict = judge_append(journal, core.commit, message)
-        if isinstance(verdict, Refuse):
-            context.hold(sender, AppendReply(core.term, False, verdict.index, verdict.hint))
-            return
-        if verdict.truncate_from:
-            journal.truncate_from(verdict.truncate_from)
-            context.durable_index = min(context.durable_index, verdict.truncate_from - 1)
-        for term, command in verdict.new:
-            journal.append(term, command)
-        core.commit = max(core.commit, min(message.commit, verdict.verified))
-        context.hold(sender, AppendReply(core.term, True, verdict.verified, 0))
-
-    def _on_heartbeat(self, sender: str, message: Heartbeat) -> None:
-        context, core = self.context, self.core
-        if message.term < core.term:
-            context.hold(sender, HeartbeatReply(core.term, 0))
-            return
-        self.elections.heard_leader(sender, message.term)
-        # The leader names no more than this node has acknowledged to it, so this entry is the leader's own.
-        if message.commit > core.commit:
-            if message.commit > self.journal.last_index:
-                raise IntegrityError(f"acknowledged entry {message.commit} is not in this node's log")
-            core.commit = message.commit
-        if message.round:
-            context.hold(sender, HeartbeatReply(core.term, message.round))
-
-    def _on_snapshot_offer(self, sender: str, message: SnapshotOffer) -> None:
-        if message.term < self.core.term:
-            self.context.hold(sender, HeartbeatReply(self.core.term, 0))
-            return
-        self.elections.heard_leader(sender, message.term)
-        self._receiving.on_offer(sender, message)
+    # Answers of followers.
 
     def _on_snapshot_done(self, sender: str, message: SnapshotDone) -> None:
         progress = self.leading.followers.get(sender)

@@ -1,7 +1,7 @@
 """Creating a node's state, once: the first node of a cluster, or one that will join.
 
-A store without an identity is refused by the engine, so a data directory that was wiped never comes back to life
-under its old id: its node must join again with a new one.
+A store without an identity is refused by the engine, so a data directory that was wiped never comes back
+to life under its old id: its node must join again with a new one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def found(
 ) -> list[Any]:
     """Write the first entry of a new cluster, at index 1 and term 1, committed and applied; return its outcomes.
 
-    `genesis_entry` must make this node a voter (and hold the people and settings to begin with).  `incarnation`
-    are random bytes that tell this data directory from any other of the same name.  BadInput when the store has
-    an owner already.
+    `genesis_entry` must make this node a voter (and hold the people and settings to begin with).
+    `incarnation` are random bytes that tell this data directory from any other of the same name.
+    BadInput when the store has an owner already.
     """
     command = REGULAR + genesis_entry
 

@@ -1,0 +1,64 @@
+"""The ledger as the engine's state machine: the one place where the two meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from iceprod_p2p.ledger.codec import encode_entry
+from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, PromoteMember, Proposal, RemoveMember
+from iceprod_p2p.model.site import Member
+from iceprod_p2p.raft.ports import KeyValue
+from iceprod_p2p.raft.proposals import split_entry
+
+MEMBER_COMMANDS: Final = frozenset(
+    kind.__struct_config__.tag for kind in (FoundCluster, AddNode, PromoteMember, RemoveMember)
+)
+
+
+class _CommandHead(msgspec.Struct, array_like=True):
+    number: int
+
+
+class _ProposalHead(msgspec.Struct, array_like=True):
+    request_id: bytes
+    made_at_ms: int
+    actor: str
+    command: _CommandHead
+
+
+_heads = msgspec.msgpack.Decoder(_ProposalHead)
+
+
+@dataclass(frozen=True, slots=True)
+class StateMachine:
+    """What a node replicates.  All functions are pure over the key space they are given."""
+
+    apply: Callable[[KeyValue, int, int, bytes], Sequence[Any]]
+    members: Callable[[KeyValue], Sequence[Member]]
+    time_ms: Callable[[KeyValue], int]
+    digest: Callable[[KeyValue], bytes]
+
+
+def ledger_machine() -> StateMachine:
+    """Return the job ledger as a state machine."""
+    from iceprod_p2p.ledger import queries
+    from iceprod_p2p.ledger.apply import apply
+
+    return StateMachine(apply, queries.members, queries.ledger_time_ms, queries.state_digest)
+
+
+def encode_proposal(request_id: bytes, made_at_ms: int, actor: str, command: Command) -> bytes:
+    """Encode one proposal for `Engine.propose`."""
+    return split_entry(encode_entry([Proposal(request_id, made_at_ms, actor, command)]))
+
+
+def changes_members(body: bytes) -> bool:
+    """Return whether an encoded proposal admits, promotes or removes a member."""
+    try:
+        return _heads.decode(body).command.number in MEMBER_COMMANDS
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return False  # The ledger refuses what it cannot read.

@@ -1,0 +1,363 @@
+"""A node's door to the replicated ledger: propose, view, barrier.  Everybody else uses only this.
+
+One thread, started here, drives the engine and is the only writer of the store.  Everything
+asyncio-facing runs on the loop that called `start`; `view` and `status` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+from iceprod_p2p.base.clock import Clock, SystemClock
+from iceprod_p2p.base.errors import IceProdError, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import Command
+from iceprod_p2p.ledger.outcome import Outcome
+from iceprod_p2p.model.site import MemberRole
+from iceprod_p2p.raft.engine import Engine
+from iceprod_p2p.raft.machine import StateMachine, changes_members, encode_proposal, ledger_machine
+from iceprod_p2p.raft.ports import FrameSender, KeyValue, Random
+from iceprod_p2p.raft.settings import RaftSettings
+from iceprod_p2p.raft.status import MemberStatus, RaftStatus
+from iceprod_p2p.security.random import new_request_id
+from iceprod_p2p.store.environment import Environment
+
+log = get_logger("raft")
+
+GRACE_S: Final = 1.0  # How much longer than the engine a caller waits, should a disk hang inside a commit.
+TIME_KEPT_S: Final = 0.05  # The ledger time put into proposals may be so old.
+IDLE_S: Final = 1.0  # The thread looks around at least so often.
+
+
+class Links(FrameSender, Protocol):
+    """The links to other nodes (`transport.PeerTransport`)."""
+
+    def attach(
+        self,
+        *,
+        receive: Callable[[str, bytes], None],
+        after_batch: Callable[[], None],
+        link_changed: Callable[[str], None],
+    ) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Jitter:
+    """The random part of election time-outs, from the project's one source of randomness."""
+
+    def random(self) -> float:
+        return int.from_bytes(new_request_id()[:6], "big") / (1 << 48)
+
+
+class RaftNode:
+    """One member of the cluster.  `failed` says, by name, why its Raft part has ended (None: it has not)."""
+
+    def __init__(
+        self,
+        node_id: str,
+        *,
+        environment: Environment,
+        links: Links,
+        settings: RaftSettings | None = None,
+        machine: StateMachine | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        on_failed: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self.node_id = node_id
+        self._environment = environment
+        self._links = links
+        self._settings = settings or RaftSettings()
+        self._machine = machine or ledger_machine()
+        self._clock = clock or SystemClock()
+        self._random = random or Jitter()
+        self._on_failed = on_failed
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        # A lock used as a binary semaphore: the cheapest way to wake a thread in CPython.
+        self._bell = threading.Lock()
+        self._waiting: dict[bytes, list[asyncio.Future[Any]]] = {}
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._read_token = 0
+        self._time_ms = (0, -1e9)
+
+    # Life.
+
+    async def start(self) -> None:
+        """Read and check the state on disk, then take part.
+
+        IntegrityError names damage (the node must join again under a new id); StoreError a fault of the disk.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._links.attach(receive=self._receive, after_batch=self._ring, link_changed=self._link_changed)
+        self._engine = await asyncio.to_thread(self._make_engine)
+        self._thread = threading.Thread(target=self._run, name=f"raft-{self.node_id}", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Hand leadership over if there is somebody to take it, then end the thread and the links."""
+        if self.is_leader and len(self._voters()) > 1:
+            with contextlib.suppress(Unavailable):
+                await self.transfer_leader(None, timeout_s=2 * self._settings.election_max_s)
+        self._stopping = True
+        self._ring()
+        thread = self._thread
+        if thread is not None:
+            await asyncio.to_thread(thread.join)
+            self._thread = None
+        self._fail_callers("this node is stopping")
+        await self._links.stop()
+        if self._engine is not None:
+            self._engine.close()
+
+    # What everybody uses.
+
+    @property
+    def failed(self) -> str | None:
+        """Why the Raft part ended, by name, or None."""
+        return None if self._engine is None else self._engine.failed
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows."""
+        return self._engine is not None and self._engine.is_leader
+
+    async def propose(
+        self, command: Command, *, actor: str, request_id: bytes | None = None, timeout_s: float = 10.0
+    ) -> Outcome:
+        """Replicate one command and return its outcome once it is applied on this node.
+
+        Lost messages, a changed leader and full queues are retried inside, with the same request id, so the
+        command is applied at most once.  Unavailable: no result in time, and it may still be applied;
+        repeat it with the same `request_id` to learn the first outcome.
+        """
+        engine, loop = self._running()
+        request_id = request_id or new_request_id()
+        body = encode_proposal(request_id, self._ledger_time_ms(), actor, command)
+        future: asyncio.Future[Any] = loop.create_future()
+        waiting = self._waiting.setdefault(request_id, [])
+        waiting.append(future)
+        engine.propose(request_id, body, self._clock.monotonic_s() + timeout_s)
+        self._ring()
+        late = loop.call_later(timeout_s + GRACE_S, self._give_up, request_id, future)
+        try:
+            outcome: Outcome = await future
+            return outcome
+        finally:
+            late.cancel()
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[KeyValue]:
+        """Give one short read snapshot of the ledger, on any thread.  Never hold it across an `await`."""
+        with self._environment.read() as snapshot:
+            yield snapshot.ledger
+
+    async def barrier(self, timeout_s: float = 5.0) -> int:
+        """Return an index up to which this node has applied everything acknowledged before the call.
+
+        A `view` taken afterwards is linearizable.  Unavailable when no leader with a quorum confirms it
+        in time.
+        """
+        engine, loop = self._running()
+        self._read_token += 1
+        token = self._read_token
+        future: asyncio.Future[int] = loop.create_future()
+        self._reads[token] = future
+        engine.read(token, self._clock.monotonic_s() + timeout_s)
+        self._ring()
+        try:
+            return await asyncio.wait_for(future, timeout_s + GRACE_S)
+        except TimeoutError as cause:
+            raise Unavailable("this node's Raft thread does not answer", remedy="ask another node") from cause
+        finally:
+            self._reads.pop(token, None)
+
+    async def transfer_leader(self, to: str | None, *, timeout_s: float = 5.0) -> str:
+        """Hand leadership to `to` (None: the most complete voter); return the new leader's id.
+
+        Unavailable when this node does not lead or nobody took over in time; it then leads on.
+        """
+        engine, loop = self._running()
+        if not engine.is_leader:
+            raise Unavailable(
+                "this node does not lead", remedy=f"ask the leader, {engine.core.leader or 'unknown'}"
+            )
+        engine.transfer(to)
+        self._ring()
+        end_s = loop.time() + timeout_s
+        while loop.time() < end_s:
+            await asyncio.sleep(0.02)
+            leader = engine.core.leader
+            if not engine.is_leader and leader is not None and leader != self.node_id:
+                return leader
+        raise Unavailable(f"leadership was not handed to {to or 'anybody'} in {timeout_s:g} s")
+
+    def status(self) -> RaftStatus:
+        """Return what this node knows now; cheap, from any thread."""
+        engine, _ = self._running()
+        core, journal = engine.core, engine.journal
+        with self.view() as ledger:
+            digest = bytes(self._machine.digest(ledger)).hex()
+        role = "failed" if engine.failed else core.role.name.lower()
+        if role == "follower" and self.node_id not in engine.context.voters:
+            role = MemberRole.OBSERVER
+        commit = core.commit
+        return RaftStatus(
+            node_id=self.node_id,
+            role=role,
+            leader_id=core.leader,
+            term=core.term,
+            commit=commit,
+            applied=core.applied,
+            last=journal.last_index,
+            first=journal.base.index + 1,
+            digest=digest,
+            log_digest=(journal.digest_at(commit) or b"").hex(),
+            members=self._member_statuses(engine),
+            proposals_waiting=len(self._waiting),
+            log_bytes=journal.kept_bytes,
+            frames_dropped=engine.frames_dropped,
+            failed=engine.failed,
+        )
+
+    def _member_statuses(self, engine: Engine) -> tuple[MemberStatus, ...]:
+        last, now_s = engine.journal.last_index, self._clock.monotonic_s()
+        followers = dict(engine.leading.followers) if engine.is_leader else {}
+        found = []
+        for name, member in sorted(dict(engine.context.members).items()):
+            common = (name, member.site, member.address, str(member.role))
+            progress = followers.get(name)
+            if progress is not None:
+                heard_ms = (now_s - progress.heard_s) * 1e3
+                lag, rtt_ms = max(0, last - progress.match), progress.rtt_s * 1e3
+                state = progress.state.value
+                found.append(MemberStatus(*common, progress.match, lag, rtt_ms, state, heard_ms))
+            elif name == self.node_id:
+                found.append(MemberStatus(*common, engine.context.durable_index, 0, 0.0, "", 0.0))
+            else:
+                found.append(MemberStatus(*common))
+        return tuple(found)
+
+    # On the event loop.
+
+    def _running(self) -> tuple[Engine, asyncio.AbstractEventLoop]:
+        if self._engine is None or self._loop is None or self._stopping:
+            raise Unavailable("this node's Raft part is not running", remedy="ask another node")
+        if self._engine.failed is not None and threading.current_thread() is not self._thread:
+            self._fail_callers(self._engine.failed)
+        return self._engine, self._loop
+
+    def _voters(self) -> frozenset[str]:
+        return frozenset() if self._engine is None else self._engine.context.voters
+
+    def _ledger_time_ms(self) -> int:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._time_ms[1] > TIME_KEPT_S:
+            with self.view() as ledger:
+                self._time_ms = (self._machine.time_ms(ledger), now_s)
+        return self._time_ms[0]
+
+    def _resolve(self, done: list[tuple[bytes, Any]]) -> None:
+        for request_id, result in done:
+            for future in self._waiting.pop(request_id, ()):
+                _settle(future, result)
+
+    def _resolve_reads(self, done: list[tuple[int, Any]]) -> None:
+        for token, result in done:
+            future = self._reads.pop(token, None)
+            if future is not None:
+                _settle(future, result)
+
+    def _give_up(self, request_id: bytes, future: asyncio.Future[Any]) -> None:
+        waiting = self._waiting.get(request_id, [])
+        if future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[request_id]
+        _settle(future, Unavailable("this node's Raft thread does not answer", remedy="ask another node"))
+
+    def _fail_callers(self, reason: str) -> None:
+        error = Unavailable(f"this node's Raft part has ended: {reason}", remedy="ask another node")
+        waiting = [future for futures in self._waiting.values() for future in futures]
+        for future in (*waiting, *self._reads.values()):
+            _settle(future, error)
+        self._waiting.clear()
+        self._reads.clear()
+
+    def _receive(self, peer: str, frame: bytes) -> None:
+        if self._engine is not None:
+            self._engine.receive(peer, frame)
+
+    def _link_changed(self, peer: str) -> None:
+        if self._engine is not None:
+            self._engine.link_changed(peer)
+            self._ring()
+
+    # On the Raft thread.
+
+    def _make_engine(self) -> Engine:
+        return Engine(
+            self.node_id,
+            store=self._environment,
+            sender=self._links,
+            apply=self._machine.apply,
+            read_members=self._machine.members,
+            changes_members=changes_members,
+            clock=self._clock,
+            random=self._random,
+            on_results=lambda done: self._on_loop(self._resolve, done),
+            on_reads=lambda done: self._on_loop(self._resolve_reads, done),
+            settings=self._settings,
+            copy_job=_copy_on_a_thread,
+            wake=self._ring,
+        )
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # The bell has been rung already.
+            self._bell.release()
+
+    def _on_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # The loop has been closed: nobody waits any more.
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _run(self) -> None:
+        engine = self._engine
+        assert engine is not None
+        self._bell.acquire(blocking=False)
+        while not self._stopping and engine.failed is None:
+            pause_s = min(IDLE_S, engine.wakeup_at_s() - self._clock.monotonic_s())
+            if pause_s > 0:
+                self._bell.acquire(timeout=pause_s)
+            engine.tick()
+        if engine.failed is not None:
+            self._on_loop(self._fail_callers, engine.failed)
+            self._on_loop(self._on_failed, engine.failed)
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # The caller has gone.
+        return
+    if isinstance(result, IceProdError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _copy_on_a_thread(make: Callable[[], Any], take: Callable[[Any], None]) -> None:
+    def copy() -> None:
+        try:
+            take(make())
+        except IceProdError as error:
+            take(error)
+        except Exception as cause:
+            take(IceProdError(f"the copy for a snapshot failed: {cause}"))
+
+    threading.Thread(target=copy, name="raft-copy", daemon=True).start()
