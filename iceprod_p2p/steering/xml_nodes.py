@@ -7,7 +7,7 @@ environment, config, extra, token_scope).  Everything else is a fault with its l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from iceprod_p2p.steering.faults import FaultList
@@ -96,6 +96,15 @@ _CHILDREN: Final[Mapping[str, tuple[str, ...]]] = {
     "module": ("parameter", "resource", "data", "class", "project", "config"),
     "requirements": ("os", "attribute", "extra"),
 }
+# Names of the common shape, which an <extra> may not take.
+_RESERVED: Final = frozenset(
+    (
+        *("format", "version", "description", "parent_id", "iceprod_version", "categories", "options"),
+        *("metadata", "difplus", "steering", "tasks", "types", "name", "depends", "requirements", "batchsys"),
+        *("container", "task_files", "token_scopes", "parameters", "resources", "data", "classes", "projects"),
+        *("trays", "cpu", "gpu", "memory", "disk", "time", "os", "arch", "site", "attributes"),
+    )
+)
 _IGNORED_ATTRIBUTES: Final = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation")
 _WITH_TEXT: Final = ("parameter", "description", "category", "extra", "config")
 
@@ -155,11 +164,11 @@ class XmlShape:
             case "description":
                 content["description"] = Node(child.text, child.place)
             case "category":
-                _list(content, "categories", child.place).append(Node(child.text.strip(), child.place))
+                _list(content, "categories", child.place).append(Node(child.text, child.place))
             case "DIF_Plus":
                 content["metadata"] = self.metadata(child, here)
             case "extra":
-                self.named_json(child, content, here)
+                self.named_json(child, content, here, _RESERVED)
             case "config":
                 configs = _mapping(content.setdefault("configs", Node({}, child.place)))
                 self.named_json(child, configs, here)
@@ -252,11 +261,17 @@ class XmlShape:
             return Node(text, place)
         return _moved(node, place)
 
-    def named_json(self, element: Element, content: dict[str, Node], path: str) -> None:
+    def named_json(
+        self, element: Element, content: dict[str, Node], path: str, reserved: Collection[str] = ()
+    ) -> None:
         self.attributes(element, path)
         for _unknown in self.known_children(element, path):
             continue
-        content[element.attributes.get("name", "")] = self.json(element.text, element.place, path)
+        name = element.attributes.get("name", "")
+        if name in content or name in reserved:
+            self.faults.say(element.place, path, f'the name "{name[:60]}"', "a name that is not in use")
+            return
+        content[name] = self.json(element.text, element.place, path)
 
     def module_args(self, content: dict[str, Node], path: str) -> None:
         kind = content.pop("args_type", None)
@@ -272,7 +287,7 @@ class XmlShape:
         content = _mapping(node)
         for child in self.known_children(element, path):
             if child.name == "extra":
-                self.named_json(child, content, path)
+                self.named_json(child, content, path, _RESERVED)
                 continue
             for _unknown in self.known_children(child, path):
                 continue

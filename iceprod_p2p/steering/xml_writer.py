@@ -43,7 +43,7 @@ def _element(name: str, attributes: dict[str, str | None], *children: str, text:
     elif children:
         yield f"<{name}{shown}>"
         for child in children:
-            yield f"  {child}" if child.startswith(("<", "  ")) else child
+            yield f"  {child}"
         yield f"</{name}>"
     else:
         yield f"<{name}{shown}/>"

@@ -1,0 +1,344 @@
+"""Evaluate expressions: innermost first, again until nothing changes.
+
+A phrase that cannot be resolved stays as it stands, with its inner parts replaced, and is noted with its place.  A
+parameter's own text is expanded when it is looked up, with the names on the way remembered: a name that comes back
+to itself is a cycle, which is named and never run.  Every text has a budget of phrases, characters and depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+from iceprod_p2p.model.steering import Value
+from iceprod_p2p.steering.expressions import functions
+from iceprod_p2p.steering.expressions.arithmetic import evaluate_arithmetic
+from iceprod_p2p.steering.expressions.context import LOOKUPS, Context
+from iceprod_p2p.steering.expressions.errors import Cycle, ExpressionError, TooCostly, Unresolved
+from iceprod_p2p.steering.expressions.formats import fill_template, unquoted
+from iceprod_p2p.steering.expressions.lexer import literal, plain
+from iceprod_p2p.steering.expressions.parser import Phrase, Sentence, parse
+from iceprod_p2p.steering.expressions.typed import type_text
+from iceprod_p2p.steering.faults import nearest
+from iceprod_p2p.steering.limits import (
+    EXPANDED_CHARS_MAX,
+    LOOKUP_DEPTH_MAX,
+    PHRASES_MAX,
+    ROUNDS_MAX,
+)
+from iceprod_p2p.steering.values import to_json, to_text
+
+FUNCTIONS: Final = ("eval", "sprintf", "choice", *functions.REDUCTIONS)
+_NAMES: Final = (*LOOKUPS[1:], *FUNCTIONS)
+
+# While it is worked on, a value is a text (in which escaped characters are literal ones), or a list or object that
+# is final.
+Piece: TypeAlias = "str | list[Value] | dict[str, Value]"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One phrase that has no value: the place of its text in the tree, its column (from 1), and why."""
+
+    place: str
+    column: int
+    phrase: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place or 'expression'}:{self.column}: {self.phrase} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """The value of an expression; `resolved` says that no phrase in it was left as it stands."""
+
+    value: Value
+    resolved: bool
+    problems: tuple[Problem, ...] = ()
+
+
+def expand(value: Value, context: Context) -> Expansion:
+    """Return a value with every expression in it evaluated, texts of lists and objects included.
+
+    Never raises: what passes a bound stays as it stands and is a problem.
+    """
+    return Expander(context).expand(value)
+
+
+class _Known(NamedTuple):
+    piece: Piece
+    problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class _Part:
+    """A sentence's value; `guarded` is its text with the results of phrases made literal, so commas in them stay."""
+
+    piece: Piece
+    guarded: str
+    resolved: bool
+
+
+@dataclass(slots=True)
+class Expander:
+    """Expands values in one context, and remembers the parameters that it has expanded already."""
+
+    context: Context
+    known: dict[tuple[str, str], _Known] = field(default_factory=dict)
+    way: list[tuple[str, str]] = field(default_factory=list)  # The names being looked up, outermost first.
+    problems: dict[Problem, None] = field(default_factory=dict)
+    place: str = ""
+    phrases: int = 0
+
+    def expand(self, value: Value, place: str | None = None) -> Expansion:
+        """Return a value expanded; `place` is its path in the tree, the context's when left out."""
+        self.problems = {}
+        self.way = []
+        self.phrases = 0
+        self.place = self.context.place if place is None else place
+        try:
+            found = self.value(value)
+        except TooCostly as costly:
+            shown = value if isinstance(value, str) else "the value"
+            problem = Problem(self.place, 1, shown[:60], costly.message)
+            return Expansion(value, False, (problem,))
+        return Expansion(found, not self.problems, tuple(self.problems))
+
+    def value(self, value: Value) -> Value:
+        """Return a value with everything in it expanded and typed."""
+        if isinstance(value, str):
+            return final(self.text(value))
+        if isinstance(value, (list, dict)):
+            self.spend(len(value))
+            here = self.place
+            try:
+                if isinstance(value, list):
+                    return [self.at(f"{here}[{index}]", item) for index, item in enumerate(value)]
+                return {
+                    to_text(self.at(f"{here}.{key}", key)): self.at(f"{here}.{key}", item)
+                    for key, item in value.items()
+                }
+            finally:
+                self.place = here
+        return value
+
+    def at(self, place: str, value: Value) -> Value:
+        self.place = place
+        return self.value(value)
+
+    def spend(self, phrases: int) -> None:
+        self.phrases += phrases
+        if self.phrases > PHRASES_MAX:
+            raise TooCostly(f"takes more than {PHRASES_MAX} steps")
+
+    def text(self, text: str) -> Piece:
+        """Return a text expanded until nothing changes."""
+        current = text
+        before = dict(self.problems)
+        for _round in range(ROUNDS_MAX):
+            if "$" not in current and "\\" not in current:
+                return current
+            if len(current) > EXPANDED_CHARS_MAX:
+                raise TooCostly(f"is longer than {EXPANDED_CHARS_MAX} characters")
+            self.problems = dict(before)  # Only the last round's count: a later one may resolve more.
+            piece = self.sentence(parse(current)).piece
+            if not isinstance(piece, str) or piece == current:
+                return piece
+            current = piece
+        raise TooCostly(f"does not come to rest after {ROUNDS_MAX} rounds")
+
+    def sentence(self, sentence: Sentence) -> _Part:
+        pieces: list[str] = []
+        guarded: list[str] = []
+        resolved = True
+        size = 0
+        for part in sentence:
+            if isinstance(part, str):
+                pieces.append(part)
+                guarded.append(part)
+            else:
+                piece, known = self.phrase(part)
+                resolved = resolved and known
+                if len(sentence) == 1 and not isinstance(piece, str):
+                    return _Part(piece, "", known)
+                pieces.append(_inside_text(piece))
+                guarded.append(pieces[-1] if len(sentence) == 1 else literal(pieces[-1]))
+            size += len(pieces[-1])
+            if size > EXPANDED_CHARS_MAX:
+                raise TooCostly(f"becomes longer than {EXPANDED_CHARS_MAX} characters")
+        return _Part("".join(pieces), "".join(guarded), resolved)
+
+    def phrase(self, phrase: Phrase) -> tuple[Piece, bool]:
+        """Return the value of a phrase and True, or the phrase with its inner parts replaced and False."""
+        self.spend(1)
+        argument = self.sentence(phrase.argument)
+        subscripts = [self.sentence(subscript) for subscript in phrase.subscripts]
+        inner = argument.resolved and all(subscript.resolved for subscript in subscripts)
+        try:
+            if phrase.name in FUNCTIONS and not argument.resolved:
+                raise Unresolved("holds a phrase that is not resolved")
+            piece = self.apply(phrase, argument)
+            for subscript in subscripts:
+                piece = _item(piece, plain(_inside_text(subscript.piece)))
+            return piece, True
+        except ExpressionError as why:
+            if isinstance(why, TooCostly) or (isinstance(why, Cycle) and self.way):
+                raise  # A cycle is the fault of the whole way that leads into it.
+            text = f"${phrase.name}({_inside_text(argument.piece)})"
+            text += "".join(f"[{_inside_text(subscript.piece)}]" for subscript in subscripts)
+            if inner:
+                self.problems[Problem(self.place, phrase.column + 1, plain(text)[:80], why.message)] = None
+            return text, False
+
+    def apply(self, phrase: Phrase, argument: _Part) -> Piece:
+        name = phrase.name
+        if name in LOOKUPS:
+            return self.look_up(name, plain(_inside_text(argument.piece)))
+        if name == "eval":
+            return _result(evaluate_arithmetic(plain(_inside_text(argument.piece))))
+        if name == "sprintf":
+            return _result(functions.sprintf(argument.guarded or _inside_text(argument.piece)))
+        value = argument.guarded if isinstance(argument.piece, str) else argument.piece
+        if name == "choice":
+            args = self.context.args
+            key = (self.context.seed, args.get("job", 0), args.get("task", 0), self.place, phrase.column)
+            return _result(functions.choice(value, *key))
+        if name in functions.REDUCTIONS:
+            return _result(functions.reduce(name, value))
+        hint = nearest(name, _NAMES)
+        raise Unresolved(f"is no function{f': did you mean ${hint}(...)?' if hint else ''}")
+
+    def look_up(self, lookup: str, name: str) -> Piece:
+        found = self.context.find(lookup, name)
+        if found is None:
+            raise Unresolved("is not known here")
+        if found.value is None:
+            raise Unresolved("has no value")
+        key = (found.scope, name)
+        if key in self.way:
+            names = [f"{scope}({known})" for scope, known in (*self.way[self.way.index(key) :], key)]
+            raise Cycle(f"refers to itself: {' -> '.join(names)}")
+        if not isinstance(found.value, (str, list, dict)):
+            return to_text(found.value)
+        known = self.known.get(key)
+        if known is None:
+            known = self.expand_parameter(key, found.value)
+            self.known[key] = known
+        self.problems.update(dict.fromkeys(known.problems))
+        return known.piece
+
+    def expand_parameter(self, key: tuple[str, str], value: Value) -> _Known:
+        if len(self.way) >= LOOKUP_DEPTH_MAX:
+            raise TooCostly(f"refers to parameters more than {LOOKUP_DEPTH_MAX} deep")
+        outside, place = self.problems, self.place
+        self.problems, self.place = {}, f"{key[0]}.{key[1]}"
+        self.way.append(key)
+        try:
+            if isinstance(value, str):
+                text = self.filled(value) if key[0] == "metadata" else value
+                piece = self.text(text)
+            else:
+                piece = _container(self.value(value))
+            return _Known(piece, tuple(self.problems))
+        finally:
+            self.way.pop()
+            self.problems, self.place = outside, place
+
+    def filled(self, template: str) -> str:
+        """Return a metadata text with its ``%(name)s`` filled from the metadata."""
+        text, missing = fill_template(template, self.context.metadata)
+        for name in missing:
+            self.problems[Problem(self.place, 1, f"%({name[:60]})", "is not in the metadata")] = None
+        return text
+
+
+def final(piece: Piece) -> Value:
+    """Return the value of a piece: a text is typed, and its escaped characters become themselves."""
+    if not isinstance(piece, str):
+        return piece
+    return _unescaped(type_text(piece))
+
+
+def _unescaped(value: Value) -> Value:
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, list):
+        return [_retyped(item) for item in value]
+    if isinstance(value, dict):
+        return {plain(key): _retyped(item) for key, item in value.items()}
+    return value
+
+
+def _retyped(value: Value) -> Value:
+    """Texts inside a list are typed as the whole was, so that ``["5"]`` and ``[5]`` mean the same."""
+    return _unescaped(type_text(value) if isinstance(value, str) else value)
+
+
+def _container(value: Value) -> Piece:
+    return value if isinstance(value, (list, dict)) else to_text(value)
+
+
+def _inside_text(piece: Piece) -> str:
+    """Return a piece as part of a longer text; a list becomes JSON whose texts mean only themselves."""
+    return piece if isinstance(piece, str) else to_json(_literal_texts(piece))
+
+
+def _literal_texts(value: Value) -> Value:
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, list):
+        return [_literal_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {literal(key): _literal_texts(item) for key, item in value.items()}
+    return value
+
+
+def _result(value: Value) -> Piece:
+    """Return what a function gave; its text is parsed again, but a backslash in it has done its work."""
+    if isinstance(value, (list, dict)):
+        return value
+    return to_text(value).replace("\\", literal("\\"))
+
+
+def _item(piece: Piece, index: str) -> Piece:
+    """Return an item of a list, a value of an object, or a character of a text; else the text with its brackets."""
+    value = type_text(piece) if isinstance(piece, str) else piece
+    number = type_text(index)
+    if isinstance(value, list):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise Unresolved(f'needs a whole number as index, not "{index[:40]}"')
+        if not -len(value) <= number < len(value):
+            raise Unresolved(f"has no item {number}: the list has {len(value)}")
+        return _piece(value[number])
+    if isinstance(value, dict):
+        for key in (index, unquoted(index)):
+            if key in value:
+                return _piece(value[key])
+        hint = nearest(index, [str(key) for key in value])
+        raise Unresolved(f'has no "{index[:40]}"{f": did you mean {hint}?" if hint else ""}')
+    text = _inside_text(piece)
+    if isinstance(value, str) and isinstance(number, int) and not isinstance(number, bool):
+        characters = plain(text)
+        if -len(characters) <= number < len(characters):
+            return literal(characters[number])
+    return f"{text}[{index}]"
+
+
+def _piece(value: Value) -> Piece:
+    if isinstance(value, str):
+        return literal(value)
+    return value if isinstance(value, (list, dict)) else to_text(value)
+
+
+def metadata_table(metadata: Mapping[str, Value]) -> dict[str, Value]:
+    """Return one flat table of names from metadata given as JSON: flat, or with dif and plus inside."""
+    table: dict[str, Value] = {}
+    for name, value in metadata.items():
+        if name.lower() in ("dif", "plus") and isinstance(value, dict):
+            for inner, item in value.items():
+                table.setdefault(inner, item)
+        else:
+            table[name] = value
+    return table
