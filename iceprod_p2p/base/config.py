@@ -286,8 +286,8 @@ def _check_together(values: Mapping[str, dict[str, Any]], faults: Faults) -> Non
     node = values["node"]
     if node["election_ms_most"] <= node["election_ms_least"]:
         faults.add(("node", "election_ms_most"), "must be more than election_ms_least")
-    if node["raft_heartbeat_ms"] * 2 > node["election_ms_least"]:
-        faults.add(("node", "raft_heartbeat_ms"), "must be at most half of election_ms_least")
+    if node["raft_heartbeat_ms"] * 4 > node["election_ms_least"]:
+        faults.add(("node", "raft_heartbeat_ms"), "must be at most a quarter of election_ms_least")
     if node["heartbeat_s"] * 2 > node["site_grace_s"]:
         faults.add(
             ("node", "heartbeat_s"), "must be at most half of site_grace_s, or leases end between heartbeats"

@@ -12,6 +12,7 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import grpc.aio
@@ -23,8 +24,9 @@ from iceprod_p2p.model.identity import Identity, IdentityKind
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.security import policy
 from iceprod_p2p.security.identity import peer_identity, require_tls13
-from iceprod_p2p.security.trust import Trust
+from iceprod_p2p.security.trust import Issuer, Trust
 
+PEER: Final = "/iceprod.v1.Peer/"
 UNARY_S_MAX: Final = 60.0  # No caller holds a unary call longer, whatever deadline it sends.
 log = get_logger("access")
 
@@ -74,13 +76,25 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 require_tls13(context)
             else:
                 identity = peer_identity(context)
-                self._admission.trust().admit(identity, now_ms=self._clock.wall_ms())
+                self._admit(identity, method)
             policy.require(method, identity, self._role(identity))
         except NotAllowed as refusal:
             self.refusals[method] += 1
             who = identity.actor if identity is not None else "unknown"
             log.warning("call refused", method=method, caller=who, peer=context.peer(), why=refusal.message)
             raise
+
+    def _admit(self, identity: Identity, method: str) -> None:
+        trust, now_ms = self._admission.trust(), self._clock.wall_ms()
+        if (
+            method.startswith(PEER)
+            and identity.kind is IdentityKind.NODE
+            and identity.issuer not in trust.issuers
+        ):
+            # A newcomer, or a node that lags, learns of a member through the very link it would refuse.  The
+            # handshake has shown that the cluster's root made the authority that vouches for this node.
+            trust = replace(trust, issuers={identity.issuer: Issuer(identity.site, trust.roots[0])})
+        trust.admit(identity, now_ms=now_ms)
 
     def _role(self, identity: Identity | None) -> Role | None:
         if identity is None or identity.kind is not IdentityKind.PERSON:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.model.identity import PEOPLE, IdentityKind, identity_uri, node_server_name
@@ -139,6 +140,34 @@ def issue_person(people: Authority, name: str, *, now_ms: int, lifetime_ms: int)
         make_request(key, uri), kind=IdentityKind.PERSON, name=name, now_ms=now_ms, lifetime_ms=lifetime_ms
     )
     return to_pem(certificate, people.certificate), key_to_pem(key)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingKeys:
+    """Keys of a node that asks to be admitted; no certificate is theirs yet."""
+
+    node: PrivateKey = field(repr=False)
+    authority: PrivateKey = field(repr=False)
+    signing: Ed25519PrivateKey = field(repr=False)
+
+
+def pending_keys(data_dir: Path) -> PendingKeys:
+    """Return the keys with which this directory asks to be admitted: made and written once, so that a request
+    whose answer was lost can be repeated with the same ones.
+    """
+    directory = data_dir / KEYS
+    make_private_directory(directory)
+    for name in ("node", "authority"):
+        if not (directory / f"{name}.key").exists():
+            write_secret(directory / f"{name}.key", key_to_pem(new_key()))
+    signing = directory / "passkey.key"
+    if not signing.exists():
+        write_secret(signing, signing_key_to_bytes(new_signing_key()))
+    return PendingKeys(
+        _load_key(directory / "node.key"),
+        _load_key(directory / "authority.key"),
+        signing_key_from_bytes(read_secret(signing), name=str(signing)),
+    )
 
 
 def save_keys(data_dir: Path, keys: NodeKeys, signing_key: bytes) -> None:

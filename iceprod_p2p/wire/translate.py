@@ -20,6 +20,7 @@ FILES_MAX: Final = 256  # Of one report: its command must fit one log entry.
 STATISTICS_MAX: Final = 256
 NAME_LENGTH_MAX: Final = 255
 MESSAGE_BYTES_MAX: Final = 4_096
+WORD_LENGTH_MAX: Final = 128
 ATTRIBUTES_MAX: Final = 64
 NUMBER_MAX: Final = 2**53
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +66,7 @@ def requirements_to(need: Requirements) -> common_pb2.Requirements:
 def attributes_from(words: Iterable[str]) -> tuple[str, ...]:
     """Read attributes: sorted, without repeats, few and short."""
     found = tuple(sorted(set(words)))
-    if len(found) > ATTRIBUTES_MAX or any(len(word) > NAME_LENGTH_MAX for word in found):
+    if len(found) > ATTRIBUTES_MAX or any(len(word) > WORD_LENGTH_MAX for word in found):
         raise BadInput(f"more than {ATTRIBUTES_MAX} attributes, or one that is too long")
     return found
 
@@ -108,7 +109,7 @@ def file_from(message: common_pb2.FileEntry) -> FileEntry:
         checksums={
             text(k, "a checksum", 32): text(v, "a checksum", 256) for k, v in message.checksums.items()
         },
-        urls=tuple(text(url, "a URL", 2_048) for url in message.urls),
+        urls=tuple(text(url, "a URL", 512) for url in message.urls),
     )
 
 
@@ -139,7 +140,7 @@ def statistics_from(values: Mapping[str, float]) -> dict[str, float]:
     if len(values) > STATISTICS_MAX:
         raise BadInput(f"{len(values)} statistics in one report; at most {STATISTICS_MAX} are kept")
     for name, value in values.items():
-        text(name, "a statistic's name", NAME_LENGTH_MAX)
+        text(name, "a statistic's name", WORD_LENGTH_MAX)
         if not name or not math.isfinite(value):
             raise BadInput(f"statistic {name!r} is {value}, which cannot be summed")
     return {name: values[name] for name in sorted(values)}

@@ -1,0 +1,106 @@
+"""The first node of a cluster: every key, the first log entry, and the first administrator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.config import SiteConfig
+from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.ledger.apply import apply
+from iceprod_p2p.ledger.codec import encode_entry
+from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, Proposal, SetPerson
+from iceprod_p2p.ledger.outcome import Refused
+from iceprod_p2p.model.identity import is_person_name
+from iceprod_p2p.model.person import Role
+from iceprod_p2p.model.site import Member, MemberRole
+from iceprod_p2p.raft.founding import found
+from iceprod_p2p.security.certificates import fingerprint, to_der
+from iceprod_p2p.security.keyfiles import make_private_directory
+from iceprod_p2p.security.random import new_request_id
+from iceprod_p2p.site.node_keys import NodeKeys, found_keys, has_keys, issue_person, save_keys
+from iceprod_p2p.store.environment import Environment
+
+RAFT_DIRECTORY: Final = "raft"
+ADMINISTRATOR_MS: Final = (
+    365 * 86_400_000
+)  # The founder's own certificate; others log in for a day at a time.
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """What founding made: the node's keys, and the administrator's name, chain and key (PEM)."""
+
+    keys: NodeKeys
+    administrator: str
+    chain_pem: bytes
+    key_pem: bytes
+
+
+def found_cluster(config: SiteConfig, clock: Clock) -> Founded:
+    """Found a cluster whose only member is this node; ConfigError when the data directory is in use already.
+
+    The node's certificate is written last: a founding that was interrupted leaves a directory that is refused
+    by name and can be removed, never one that half works.
+    """
+    node = config.node
+    if has_keys(node.data_dir):
+        raise ConfigError(
+            f"{node.data_dir} belongs to a node already", remedy="choose another data_dir, or start that node"
+        )
+    administrator = config.people.administrator
+    if not is_person_name(administrator):
+        raise ConfigError(
+            f"people.administrator {administrator!r} cannot name a person",
+            remedy="use letters, digits and '_.@-'",
+        )
+    make_private_directory(node.data_dir)
+    now_ms = clock.wall_ms()
+    keys, signing_key = found_keys(cluster=node.cluster, site=node.site, node_id=node.id, now_ms=now_ms)
+    assert keys.people is not None
+    chain_pem, key_pem = issue_person(keys.people, administrator, now_ms=now_ms, lifetime_ms=ADMINISTRATOR_MS)
+    _write_first_entry(config, keys, administrator)
+    save_keys(node.data_dir, keys, signing_key)
+    return Founded(keys, administrator, chain_pem, key_pem)
+
+
+def _write_first_entry(config: SiteConfig, keys: NodeKeys, administrator: str) -> None:
+    store = Environment(config.node.data_dir / RAFT_DIRECTORY)
+    try:
+        outcomes = found(
+            store,
+            keys.node_id,
+            encode_entry([_proposal(command, keys) for command in _genesis(config, keys, administrator)]),
+            apply=apply,
+            incarnation=new_request_id(),
+        )
+    finally:
+        store.close()
+    refused = [outcome.detail for outcome in outcomes if isinstance(outcome, Refused)]
+    if refused:
+        raise ConfigError(
+            f"the first entry was refused: {'; '.join(refused)}", remedy="remove the data directory"
+        )
+
+
+def _genesis(config: SiteConfig, keys: NodeKeys, administrator: str) -> list[Command]:
+    assert keys.root is not None
+    node = config.node
+    return [
+        FoundCluster(node.cluster, to_der(keys.root.certificate), int(node.site_grace_s * 1_000)),
+        AddNode(
+            member=Member(keys.node_id, keys.site, node.advertise, MemberRole.VOTER),
+            issuing_certificate=to_der(keys.authority.certificate),
+            certificate_fingerprint=bytes.fromhex(fingerprint(keys.certificate)),
+            passkey_key_id=keys.signer.key_id,
+            passkey_public_key=keys.signer.public_key,
+            enrol_address=node.advertise_enrol,
+            server_name=keys.server_name,
+        ),
+        SetPerson(administrator, Role.ADMINISTRATOR),
+    ]
+
+
+def _proposal(command: Command, keys: NodeKeys) -> Proposal:
+    return Proposal(new_request_id(), 0, f"node:{keys.node_id}", command)

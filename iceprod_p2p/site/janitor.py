@@ -1,0 +1,103 @@
+"""The janitor: takes away what has served, so that a node runs for years in the space it was given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from shutil import rmtree
+from typing import Final, Protocol, TypeVar
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
+from iceprod_p2p.site.orders import Orders
+from iceprod_p2p.site.pilot_board import PilotBoard
+from iceprod_p2p.site.plans.cleanup import (
+    Ending,
+    PilotDirectory,
+    StoredBlob,
+    old_pilot_directories,
+    orphan_blobs,
+)
+from iceprod_p2p.store.blobs import BlobStore
+
+FORGET_PILOT_S: Final = 600.0  # A pilot that has not called for so long is no longer on the board.
+BLOBS_PAGE: Final = 10_000  # Looked at in one step.
+log = get_logger("janitor")
+Result = TypeVar("Result")
+
+
+class JanitorView(Protocol):
+    """What is read of the ledger."""
+
+    def is_recorded(self, sha256: str) -> bool:
+        """Whether some record names a blob: a dataset's document or module, or a file."""
+        ...
+
+
+class Janitor:
+    """The role; `step` is called by one task of the event loop."""
+
+    def __init__(
+        self,
+        *,
+        book: GridJobBook,
+        board: PilotBoard,
+        orders: Orders,
+        blobs: BlobStore,
+        scratch_dir: Path,
+        cluster: JanitorView,
+        executor: Executor,
+        clock: Clock,
+    ) -> None:
+        self._book = book
+        self._board = board
+        self._orders = orders
+        self._blobs = blobs
+        self._scratch_dir = scratch_dir
+        self._cluster = cluster
+        self._executor = executor
+        self._clock = clock
+
+    async def step(self) -> None:
+        """Clean up once."""
+        for note in self._board.forget_silent(FORGET_PILOT_S):
+            self._orders.forget(note.holder)
+        pilots = old_pilot_directories(self._directory(job) for job in self._book)
+        if pilots:
+            self._book.forget(pilots)
+            await self._thread(lambda: self._remove_scratch(pilots))
+            log.info("directories of ended pilots removed", count=len(pilots))
+        old = await self._thread(self._old_blobs)
+        orphans = orphan_blobs(old, self._cluster.is_recorded)
+        if orphans:
+            await self._thread(lambda: [self._blobs.delete(sha256) for sha256 in orphans])
+            log.info("unrecorded blobs removed", count=len(orphans))
+
+    def _directory(self, job: GridJob) -> PilotDirectory:
+        if job.live:
+            return PilotDirectory(job.pilot, Ending.LIVE, 0.0)
+        ending = Ending.UNKNOWN if job.phase is GridJobPhase.VANISHED or not job.settled else Ending.ENDED
+        return PilotDirectory(job.pilot, ending, (self._clock.wall_ms() - job.ended_ms) / 1_000)
+
+    def _old_blobs(self) -> list[StoredBlob]:
+        now_s = self._clock.wall_ms() / 1_000
+        found = []
+        for blob in self._blobs:
+            try:
+                touched_s = self._blobs.path(blob.digest).stat().st_mtime
+            except OSError:
+                continue  # It went while we looked.
+            found.append(StoredBlob(blob.digest, blob.size_bytes, max(0.0, now_s - touched_s)))
+            if len(found) >= BLOBS_PAGE:
+                break
+        return found
+
+    def _remove_scratch(self, pilots: list[str]) -> None:
+        for pilot in pilots:
+            rmtree(self._scratch_dir / pilot, ignore_errors=True)
+
+    async def _thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

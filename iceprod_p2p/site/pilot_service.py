@@ -1,0 +1,320 @@
+"""The node's side of its pilots: reports in, orders out, files both ways, certificates anew.
+
+One exchange does everything at once: its reports and its new starts are proposed together and share a log
+entry with those of other pilots.  Nothing is acknowledged before the ledger's outcome is known here, and no
+order is told before its start is.  An idle pilot's call waits up to a second for work, so that it neither
+spins nor sleeps through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import TaskRef
+from iceprod_p2p.ledger.outcome import Applied, Outcome
+from iceprod_p2p.model.identity import Identity, IdentityKind
+from iceprod_p2p.security.ca import Authority
+from iceprod_p2p.security.certificates import expires_ms, to_pem
+from iceprod_p2p.security.identity import peer_identity
+from iceprod_p2p.security.passkeys import PasskeyRefused
+from iceprod_p2p.site.consensus import Consensus
+from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.orders import Orders
+from iceprod_p2p.site.pilot_board import PilotBoard, PilotNote
+from iceprod_p2p.site.plans.orders import Room
+from iceprod_p2p.site.reports import Edge, Proposed, read_report, ref_of, ref_to
+from iceprod_p2p.site.stock import Stock
+from iceprod_p2p.wire import translate
+from iceprod_p2p.wire.pb import common_pb2, pilot_pb2, pilot_pb2_grpc
+
+REPORTS_MAX: Final = 1_024  # In one exchange.
+RUNNING_MAX: Final = 8_192
+NAMES_MAX: Final = 1_024
+PROPOSE_S: Final = 6.0  # Shorter than a pilot waits for its exchange.
+LONG_POLL_S: Final = 1.0
+BUSY_POLL_S: Final = 0.05  # A pilot that runs something must be able to report soon.
+log = get_logger("pilots")
+
+
+class Standing(StrEnum):
+    """What the ledger says of an attempt that a pilot names."""
+
+    MINE = "mine"
+    OVER = "over"  # Another attempt, another holder, or an end: it must stop.
+    UNKNOWN = "unknown"  # This node may lag behind the one that gave it.
+
+
+class PilotView(Protocol):
+    """What is read of the ledger."""
+
+    def edge(self) -> Edge:
+        """What passkeys are checked against."""
+        ...
+
+    def standing(self, refs: Sequence[TaskRef], holder: bytes) -> dict[TaskRef, tuple[Standing, str]]:
+        """How each attempt stands, and the site that holds it."""
+        ...
+
+    def draining(self, site: str) -> bool:
+        """Whether a site takes no new work."""
+        ...
+
+    def leases_ended(self, site: str) -> bool:
+        """Whether a site was silent for so long that it lost what it held."""
+        ...
+
+    def nodes(self) -> tuple[common_pb2.NodeAddress, ...]:
+        """Every node that can be called."""
+        ...
+
+    def resolve(self, dataset: int, job: int, names: Sequence[str]) -> list[pilot_pb2.ResolvedFile]:
+        """What was recorded of logical names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PilotTimes:
+    """How often pilots are asked to call."""
+
+    poll_s: float
+    certificate_ms: int
+
+
+class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
+    """Serves any pilot of the cluster whose certificate stands; used on the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        board: PilotBoard,
+        stock: Stock,
+        orders: Orders,
+        files: FileService,
+        consensus: Consensus,
+        cluster: PilotView,
+        authority: Callable[[], Authority],
+        times: PilotTimes,
+        clock: Clock,
+        only_gpu_tasks: Callable[[str], bool],
+        resolved: Callable[[Sequence[tuple[str, int, int, str]]], None],
+    ) -> None:
+        """`resolved` hears (sha256, dataset, job, name) of what pilots will fetch, for the records of
+        replicas.
+        """
+        self._site = site
+        self._board = board
+        self._stock = stock
+        self._orders = orders
+        self._files = files
+        self._consensus = consensus
+        self._cluster = cluster
+        self._authority = authority
+        self._times = times
+        self._clock = clock
+        self._only_gpu_tasks = only_gpu_tasks
+        self._resolved = resolved
+        self.stopping = False  # The node goes down: no more orders, no more waiting.
+
+    async def Exchange(self, request: pilot_pb2.ExchangeRequest, context: Any) -> pilot_pb2.ExchangeReply:
+        """Take reports, give orders, name what must stop."""
+        identity = peer_identity(context)
+        if len(request.reports) > REPORTS_MAX or len(request.running) > RUNNING_MAX:
+            raise BadInput(
+                f"one exchange holds at most {REPORTS_MAX} reports and {RUNNING_MAX} running tasks"
+            )
+        note = self._note(identity, request)
+        stop = self._standing(identity, request)
+        acks, orders = await asyncio.gather(
+            self._reports(identity, request), self._give(identity, note, request), return_exceptions=True
+        )
+        if isinstance(acks, BaseException):
+            raise acks
+        if isinstance(orders, BaseException):
+            # Reports that were taken are acknowledged; the orders come with the pilot's next exchange.
+            if not isinstance(orders, IceProdError):
+                raise orders
+            log.warning("no orders given", pilot=identity.name, error=str(orders))
+            if not acks:
+                raise orders
+            orders = []
+        if not (acks or orders or stop):
+            orders = await self._wait_for_work(identity, note, request)
+        self._board.gave(note, (ref_of(order.ref) for order in orders))
+        return pilot_pb2.ExchangeReply(
+            acks=acks,
+            orders=orders,
+            stop=[ref_to(ref) for ref in stop],
+            nodes=self._cluster.nodes(),
+            drain=self._cluster.draining(self._site) and identity.site == self._site,
+            poll_ms=self._poll_ms(request),
+        )
+
+    async def Resolve(self, request: pilot_pb2.ResolveRequest, context: Any) -> pilot_pb2.ResolveReply:
+        """Say what was recorded of logical names; read after everything that was acknowledged before."""
+        if len(request.names) > NAMES_MAX:
+            raise BadInput(f"at most {NAMES_MAX} names are resolved at once")
+        files = self._cluster.resolve(request.dataset, request.job, list(request.names))
+        if not all(entry.found for entry in files):
+            await self._consensus.barrier()  # This node may lag behind the one that recorded them.
+            files = self._cluster.resolve(request.dataset, request.job, list(request.names))
+        self._resolved([(f.file.sha256, request.dataset, request.job, f.name) for f in files if f.found])
+        return pilot_pb2.ResolveReply(files=files)
+
+    async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
+        """Stream a blob, fetched first when this node does not hold it."""
+        async for chunk in self._files.send(request, fetch=True):
+            yield chunk
+
+    async def PutBlob(
+        self, request_iterator: AsyncIterator[common_pb2.PutBlobPart], context: Any
+    ) -> common_pb2.BlobReply:
+        """Store an output; it becomes visible by the accepted report alone."""
+        return await self._files.receive(request_iterator)
+
+    async def Renew(self, request: pilot_pb2.RenewRequest, context: Any) -> pilot_pb2.RenewReply:
+        """Give a pilot whose certificate still stands a new one for the same name, issued by this site."""
+        identity = peer_identity(context)
+        authority = self._authority()
+        now_ms = self._clock.wall_ms()
+        certificate = authority.issue(
+            request.csr_pem,
+            kind=IdentityKind.PILOT,
+            name=identity.name,
+            now_ms=now_ms,
+            lifetime_ms=self._times.certificate_ms,
+        )
+        log.info("pilot certificate renewed", pilot=identity.name, was_of=identity.site)
+        return pilot_pb2.RenewReply(
+            chain_pem=to_pem(certificate, authority.certificate),
+            lifetime_s=max(1, (expires_ms(certificate) - now_ms) // 1_000),
+        )
+
+    def _note(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> PilotNote:
+        note = self._board.note(pilot=identity.name, holder=identity.key_digest, site=identity.site)
+        note.host = translate.text(request.host, "the host", 255)
+        note.resource_class = translate.text(request.resource_class, "the resource class", 63)
+        note.ending = request.ending
+        # An attempt that is being reported on is still the pilot's, though it runs no more.
+        named = [ref_of(entry.ref) for entry in request.running] + [
+            ref_of(entry.ref) for entry in request.reports
+        ]
+        free = request.free
+        room = Room(
+            slots=free.slots,
+            cpus=free.cpus,
+            gpus=free.gpus,
+            memory_mib=free.memory_mib,
+            disk_mib=free.disk_mib,
+            walltime_s=free.walltime_s,
+            attributes=frozenset(translate.attributes_from(free.attributes)),
+            gpu_tasks_only=self._only_gpu_tasks(request.resource_class),
+        )
+        self._board.said(note, running=named, room=room)
+        return note
+
+    def _standing(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> list[TaskRef]:
+        """Return what must stop; note attempts of other sites that this node vouches for."""
+        if not request.running:
+            return []
+        standing = self._cluster.standing(
+            [ref_of(entry.ref) for entry in request.running], identity.key_digest
+        )
+        self._board.vouch(
+            ref for ref, (state, site) in standing.items() if state is Standing.MINE and site != self._site
+        )
+        return [ref for ref, (state, _) in standing.items() if state is Standing.OVER]
+
+    async def _reports(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> list[pilot_pb2.Ack]:
+        if not request.reports:
+            return []
+        edge = self._cluster.edge()
+        answers = await asyncio.gather(*(self._report(report, identity, edge) for report in request.reports))
+        acks = [ack for ack in answers if ack is not None]
+        if not acks:
+            raise Unavailable("no report could be taken now", remedy="send them again", retry_after_s=1.0)
+        return acks
+
+    async def _report(self, report: pilot_pb2.Report, identity: Identity, edge: Edge) -> pilot_pb2.Ack | None:
+        """Return the answer to one report; None when it must be sent again."""
+        try:
+            proposed = read_report(report, identity, edge, here=self._site)
+        except PasskeyRefused as refusal:
+            log.warning("passkey refused", pilot=identity.name, fault=str(refusal.fault), why=refusal.message)
+            return _refused(report.report_id, str(refusal.fault), refusal.message)
+        except BadInput as fault:
+            return _refused(report.report_id, "malformed", fault.message)
+        try:
+            if not await self._holds(proposed, identity):
+                return None
+            outcome = await self._consensus.propose(
+                proposed.command, actor=identity.actor, request_id=proposed.request_id, timeout_s=PROPOSE_S
+            )
+        except Unavailable as failure:
+            log.info("report not taken yet", pilot=identity.name, why=failure.message)
+            return None
+        return _answer(report.report_id, outcome)
+
+    async def _holds(self, proposed: Proposed, identity: Identity) -> bool:
+        """Return whether this node holds every file of a report, after a look at other nodes for missing
+        ones.
+
+        A pilot whose node died after the upload reports here: its files come from there, once that node is
+        back.
+        """
+        missing = {entry.sha256 for entry in proposed.files if not self._files.has(entry.sha256)}
+        for sha256 in missing:
+            try:
+                async with asyncio.timeout(PROPOSE_S / 2):
+                    await self._files.ensure(sha256)
+            except (Unavailable, NotFound, TimeoutError):
+                log.warning("output of a report is not here", pilot=identity.name, blob=sha256)
+                return False
+        return True
+
+    async def _give(
+        self, identity: Identity, note: PilotNote, request: pilot_pb2.ExchangeRequest
+    ) -> list[pilot_pb2.Order]:
+        if request.ending or not note.room.slots or not self._may_give(identity):
+            return []
+        return await self._orders.give(identity, note.host, note.room, request.exchange_id)
+
+    def _may_give(self, identity: Identity) -> bool:
+        """Whether this pilot gets work here: our own do, others once their site's leases have run out."""
+        if self.stopping or self._cluster.draining(self._site):
+            return False
+        return identity.site == self._site or self._cluster.leases_ended(identity.site)
+
+    async def _wait_for_work(
+        self, identity: Identity, note: PilotNote, request: pilot_pb2.ExchangeRequest
+    ) -> list[pilot_pb2.Order]:
+        if request.ending or not note.room.slots or not self._may_give(identity):
+            return []
+        await self._stock.wait(BUSY_POLL_S if request.running else LONG_POLL_S)
+        return await self._give(identity, note, request)
+
+    def _poll_ms(self, request: pilot_pb2.ExchangeRequest) -> int:
+        """How long a pilot may be silent: longer the more pilots there are, so that polls never crowd out
+        reports.
+        """
+        crowd_s = len(self._board) / 500
+        if request.free.slots and not request.ending:
+            return int(1_000 * max(min(0.2, self._times.poll_s), crowd_s))
+        return int(1_000 * max(self._times.poll_s, crowd_s))
+
+
+def _answer(report_id: int, outcome: Outcome) -> pilot_pb2.Ack:
+    if isinstance(outcome, Applied):
+        return pilot_pb2.Ack(report_id=report_id, accepted=True)
+    return _refused(report_id, str(outcome.code), outcome.detail)
+
+
+def _refused(report_id: int, refusal: str, detail: str) -> pilot_pb2.Ack:
+    return pilot_pb2.Ack(report_id=report_id, accepted=False, refusal=refusal, detail=detail[:1_000])
