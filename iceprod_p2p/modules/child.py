@@ -158,10 +158,13 @@ def _run_class(request: ModuleRequest, emit: Callable[[Message], None]) -> Outco
 
 
 def _make_importable(request: ModuleRequest) -> None:
-    """Let the module import files beside it and in the work directory, and the old names of this library."""
+    """Let the module import files beside it and in the work directory, and the old names of this library.
+
+    They come last, so that none of them can take the place of a package by bearing its name.
+    """
     here = os.getcwd()
     beside = str(Path(request.src).resolve().parent) if request.src else here
-    sys.path[:0] = [here] if beside == here else [here, beside]
+    sys.path += [here] if beside == here else [here, beside]
     legacy.install()
 
 

@@ -205,11 +205,8 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"the module's file {str(path)!r} does not exist")
     path = path.resolve()
-    name = (
-        path.stem
-        if path.stem.isidentifier() and path.stem not in sys.modules
-        else f"iceprod_src_{len(sys.modules)}"
-    )
+    # A name of its own: a file called statistics.py or numpy.py must not pass for the real one.
+    name = f"iceprod_src_{path.stem}" if path.stem.isidentifier() else f"iceprod_src_{len(sys.modules)}"
     # A file fetched by its checksum has no suffix, so the loader is named outright.
     spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, str(path)))
     if spec is None or spec.loader is None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from iceprod_p2p.modules.protocol import Message, MessageReader, ModuleRequest, Result, encode_request
 
@@ -29,14 +28,13 @@ def run_module(request: ModuleRequest | bytes, *, environ: Mapping[str, str] | N
     frame = request if isinstance(request, bytes) else encode_request(request)
     request_read, request_write = os.pipe()
     result_read, result_write = os.pipe()
-    command = [sys.executable, "-m", "iceprod_p2p.modules.child"]
+    command = [sys.executable, "-P", "-m", "iceprod_p2p.modules.child"]
     child = subprocess.Popen(
         [*command, "--request-fd", str(request_read), "--result-fd", str(result_write)],
         pass_fds=(request_read, result_write),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, **(environ or {})},
-        cwd=Path(__file__).parents[3],
     )
     os.close(request_read)
     os.close(result_write)

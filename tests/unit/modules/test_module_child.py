@@ -249,3 +249,11 @@ def test_without_a_good_request_no_module_runs(frame):
     run = run_module(frame)
     assert run.result is None and run.exit_code == 64
     assert "no module was run" in run.log and "Traceback" not in run.log
+
+
+def test_files_that_bear_a_librarys_name_do_not_take_its_place(tmp_path):
+    write(tmp_path, "random.py", "raise RuntimeError('not the real one')\n")
+    text = "import random, statistics\ndef real():\n    return {'mean': statistics.mean([1, random.choice([3])])}\n"
+    src = write(tmp_path, "statistics.py", text)
+    run = run_module(ModuleRequest(work_dir=str(tmp_path), class_name="real", src=src))
+    assert run.result is not None and run.result.statistics == {"mean": 2.0}, run.log
