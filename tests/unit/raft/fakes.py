@@ -22,44 +22,55 @@ MEMBER = b"M"
 
 
 class MemoryTable:
-    """An ordered map; a transaction's writes are seen by itself only until it commits."""
+    """An ordered map that remembers how to undo its writes."""
 
     def __init__(self, pairs: SortedDict[bytes, bytes]) -> None:
         self.pairs = pairs
+        self._undo: list[tuple[bytes, bytes | None]] = []
 
     def get(self, key: bytes) -> bytes | None:
         return self.pairs.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
         assert 0 < len(key) <= 511
+        self._undo.append((key, self.pairs.get(key)))
         self.pairs[key] = value
 
     def delete(self, key: bytes) -> None:
+        self._undo.append((key, self.pairs.get(key)))
         self.pairs.pop(key, None)
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         for key in self.pairs.irange(start, stop, inclusive=(True, False), reverse=reverse):
             yield key, self.pairs[key]
 
+    def undo(self) -> None:
+        for key, value in reversed(self._undo):
+            if value is None:
+                self.pairs.pop(key, None)
+            else:
+                self.pairs[key] = value
+
 
 class MemoryTransaction:
-    def __init__(self, store: MemoryStore, *, write: bool) -> None:
-        self._store = store
-        for name in DATABASES:
-            pairs = store.durable[name]
-            setattr(self, name, MemoryTable(pairs.copy() if write else pairs))
+    """Writes in place; what was not committed is undone by `abort`, which is also what a crash does."""
 
     ledger: MemoryTable
     log: MemoryTable
     meta: MemoryTable
 
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        for name in DATABASES:
+            setattr(self, name, MemoryTable(store.durable[name]))
+
     def commit(self) -> None:
         self._store.before_commit()
-        self._store.durable = {name: getattr(self, name).pairs for name in DATABASES}
         self._store.commits += 1
 
     def abort(self) -> None:
-        pass
+        for name in DATABASES:
+            getattr(self, name).undo()
 
 
 class MemoryStore:
@@ -68,14 +79,15 @@ class MemoryStore:
     def __init__(self) -> None:
         self.durable: dict[str, SortedDict[bytes, bytes]] = {name: SortedDict() for name in DATABASES}
         self.commits = 0
+        self.swaps = 0
         self.before_commit: Callable[[], None] = lambda: None
 
     def write(self) -> MemoryTransaction:
-        return MemoryTransaction(self, write=True)
+        return MemoryTransaction(self)
 
     @contextmanager
     def read(self) -> Iterator[MemoryTransaction]:
-        yield MemoryTransaction(self, write=False)
+        yield MemoryTransaction(self)
 
     def copy(self) -> MemoryStore:
         made = MemoryStore()
@@ -87,6 +99,7 @@ class MemoryStore:
 
     def swap(self, staging: MemoryStore) -> None:
         self.durable = staging.durable
+        self.swaps += 1
 
     def discard(self) -> None:
         self.durable = {}
