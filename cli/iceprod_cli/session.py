@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from iceprod_cli.output.show import FORMATS, Style, safe
-from iceprod_p2p.base.errors import IceProdError
+from iceprod_p2p.base.errors import IceProdError, Refused
 
 if TYPE_CHECKING:
     from iceprod_p2p.client.connection import Connection
@@ -80,7 +81,7 @@ def output_options(function: Callable[P, R]) -> Callable[P, R]:
         session.stale = options.pop("stale")
         return click_context.invoke(function, *args, **options)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped
 
 
 def report_error(error: IceProdError) -> int:
@@ -88,9 +89,8 @@ def report_error(error: IceProdError) -> int:
     click.echo(f"error: {safe(error.message)}", err=True)
     if error.remedy:
         click.echo(f"  try: {safe(error.remedy)}", err=True)
-    code = getattr(error, "code", "")
-    if code:
-        click.echo(f"  code: {safe(str(code))}", err=True)
+    if isinstance(error, Refused):
+        click.echo(f"  code: {safe(error.code)}", err=True)
     return error.exit_code
 
 
@@ -98,6 +98,6 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that cannot be undone, unless --yes was given; no terminal means no."""
     if yes:
         return
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Give --yes to do it without a terminal.")
     click.confirm(question, abort=True)

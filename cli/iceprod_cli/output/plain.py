@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 
@@ -16,15 +15,15 @@ def plain(message: Message, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
             continue
         value = getattr(message, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            result[field.name] = {key: _value(field, value[key]) for key in sorted(value)}
+            result[field.name] = {key: _value(value[key]) for key in sorted(value)}
         elif field.is_repeated:
-            result[field.name] = [_value(field, item) for item in value]
+            result[field.name] = [_value(item) for item in value]
         else:
-            result[field.name] = _value(field, value)
+            result[field.name] = _value(value)
     return result
 
 
-def _value(field: FieldDescriptor, value: Any) -> Any:
+def _value(value: Any) -> Any:
     if isinstance(value, Message):
         return plain(value)
     return value.hex() if isinstance(value, bytes) else value
