@@ -57,6 +57,15 @@ class FileService:
         """Return whether this node holds the blob."""
         return self._blobs.has(require_sha256(sha256))
 
+    @property
+    def has_others(self) -> bool:
+        """Whether the cluster has other nodes, reachable or not."""
+        return bool(self._peers.others())
+
+    def size_bytes(self, sha256: str) -> int:
+        """Return the size of a blob that is here; NotFound otherwise."""
+        return self._blobs.size_bytes(require_sha256(sha256))
+
     async def put_bytes(self, content: bytes) -> str:
         """Store a small document and return its SHA-256."""
         return (await self._disk(self._blobs.put_bytes, content)).digest

@@ -1,0 +1,137 @@
+"""What a node asks the ledger all the time, kept in memory for a moment: members, keys, whom to believe,
+sites.
+
+Read anew at most every quarter of a second, so a revocation or a new member counts almost at once on a node
+that is not cut off, and a flood of calls costs no flood of reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cryptography import x509
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import NotAllowed
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger import keys
+from iceprod_p2p.ledger import records as r
+from iceprod_p2p.ledger.keyvalue import KeyValue
+from iceprod_p2p.ledger.limits import NODES_MAX, SITES_MAX
+from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.model.states import SiteState
+from iceprod_p2p.security.passkeys import PasskeyKey
+from iceprod_p2p.security.trust import Issuer, Trust, read_issuer
+from iceprod_p2p.wire.pb import common_pb2
+
+FRESH_S: Final = 0.25
+REVOKED_MAX: Final = 100_000
+log = get_logger("cluster")
+
+
+class Views(Protocol):
+    """Where read snapshots come from."""
+
+    def view(self) -> AbstractContextManager[KeyValue]:
+        """Give one short read snapshot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The cluster as the ledger had it at one moment."""
+
+    time_ms: int
+    nodes: tuple[common_pb2.NodeAddress, ...]
+    node_records: Mapping[str, r.NodeRecord]
+    sites: Mapping[str, r.SiteRecord]
+    passkey_keys: Mapping[str, PasskeyKey]
+    trust: Trust
+
+    def draining(self, site: str) -> bool:
+        """Whether a site takes no new work; an unknown one takes none either."""
+        record = self.sites.get(site)
+        return record is None or record.state is not SiteState.ACTIVE
+
+    def leases_ended(self, site: str) -> bool:
+        """Whether a site was silent for so long that it lost what it held."""
+        record = self.sites.get(site)
+        return record is None or record.alive_until_ms <= self.time_ms
+
+
+class ClusterFacts:
+    """Used on the event loop only."""
+
+    def __init__(
+        self, views: Views, *, cluster: str, roots: tuple[x509.Certificate, ...], clock: Clock
+    ) -> None:
+        self._views = views
+        self._cluster = cluster
+        self._roots = roots
+        self._clock = clock
+        self._facts: Facts | None = None
+        self._read_s = float("-inf")
+        self._issuers: dict[bytes, Issuer] = {}
+        self._raw: tuple[object, ...] = ()
+
+    def now(self) -> Facts:
+        """Return the facts, at most a quarter of a second old."""
+        now_s = self._clock.monotonic_s()
+        if self._facts is None or now_s - self._read_s > FRESH_S:
+            self._facts = self._read()
+            self._read_s = now_s
+        return self._facts
+
+    def fresh(self) -> Facts:
+        """Return the facts as they are in this node's tables now."""
+        self._read_s = float("-inf")
+        return self.now()
+
+    def _read(self) -> Facts:
+        with self._views.view() as kv:
+            tables = Tables(kv)
+            time_ms = tables.now_ms
+            records = [record for _, record in tables.nodes.under(keys.NODE, NODES_MAX)]
+            sites = {key[1:].decode(): record for key, record in tables.sites.under(keys.SITE, SITES_MAX)}
+            revoked = frozenset(key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX))
+        return Facts(
+            time_ms=time_ms,
+            nodes=tuple(_address(record) for record in sorted(records, key=lambda node: node.joined_ms)),
+            node_records={record.member.node_id: record for record in records},
+            sites=sites,
+            passkey_keys={
+                record.passkey_key_id: PasskeyKey(record.member.site, record.passkey_public_key)
+                for record in records
+            },
+            trust=Trust.of(self._cluster, self._roots, self._issuers_of(sites), revoked),
+        )
+
+    def _issuers_of(self, sites: Mapping[str, r.SiteRecord]) -> list[Issuer]:
+        issuers = []
+        for site, record in sites.items():
+            if record.state is SiteState.BANNED:
+                continue  # Its node and pilots may not speak.
+            for der in record.issuing_certificates:
+                try:
+                    issuer = self._issuers.get(der) or read_issuer(der, scope=site, cluster=self._cluster)
+                except NotAllowed as fault:
+                    log.error("issuing certificate in the ledger not usable", site=site, fault=fault.message)
+                    continue
+                self._issuers[der] = issuer
+                issuers.append(issuer)
+        return issuers
+
+
+def _address(record: r.NodeRecord) -> common_pb2.NodeAddress:
+    member = record.member
+    return common_pb2.NodeAddress(
+        node_id=member.node_id,
+        site=member.site,
+        address=member.address,
+        server_name=record.server_name,
+        role=str(member.role),
+        enrol_address=record.enrol_address,
+    )

@@ -1,0 +1,189 @@
+"""What people change: each call becomes one command under the person's name, once per request id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from iceprod_p2p.base.errors import BadInput, NotFound, Unavailable
+from iceprod_p2p.ledger.commands import (
+    Command,
+    ControlDataset,
+    ControlSite,
+    ControlTasks,
+    Invite,
+    PromoteMember,
+    RemoveMember,
+    SetDataset,
+    SiteVerb,
+    Verb,
+)
+from iceprod_p2p.model.identity import is_site_name
+from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
+from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
+from iceprod_p2p.security.random import new_request_id, new_secret
+from iceprod_p2p.site.consensus import Consensus, applied
+from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.wire.pb import common_pb2, control_pb2
+from iceprod_p2p.wire.translate import text
+
+NUMBER_MAX: Final = 2**32 - 2
+INVITE_S_MAX: Final = 7 * 86_400
+
+
+class WriteView(Protocol):
+    """What is read of the ledger."""
+
+    def dataset_number(self, name: str) -> int:
+        """The number of a dataset given by number or alias; NotFound for an unknown one."""
+        ...
+
+    def nodes(self) -> tuple[common_pb2.NodeAddress, ...]:
+        """Every node that can be called."""
+        ...
+
+
+class Transfers(Protocol):
+    """The part of Raft that hands leadership over."""
+
+    async def transfer_leader(self, to: str | None) -> Any:
+        """Hand leadership to a node."""
+        ...
+
+
+class ControlWrites:
+    """Used on the event loop only; every method takes the name of the person who asks."""
+
+    def __init__(
+        self, *, consensus: Consensus, cluster: WriteView, raft: Transfers, keys: Callable[[], NodeKeys]
+    ) -> None:
+        self._consensus = consensus
+        self._cluster = cluster
+        self._raft = raft
+        self._keys = keys
+
+    async def control_dataset(
+        self, request: control_pb2.ControlDatasetRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Apply a verb to a dataset."""
+        number = self._cluster.dataset_number(request.dataset)
+        return await self._do(ControlDataset(number, _verb(request.verb)), person, request.request_id)
+
+    async def control_tasks(
+        self, request: control_pb2.ControlTasksRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Apply a verb to some jobs of a dataset, or to one task of each."""
+        number = self._cluster.dataset_number(request.dataset)
+        if request.last_job < request.first_job:
+            raise BadInput(f"jobs {request.first_job} to {request.last_job} are none")
+        command = ControlTasks(
+            number, _verb(request.verb), request.first_job, request.last_job, max(-1, request.task)
+        )
+        return await self._do(command, person, request.request_id)
+
+    async def set_dataset(
+        self, request: control_pb2.SetDatasetRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Change what may change after submission."""
+        number = self._cluster.dataset_number(request.dataset)
+        given = request.HasField
+        command = SetDataset(
+            number,
+            priority=request.priority if given("priority") else None,
+            sites_allowed=tuple(sorted(set(request.sites_allowed))) if request.sites_given else None,
+            sites_excluded=tuple(sorted(set(request.sites_excluded))) if request.sites_given else None,
+            attempts_max=request.attempts_max if given("attempts_max") else None,
+            alias=text(request.alias, "an alias", 63) if given("alias") else None,
+            description=text(request.description, "a description", 500) if given("description") else None,
+        )
+        return await self._do(command, person, request.request_id)
+
+    async def control_site(
+        self, request: control_pb2.ControlSiteRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Drain, resume or ban a site."""
+        try:
+            verb = SiteVerb(request.verb)
+        except ValueError:
+            raise BadInput(
+                f"{request.verb[:40]!r} cannot be done to a site", remedy=f"one of: {', '.join(SiteVerb)}"
+            ) from None
+        command = ControlSite(text(request.site, "a site", 63), verb, text(request.reason, "a reason", 500))
+        return await self._do(command, person, request.request_id)
+
+    async def invite(self, request: control_pb2.InviteRequest, person: str) -> control_pb2.InviteReply:
+        """Make a one-time invitation; it names the founder's node, which alone can admit sites."""
+        if not is_site_name(request.site):
+            raise BadInput(
+                f"{request.site[:80]!r} cannot name a site", remedy="use lower-case letters, digits, '-'"
+            )
+        lifetime_s = request.lifetime_s or INVITE_LIFETIME_MS // 1_000
+        if lifetime_s > INVITE_S_MAX:
+            raise BadInput(f"an invitation lasts at most {INVITE_S_MAX} s, not {lifetime_s} s")
+        keys = self._keys()
+        if keys.root is None:
+            raise Unavailable(
+                f"node {keys.node_id} cannot invite: the cluster's root key is kept at the founder's node",
+                remedy=f"ask it: iceprod --node {self._founder()} cluster invite {request.site}",
+            )
+        token = new_secret()
+        command = Invite(secret_digest(token), request.site, lifetime_s * 1_000)
+        await self._do(command, person, b"")
+        own = next((node for node in self._cluster.nodes() if node.node_id == keys.node_id), None)
+        invitation = Invitation(
+            keys.cluster,
+            request.site,
+            own.enrol_address if own is not None else "",
+            fingerprint(chain_from_pem(keys.root_pem)[0]),
+            token,
+        )
+        return control_pb2.InviteReply(line=f"iceprod-node join {invitation}", expires_s=lifetime_s)
+
+    async def control_member(
+        self, request: control_pb2.ControlMemberRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Promote or remove a member, or hand leadership to it."""
+        node_id = text(request.node_id, "a node", 63)
+        known = {node.node_id for node in self._cluster.nodes()}
+        anybody = request.verb == "transfer_leader" and not node_id
+        if node_id not in known and request.verb != "remove" and not anybody:
+            raise NotFound(f"there is no node {node_id!r}", remedy="see `iceprod cluster members`")
+        match request.verb:
+            case "promote":
+                return await self._do(PromoteMember(node_id), person, request.request_id)
+            case "remove":
+                return await self._do(RemoveMember(node_id), person, request.request_id)
+            case "transfer_leader":
+                leader = await self._raft.transfer_leader(node_id or None)
+                return control_pb2.ControlReply(notes=[f"{leader or node_id} leads now"])
+            case _:
+                raise BadInput(
+                    f"{request.verb[:40]!r} cannot be done to a member",
+                    remedy="one of: promote, remove, transfer_leader",
+                )
+
+    async def _do(self, command: Command, person: str, request_id: bytes) -> control_pb2.ControlReply:
+        outcome = await self._consensus.propose(
+            command, actor=f"person:{person}", request_id=checked_request_id(request_id)
+        )
+        return control_pb2.ControlReply(notes=applied(outcome).notes)
+
+    def _founder(self) -> str:
+        nodes = self._cluster.nodes()
+        return nodes[0].node_id if nodes else "FOUNDER"
+
+
+def checked_request_id(request_id: bytes) -> bytes:
+    """Return the caller's request id, a new one when there is none; BadInput when it is malformed."""
+    if not request_id:
+        return new_request_id()
+    if len(request_id) != 16:
+        raise BadInput(f"a request id has 16 bytes, not {len(request_id)}")
+    return request_id
+
+
+def _verb(word: str) -> Verb:
+    try:
+        return Verb(word.replace("-", "_"))
+    except ValueError:
+        raise BadInput(f"{word[:40]!r} is no verb", remedy=f"one of: {', '.join(Verb)}") from None

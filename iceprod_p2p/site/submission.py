@@ -1,0 +1,170 @@
+"""Takes a dataset in: the document is checked, spread to other nodes, and only then is its one log entry
+proposed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Protocol
+
+from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import RecordBlob, SubmitDataset
+from iceprod_p2p.ledger.limits import ATTEMPTS_MAX, DATASET_JOBS_MAX, PRIORITY_MAX
+from iceprod_p2p.model.dataset import TaskShape
+from iceprod_p2p.model.person import Role
+from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
+from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.steering.limits import FILE_BYTES_MAX
+from iceprod_p2p.steering.plan import task_shapes
+from iceprod_p2p.steering.read import read
+from iceprod_p2p.steering.write import canonical
+from iceprod_p2p.wire.pb import control_pb2
+from iceprod_p2p.wire.translate import text
+
+COPIES_WANTED: Final = 2  # On other nodes: with this one three, so that two may be lost.
+BLOBS_MAX: Final = 256
+SUBMIT_S: Final = 20.0
+_BLOB: Final = re.compile(rb"iceprod://sha256/([0-9a-f]{64})(?![0-9a-f])")
+log = get_logger("submission")
+
+
+class SubmissionView(Protocol):
+    """What is read of the ledger."""
+
+    def person(self, name: str) -> tuple[Role | None, tuple[str, ...]]:
+        """A person's role and groups."""
+        ...
+
+    def sites(self) -> tuple[str, ...]:
+        """The names of all sites."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A submission that can be made: the canonical document, its tasks, and the blobs it names."""
+
+    document: bytes
+    shapes: tuple[TaskShape, ...]
+    jobs: int
+    blobs: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class Submission:
+    """Used on the event loop only."""
+
+    def __init__(
+        self, *, node_id: str, files: FileService, consensus: Consensus, cluster: SubmissionView
+    ) -> None:
+        self._node_id = node_id
+        self._files = files
+        self._consensus = consensus
+        self._cluster = cluster
+
+    async def submit(
+        self, request: control_pb2.SubmitRequest, person: str, request_id: bytes
+    ) -> control_pb2.SubmitReply:
+        """Submit one dataset for `person`; a repeat with the same request id gives the first one's number."""
+        # Reading a long document takes a while, and pilots wait for this loop.
+        checked = await asyncio.to_thread(check_submission, request)
+        self._check_person(request, person)
+        names = [shape.name for shape in checked.shapes]
+        warnings = [*checked.warnings, *self._site_warnings(request)]
+        if request.dry_run:
+            return control_pb2.SubmitReply(warnings=warnings, task_names=names, jobs=checked.jobs)
+        for blob in checked.blobs:
+            await self._files.ensure(blob)
+        document = await self._files.put_bytes(checked.document)
+        copies = 0
+        for blob in (document, *checked.blobs):
+            copies = await self._spread(blob, request_id)
+        command = SubmitDataset(
+            steering_sha256=document,
+            jobs=checked.jobs,
+            shapes=checked.shapes,
+            seed=request.seed if request.seed_given else _seed_of(request_id),
+            owner=person,
+            group=request.group,
+            alias=request.alias,
+            description=request.description,
+            category=request.category,
+            priority=request.priority if request.priority_given else 500,
+            sites_allowed=tuple(sorted(set(request.sites_allowed))),
+            sites_excluded=tuple(sorted(set(request.sites_excluded))),
+            attempts_max=request.attempts_max or 3,
+        )
+        outcome = await self._consensus.propose(
+            command, actor=f"person:{person}", request_id=request_id, timeout_s=SUBMIT_S
+        )
+        number = applied(outcome, remedy="correct the submission and repeat it").number
+        log.info("dataset submitted", dataset=number, owner=person, jobs=checked.jobs, copies=copies)
+        return control_pb2.SubmitReply(
+            dataset=number, warnings=warnings, task_names=names, jobs=checked.jobs, blob_copies=copies
+        )
+
+    async def _spread(self, blob: str, request_id: bytes) -> int:
+        """Give a blob to other nodes and record who holds it; return how many do, this one included."""
+        others = await self._files.spread(blob, copies=COPIES_WANTED)
+        if not others and self._files.has_others:
+            raise Unavailable(
+                "the dataset's document could be given to no other node, so it could be lost",
+                remedy="see `iceprod cluster status`, and submit again when another node can be reached",
+            )
+        holders = (self._node_id, *others)
+        command = RecordBlob(blob, self._files.size_bytes(blob), holders)
+        outcome = await self._consensus.propose(
+            command,
+            actor=f"node:{self._node_id}",
+            request_id=stable_request_id("blob", request_id.hex(), blob, *holders),
+        )
+        applied(outcome)
+        return len(holders)
+
+    def _check_person(self, request: control_pb2.SubmitRequest, person: str) -> None:
+        role, groups = self._cluster.person(person)
+        if request.group and request.group not in groups and role not in (Role.OPERATOR, Role.ADMINISTRATOR):
+            raise NotAllowed(
+                f"{person} is not in group {request.group!r}",
+                remedy=f"use one of: {', '.join(groups) or 'none'}",
+            )
+
+    def _site_warnings(self, request: control_pb2.SubmitRequest) -> list[str]:
+        known = self._cluster.sites()
+        named = sorted({*request.sites_allowed, *request.sites_excluded})
+        return [f"there is no site {site!r} now" for site in named if site not in known]
+
+
+def check_submission(request: control_pb2.SubmitRequest) -> Checked:
+    """Check everything that needs no ledger; BadInput (SteeringError with every fault) says what is wrong."""
+    if len(request.document) > FILE_BYTES_MAX:
+        raise BadInput(f"the document has more than {FILE_BYTES_MAX} bytes", remedy="put data into files")
+    configuration = read(request.document, name="the dataset")
+    shapes = tuple(task_shapes(configuration))
+    for name in ("alias", "description", "category", "group"):
+        text(getattr(request, name), name, 63 if name in ("alias", "group") else 500)
+    if request.priority > PRIORITY_MAX:
+        raise BadInput(
+            f"priority {request.priority} is more than {PRIORITY_MAX}", remedy="0 to 1000; usual is 500"
+        )
+    if request.attempts_max > ATTEMPTS_MAX:
+        raise BadInput(f"attempts_max {request.attempts_max} is more than {ATTEMPTS_MAX}")
+    if request.jobs > DATASET_JOBS_MAX:
+        raise BadInput(f"{request.jobs} jobs are more than {DATASET_JOBS_MAX}")
+    document = canonical(configuration)
+    blobs = tuple(sorted({match.decode() for match in _BLOB.findall(document)}))
+    if len(blobs) > BLOBS_MAX:
+        raise BadInput(
+            f"the document names {len(blobs)} module sources; at most {BLOBS_MAX} may travel with it"
+        )
+    warnings = () if request.jobs else ("the dataset has no jobs yet",)
+    return Checked(document, shapes, int(request.jobs), blobs, warnings)
+
+
+def _seed_of(request_id: bytes) -> int:
+    """A seed that a repeat of the same request gives again."""
+    return int.from_bytes(sha256(b"seed" + request_id).digest()[:8], "big") >> 1
