@@ -1,0 +1,202 @@
+"""What must hold at every moment of a history, whatever fails: Raft's safety, seen from outside and inside.
+
+The checker learns the one true sequence of entries from whoever applies an index first; every other replica must
+apply the same entry there, get the same outcomes and hold the same tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from iceprod_p2p.raft.messages import AppendReply, decode
+from iceprod_p2p.raft.proposals import request_ids
+from tests.simulation.process import Process
+from tests.simulation.world import Violation, World
+
+
+@dataclass(slots=True)
+class Agreed:
+    """One applied entry: what every replica must have at this index."""
+
+    term: int
+    entry: bytes
+    outcomes: bytes
+    tables: int
+    digest: bytes
+    log_digest: bytes | None
+    known_in_term: int  # The term of the node that applied it first: it was committed no later.
+    first_by: str
+
+
+Follow = Callable[[int, bytes, Sequence[Any], float], None]
+
+
+class Checks:
+    """Watches every process of a history; raises `Violation` with the fact."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.agreed: dict[int, Agreed] = {}
+        self.last = 0
+        self.leaders: dict[int, str] = {}
+        self.index_of: dict[bytes, int] = {}  # Request id -> where it was applied first.
+        self.outcome_of: dict[bytes, Any] = {}
+        self.followers: list[Follow] = []  # Models that are told each agreed entry once, in order.
+        self._applied: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._log_digests: dict[tuple[int, int], bytes] = {}
+        self._acked: dict[str, tuple[int, int]] = {}  # Node -> (term, index it acknowledged in that term).
+        self._acking: dict[str, tuple[int, int]] = {}  # The same, of a tick whose frames may not have left yet.
+        self._led: set[tuple[str, int]] = set()
+
+    # Applying.
+
+    def applied(
+        self, process: Process, kv: Any, index: int, term: int, entry: bytes, outcomes: Sequence[Any]
+    ) -> None:
+        """One replica applied one entry."""
+        who, engine = process.node_id, process.engine
+        before = self._applied.get(who)
+        if before is not None and index != before + 1:
+            raise Violation(f"{who} applied entry {index} after {before}")
+        self._applied[who] = index
+        machine = process.machine
+        encoded = repr(list(outcomes)).encode()
+        tables = process.disk.image.tables["ledger"].content
+        known = self.agreed.get(index)
+        if known is None:
+            if index != self.last + 1:
+                raise Violation(f"{who} applied entry {index}, but nobody ever applied {self.last + 1}")
+            log_digest = engine.journal.digest_at(index) if engine is not None else None
+            known_in = engine.core.term if engine is not None else term
+            self.agreed[index] = Agreed(
+                term, entry, encoded, tables, machine.digest(kv), log_digest, known_in, who
+            )
+            self.last = index
+            self._world.trace("applied", index, term, blake2b(entry + encoded, digest_size=8).digest())
+            self._learn(index, entry, outcomes)
+            return
+        if (known.term, known.entry) != (term, entry):
+            raise Violation(
+                f"entry {index} is {blake2b(known.entry, digest_size=4).hexdigest()} of term {known.term} at "
+                f"{known.first_by}, but {blake2b(entry, digest_size=4).hexdigest()} of term {term} at {who}"
+            )
+        if known.outcomes != encoded:
+            raise Violation(
+                f"entry {index} gave {known.outcomes.decode()} at {known.first_by}, {encoded.decode()} at {who}"
+            )
+        if known.tables != tables or known.digest != machine.digest(kv):
+            raise Violation(f"after entry {index} the tables of {known.first_by} and {who} differ")
+
+    def _learn(self, index: int, entry: bytes, outcomes: Sequence[Any]) -> None:
+        for request_id, outcome in zip(request_ids(entry), outcomes, strict=False):
+            first = self.outcome_of.setdefault(request_id, outcome)
+            self.index_of.setdefault(request_id, index)
+            if first != outcome:
+                raise Violation(
+                    f"request {request_id.hex()[:8]} gave {first} at entry {self.index_of[request_id]} "
+                    f"and {outcome} at entry {index}"
+                )
+        for follow in self.followers:
+            follow(index, entry, outcomes, self._world.now)
+
+    # Each tick.
+
+    def booted(self, process: Process) -> None:
+        """A process found on its disk what it must."""
+        self._applied[process.node_id] = self._check_position(process)
+        self._seen.pop(process.node_id, None)
+        self._check_promises(process)
+
+    def ticked(self, process: Process) -> None:
+        """A tick ended well."""
+        engine, who = process.engine, process.node_id
+        assert engine is not None
+        core, journal = engine.core, engine.journal
+        if core.applied != self._applied.get(who, 0):
+            self._applied[who] = self._check_position(process)  # A snapshot was installed.
+        state = (core.term, core.commit, core.applied)
+        before = self._seen.get(who, state)
+        if any(new < old for new, old in zip(state, before, strict=True)):
+            raise Violation(f"{who} went back from (term, commit, applied) {before} to {state}")
+        self._seen[who] = state
+        self._check_log(who, journal.last_index, journal.last_term, journal.digest_at(journal.last_index))
+        self._check_promises(process)
+        if who in self._acking:
+            self._acked[who] = self._acking.pop(who)
+        if core.is_leader and (who, core.term) not in self._led:
+            self._led.add((who, core.term))
+            self._check_leader(process)
+
+    def _check_position(self, process: Process) -> int:
+        """Check a replica's tables at the index it stands at; return the index."""
+        assert process.engine is not None
+        index = process.engine.core.applied
+        with process.disk.image.read() as snapshot:
+            own = process.machine.applied_index(snapshot.ledger)
+            digest = process.machine.digest(snapshot.ledger)
+        if own != index:
+            raise Violation(f"{process.node_id} stands at {index}, its tables at {own}")
+        known = self.agreed.get(index)
+        if index and known is None:
+            raise Violation(f"{process.node_id} stands at entry {index}, which nobody applied")
+        if known is not None and (known.digest, known.tables) != (
+            digest,
+            process.disk.image.tables["ledger"].content,
+        ):
+            raise Violation(f"at entry {index} the tables of {process.node_id} are not those of {known.first_by}")
+        return index
+
+    def _check_promises(self, process: Process) -> None:
+        """Within a term nobody gives up what it acknowledged: the leader of the term counts on it."""
+        assert process.engine is not None
+        acked_term, acked = self._acked.get(process.node_id, (0, 0))
+        term, last = process.engine.core.term, process.engine.journal.last_index
+        if acked_term == term and last < acked:
+            raise Violation(f"{process.node_id} acknowledged up to {acked} in term {term} and holds only {last}")
+
+    def _check_log(self, who: str, index: int, term: int, digest: bytes | None) -> None:
+        """Logs that agree on index and term of an entry agree on all before it (Log Matching)."""
+        if digest is not None and self._log_digests.setdefault((index, term), digest) != digest:
+            raise Violation(f"{who} has another log up to entry {index} of term {term} than somebody else")
+
+    def _check_leader(self, process: Process) -> None:
+        """One leader a term; it holds everything that was committed in earlier terms (Leader Completeness)."""
+        who, engine = process.node_id, process.engine
+        assert engine is not None
+        term, journal = engine.core.term, engine.journal
+        if self.leaders.setdefault(term, who) != who:
+            raise Violation(f"{who} and {self.leaders[term]} both lead term {term}")
+        self._world.trace("leads", who, term)
+        index = self.last
+        while index and self.agreed[index].known_in_term >= term:
+            index -= 1
+        if not index:
+            return
+        known = self.agreed[index]
+        if journal.last_index < index:
+            raise Violation(f"{who} leads term {term} without the committed entry {index} ({journal.last_index})")
+        held = journal.digest_at(index)
+        if held is not None and known.log_digest is not None and held != known.log_digest:
+            raise Violation(f"{who} leads term {term} with another log up to the committed entry {index}")
+
+    # Frames.
+
+    def sending(self, process: Process, target: str, frame: bytes) -> None:
+        """A frame leaves; what it promises is remembered."""
+        if len(frame) > 1 and frame[1] == 4:
+            reply = decode(frame)
+            assert isinstance(reply, AppendReply)
+            if reply.ok:
+                known = self._acking.get(process.node_id) or self._acked.get(process.node_id, (0, 0))
+                best = max(known[1], reply.index) if known[0] == reply.term else reply.index
+                self._acking[process.node_id] = (reply.term, best)
+
+    def died(self, node_id: str, *, all_left: bool) -> None:
+        """A process died; what had not left it was never promised."""
+        acking = self._acking.pop(node_id, None)
+        if acking is not None and all_left:
+            self._acked[node_id] = acking

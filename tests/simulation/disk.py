@@ -1,0 +1,230 @@
+"""Disks of simulated nodes: three ordered tables, one write transaction at a time, nothing durable before its commit.
+
+The same contract as `store.environment.Environment`, in memory.  On top: a crash inside or just after a commit
+may keep or lose it, a commit may take long or fail by name, and records may be damaged while the node is down.
+Contracts that LMDB does not check are checked here: nobody writes while a scan is walked, or uses a table after
+its transaction.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from iceprod_p2p.store.errors import StoreError
+
+KEY_BYTES_MAX = 511
+MASK = (1 << 64) - 1
+NAMES = ("ledger", "log", "meta")
+Undo = list[tuple["Rows", bytes, "bytes | None"]]
+
+
+class PowerCut(BaseException):
+    """The machine loses power at this very place; nothing in a node can catch it."""
+
+
+class Rows:
+    """One ordered table.  `content` sums a hash of every pair, so two tables are compared at no cost."""
+
+    __slots__ = ("content", "keys", "values", "version")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: dict[bytes, bytes] = {}
+        self.content = 0
+        self.version = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        old = self.values.get(key)
+        if old is None:
+            if self.keys and key > self.keys[-1]:
+                self.keys.append(key)
+            else:
+                insort(self.keys, key)
+            self.version += 1
+            self.content = (self.content + hash((key, value))) & MASK
+        else:
+            self.content = (self.content - hash((key, old)) + hash((key, value))) & MASK
+        self.values[key] = value
+
+    def delete(self, key: bytes) -> None:
+        old = self.values.pop(key, None)
+        if old is not None:
+            del self.keys[bisect_left(self.keys, key)]
+            self.version += 1
+            self.content = (self.content - hash((key, old))) & MASK
+
+    def copy(self) -> Rows:
+        made = Rows()
+        made.keys = list(self.keys)
+        made.values = dict(self.values)
+        made.content = self.content
+        return made
+
+
+class View:
+    """A table inside one transaction or snapshot; `undo` is None where nothing may be written."""
+
+    __slots__ = ("_hook", "_owner", "_rows", "_undo")
+
+    def __init__(self, rows: Rows, owner: Handle, undo: Undo | None, hook: Callable[[], None] | None) -> None:
+        self._rows = rows
+        self._owner = owner
+        self._undo = undo
+        self._hook = hook
+
+    def get(self, key: bytes) -> bytes | None:
+        assert self._owner.open, "a table is used after its transaction"
+        return self._rows.values.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        assert self._owner.open and self._undo is not None, "written outside a write transaction"
+        assert 0 < len(key) <= KEY_BYTES_MAX, f"a key of {len(key)} bytes"
+        if self._hook is not None:
+            self._hook()
+        self._undo.append((self._rows, key, self._rows.values.get(key)))
+        self._rows.put(bytes(key), bytes(value))
+
+    def delete(self, key: bytes) -> None:
+        assert self._owner.open and self._undo is not None, "written outside a write transaction"
+        old = self._rows.values.get(key)
+        if old is not None:
+            self._undo.append((self._rows, key, old))
+            self._rows.delete(key)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._rows
+        first, last, version = bisect_left(rows.keys, start), bisect_left(rows.keys, stop), rows.version
+        for position in range(last - 1, first - 1, -1) if reverse else range(first, last):
+            assert rows.version == version, "a key came or went while a scan was walked"
+            assert self._owner.open, "a table is used after its transaction"
+            key = rows.keys[position]
+            yield key, rows.values[key]
+
+
+class Handle:
+    """Three views that live and end together."""
+
+    def __init__(self, tables: dict[str, Rows], undo: Undo | None, hook: Callable[[], None] | None = None) -> None:
+        self.open = True
+        self.ledger = View(tables["ledger"], self, undo, hook)
+        self.log = View(tables["log"], self, undo, hook)
+        self.meta = View(tables["meta"], self, undo, hook)
+
+
+class Write(Handle):
+    """One write transaction."""
+
+    def __init__(self, image: Image, commit: Callable[[Undo], None], hook: Callable[[], None] | None) -> None:
+        self._undo: Undo = []
+        super().__init__(image.tables, self._undo, hook)
+        self._commit = commit
+        assert not image.writing, "two write transactions at once"
+        self._image = image
+        image.writing = True
+
+    def commit(self) -> None:
+        assert self.open, "a transaction ends once"
+        self._commit(self._undo)
+        self.open = self._image.writing = False
+
+    def abort(self) -> None:
+        if self.open:
+            roll_back(self._undo)
+            self.open = self._image.writing = False
+
+
+def roll_back(undo: Undo) -> None:
+    """Undo every write of a transaction, the last first."""
+    while undo:
+        rows, key, old = undo.pop()
+        if old is None:
+            rows.delete(key)
+        else:
+            rows.put(key, old)
+
+
+class Image:
+    """What lies on a disk: the three tables of one generation."""
+
+    def __init__(self, tables: dict[str, Rows] | None = None) -> None:
+        self.tables = tables or {name: Rows() for name in NAMES}
+        self.writing = False
+
+    @contextmanager
+    def read(self) -> Iterator[Handle]:
+        """Give a snapshot of the last commit."""
+        assert not self.writing, "a snapshot of the last commit is not to be had while the tick writes"
+        handle = Handle(self.tables, None)
+        try:
+            yield handle
+        finally:
+            handle.open = False
+
+    def close(self) -> None:
+        """A private copy is deleted."""
+
+
+class Staging(Image):
+    """A generation being filled from a snapshot."""
+
+    def write(self) -> Write:
+        return Write(self, lambda undo: None, None)
+
+    def discard(self) -> None:
+        """Deleted; nothing of it was ever visible."""
+
+
+class Disk:
+    """One node's disk.  It outlives its processes; `open` gives the store of a new one."""
+
+    def __init__(self) -> None:
+        self.image = Image()
+        self.uncertain: Undo = []  # The last commit, while its fsync has not returned.
+        self.fsync_s = 0.0
+        self.fail_next_commit: StoreError | None = None
+        self.commits = 0
+        self.on_commit: Callable[[str], None] = lambda point: None  # May raise PowerCut.
+        self.on_put: Callable[[], None] | None = None
+
+    def write(self) -> Write:
+        return Write(self.image, self._commit, self.on_put)
+
+    def read(self) -> object:
+        return self.image.read()
+
+    def copy(self) -> Image:
+        assert not self.image.writing, "copied between two ticks, as from another thread"
+        return Image({name: rows.copy() for name, rows in self.image.tables.items()})
+
+    def stage(self) -> Staging:
+        return Staging()
+
+    def swap(self, staging: Staging) -> None:
+        self.on_commit("before swap")
+        self._fail_if_told()
+        self.image = Image(staging.tables)
+        self.uncertain = []
+        self.on_commit("after swap")
+
+    def _commit(self, undo: Undo) -> None:
+        self._fail_if_told()
+        if undo:
+            self.on_commit("before commit")
+            self.commits += 1
+            self.uncertain = list(undo)
+            self.on_commit("after commit")
+
+    def _fail_if_told(self) -> None:
+        failure, self.fail_next_commit = self.fail_next_commit, None
+        if failure is not None:
+            raise failure
+
+    def crash(self, *, lose_last: bool) -> None:
+        """The process or machine stopped: an open transaction is gone, the last commit too if it was not synced."""
+        if lose_last:
+            roll_back(self.uncertain)
+        self.uncertain = []
+        self.image.writing = False
+        self.on_put, self.on_commit = None, lambda point: None

@@ -1,0 +1,98 @@
+"""The operator who changes the cluster's members, one at a time: join as observer, promote, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from iceprod_p2p.model.site import Member, MemberRole
+from iceprod_p2p.raft.founding import prepare_joiner
+from tests.simulation.calls import Calls
+from tests.simulation.cluster import Cluster
+from tests.simulation.process import Process
+
+MEMBERS_MAX = 7
+
+
+class MemberCommands(Protocol):
+    """How member changes are encoded for the state machine at hand."""
+
+    def add(self, request_id: bytes, member: Member) -> bytes: ...
+
+    def promote(self, request_id: bytes, node_id: str) -> bytes: ...
+
+    def remove(self, request_id: bytes, node_id: str) -> bytes: ...
+
+
+class Operator:
+    """Makes one change whenever told to, if the last is over."""
+
+    def __init__(self, cluster: Cluster, calls: Calls, commands: MemberCommands) -> None:
+        self._cluster = cluster
+        self._world = cluster.world
+        self._calls = calls
+        self._commands = commands
+        self._busy = False
+        self._number = len(cluster.processes)
+        self.changes = 0
+
+    def change(self) -> None:
+        """Begin one change of the members."""
+        if self._busy:
+            return
+        random = self._world.random
+        members = self._cluster.members()
+        voters = sorted(name for name, member in members.items() if member.role is MemberRole.VOTER)
+        observers = sorted(set(members) - set(voters))
+        choices: list[Callable[[], None]] = []
+        if len(members) < MEMBERS_MAX:
+            choices.append(self._join)
+        if observers:
+            choices.extend([lambda: self._promote(random.choice(observers))] * 2)
+        if len(voters) > 2:
+            choices.append(lambda: self._remove(random.choice(voters)))
+        if observers and len(members) > 3:
+            choices.append(lambda: self._remove(random.choice(observers)))
+        if choices:
+            random.choice(choices)()
+
+    def _join(self) -> None:
+        self._number += 1
+        name = f"n{self._number}"
+        process = self._cluster.add(name)
+        prepare_joiner(process.disk, name)  # type: ignore[arg-type]
+        process.boot()
+        self._world.note("operator", "joins", node=name)
+        member = Member(name, f"site{self._number}", f"{name}:1", MemberRole.OBSERVER)
+        self._submit(lambda request_id: self._commands.add(request_id, member), lambda outcome: None)
+
+    def _promote(self, name: str) -> None:
+        self._world.note("operator", "promotes", node=name)
+        self._submit(lambda request_id: self._commands.promote(request_id, name), lambda outcome: None)
+
+    def _remove(self, name: str) -> None:
+        self._world.note("operator", "removes", node=name)
+
+        def removed(outcome: Any) -> None:
+            if name not in self._cluster.members():
+                process = self._cluster.processes[name]
+                self._world.after(8 * self._world.random.random(), self._switch_off, process)
+
+        self._submit(lambda request_id: self._commands.remove(request_id, name), removed)
+
+    def _switch_off(self, process: Process) -> None:
+        process.gone = True
+        process.kill("switched off")
+
+    def _submit(self, encode: Callable[[bytes], bytes], done: Callable[[Any], None]) -> None:
+        self._busy = True
+        request_id = self._world.identifier()
+        alive = self._cluster.alive()
+
+        def answered(outcome: Any) -> None:
+            self._busy = False
+            self.changes += 1
+            done(outcome)
+
+        node_id = self._world.random.choice(alive).node_id
+        self._calls.submit(request_id, encode(request_id), node_id, answered)
