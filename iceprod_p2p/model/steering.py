@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias, Union
 
-Value: TypeAlias = Union[None, bool, int, float, str, "list[Value]", "dict[str, Value]"]
+Value: TypeAlias = Union[bool, int, float, str, "list[Value]", "dict[str, Value]", None]
 
 
 class ParameterType(StrEnum):

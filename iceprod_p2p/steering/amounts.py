@@ -12,7 +12,9 @@ from typing import Final
 
 from iceprod_p2p.model.steering import Value
 
-_AMOUNT: Final = re.compile(r"\s*([+-]?(?:[0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*")
+_AMOUNT: Final = re.compile(
+    r"\s*([+-]?(?:[0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*"
+)
 _MIB: Final = {
     "": Fraction(1024),  # GB when nothing is said.
     "kib": Fraction(1, 1024),
@@ -59,7 +61,9 @@ def mebibytes(value: Value) -> int:
 
 def seconds(value: Value) -> int:
     """Return a time in seconds."""
-    return _scaled(value, _SECONDS, SECONDS_MAX, "hours as a number of 0 or more, or with a unit: 90min, 2h, 1d")
+    return _scaled(
+        value, _SECONDS, SECONDS_MAX, "hours as a number of 0 or more, or with a unit: 90min, 2h, 1d"
+    )
 
 
 def _scaled(value: Value, units: dict[str, Fraction], most: int, allowed: str) -> int:

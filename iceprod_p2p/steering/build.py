@@ -7,27 +7,21 @@ Here is what a file's *form* must be; what its values must mean together (names,
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from typing import Final
 
 from iceprod_p2p.model.steering import (
     BatchOptions,
-    ClassReference,
     Configuration,
-    Data,
-    DataType,
     Environment,
     Module,
-    Movement,
     Parameter,
     ParameterType,
-    Project,
-    Resource,
     Steering,
     Task,
-    Transfer,
     Tray,
     Value,
 )
+from iceprod_p2p.steering.build_files import read_classes, read_data, read_projects, read_resources
 from iceprod_p2p.steering.build_parts import read_metadata, read_requirements
 from iceprod_p2p.steering.faults import FaultList
 from iceprod_p2p.steering.fields import Dialect, Fields, Reading
@@ -45,15 +39,11 @@ _MODULE: Final = (
     *("name", "parameters", "src", "running_class", "args", "env_shell", "env_clear", "configs"),
 )
 _MODULE_OURS: Final = (*_MODULE, *_LEGACY, "class", "types")
-_COMPRESSIONS: Final = ("", "none", "gzip", "gz", "bzip", "bz2", "lzma", "xz", "zstd", "zst", "true")
-_TRANSFER_WORDS: Final = ("maybe", "yes", "no", "y", "n", "1", "0")  # Those of schema 3.1 and 3.2.
-_YES: Final = (True, "yes", "y", "true", "t", "1")
-_NO: Final = (False, "no", "not", "n", "false", "f", "0")
-
-Named = TypeVar("Named")
 
 
-def build(node: Node, dialect: Dialect, faults: FaultList, count: NodeCount) -> tuple[Configuration, dict[str, Place]]:
+def build(
+    node: Node, dialect: Dialect, faults: FaultList, count: NodeCount
+) -> tuple[Configuration, dict[str, Place]]:
     """Return the tree and the place of every part by its path.  Faults are collected, never raised."""
     reading = Reading(faults, dialect, count, {})
     return _configuration(Fields(node, "", reading)), reading.places
@@ -63,7 +53,9 @@ def _configuration(fields: Fields) -> Configuration:
     strict = fields.reading.dialect.strict
     for name in ("version", "description") if strict else ():
         if name not in fields.content:
-            fields.reading.faults.say(fields.node.place, "the file", f'no "{name}"', f'"{name}" must be there')
+            fields.reading.faults.say(
+                fields.node.place, "the file", f'no "{name}"', f'"{name}" must be there'
+            )
     fields.take("format")
     fields.take("types")
     version = _number_text(fields, "version", default="3.2")
@@ -76,8 +68,7 @@ def _configuration(fields: Fields) -> Configuration:
         options=_parameters(fields, "options"),
         steering=_steering(fields),
         tasks=tuple(
-            _task(Fields(node, path, fields.reading))
-            for path, node in fields.items("tasks", required=strict)
+            _task(Fields(node, path, fields.reading)) for path, node in fields.items("tasks", required=strict)
         ),
         metadata=read_metadata(fields),
         extra=fields.rest(),  # Last: what nothing above has asked for.
@@ -119,8 +110,8 @@ def _steering(fields: Fields) -> Steering:
         parameters=_parameters(inner, "parameters"),
         system=_parameters(inner, "system"),
         batchsys=_batchsys(inner),
-        resources=_resources(inner),
-        data=_data(inner),
+        resources=read_resources(inner),
+        data=read_data(inner),
     )
 
 
@@ -140,10 +131,10 @@ def _task(fields: Fields) -> Task:
             _tray(Fields(node, path, fields.reading))
             for path, node in fields.items("trays", at_least=1, required=True)
         ),
-        resources=_resources(fields),
-        data=_data(fields),
-        classes=_classes(fields),
-        projects=_projects(fields),
+        resources=read_resources(fields),
+        data=read_data(fields),
+        classes=read_classes(fields),
+        projects=read_projects(fields),
         task_files=fields.boolean("task_files", default=False),
         container=fields.text("container"),
         token_scopes=_token_scopes(fields),
@@ -196,10 +187,10 @@ def _tray(fields: Fields) -> Tray:
             _module(Fields(node, path, fields.reading))
             for path, node in fields.items("modules", at_least=1, required=True)
         ),
-        resources=_resources(fields),
-        data=_data(fields),
-        classes=_classes(fields),
-        projects=_projects(fields),
+        resources=read_resources(fields),
+        data=read_data(fields),
+        classes=read_classes(fields),
+        projects=read_projects(fields),
     )
 
 
@@ -245,10 +236,10 @@ def _module(fields: Fields) -> Module:
         env_shell=fields.text("env_shell"),
         env_clear=fields.boolean("env_clear", default=True),
         parameters=_parameters(fields, "parameters"),
-        resources=_resources(fields),
-        data=_data(fields),
-        classes=_classes(fields),
-        projects=_projects(fields),
+        resources=read_resources(fields),
+        data=read_data(fields),
+        classes=read_classes(fields),
+        projects=read_projects(fields),
         configs=fields.plain_object("configs"),
     )
 
@@ -330,108 +321,7 @@ def _batchsys(fields: Fields) -> tuple[BatchOptions, ...]:
             fields.wrong(node, path, "an object of options")
             continue
         inner = Fields(Node({"parameters": node}, node.place), path, fields.reading)
-        systems.append(BatchOptions(name, _parameter_list(inner, "parameters", _types(fields, "batchsys", name))))
+        systems.append(
+            BatchOptions(name, _parameter_list(inner, "parameters", _types(fields, "batchsys", name)))
+        )
     return tuple(systems)
-
-
-def _resources(fields: Fields) -> tuple[Resource, ...]:
-    found: list[Resource] = []
-    for path, node in fields.items("resources"):
-        inner = Fields(node, path, fields.reading)
-        inner.unknown(("remote", "local", "compression", "transfer", "arch"))
-        found.append(
-            Resource(
-                remote=inner.text("remote"),
-                local=inner.text("local"),
-                compression=_compression(inner),
-                transfer=_transfer(inner),
-                arch=inner.text("arch"),
-            )
-        )
-    return tuple(found)
-
-
-def _data(fields: Fields) -> tuple[Data, ...]:
-    found: list[Data] = []
-    for path, node in fields.items("data"):
-        inner = Fields(node, path, fields.reading)
-        if not fields.reading.dialect.strict:
-            inner.unknown(Data.__slots__)
-        if inner.reading.dialect.schema == "3.2" and "type" not in inner.content:
-            inner.reading.faults.say(node.place, path, 'no "type"', '"type": ' + ", ".join(DataType))
-        item = Data(
-            remote=inner.text("remote"),
-            local=inner.text("local"),
-            type=inner.word("type", DataType, DataType.PERMANENT),
-            movement=inner.word("movement", Movement, Movement.INPUT),
-            transfer=_transfer(inner),
-            compression=_compression(inner),
-        )
-        if inner.reading.dialect.schema == "3.2":
-            _check_data_3_2(inner, item)
-        found.append(item)
-    return tuple(found)
-
-
-def _check_data_3_2(fields: Fields, item: Data) -> None:
-    """Check what IceProd's schema 3.2 asks of names: permanent files have a remote one, the others a local one."""
-    faults = fields.reading.faults
-    if item.type is DataType.PERMANENT:
-        if len(item.remote) < 3:
-            faults.add(fields.node.place, fields.at("remote"), item.remote, "a URL for a permanent file")
-        return
-    if item.remote:
-        faults.add(fields.node.place, fields.at("remote"), item.remote, "nothing for a temporary file")
-    if len(item.local) < 3:
-        faults.add(fields.node.place, fields.at("local"), item.local, "a name of at least 3 characters")
-
-
-def _transfer(fields: Fields) -> Transfer:
-    node = fields.take("transfer")
-    if node is None or node.content == "":
-        return Transfer.TRUE
-    content = node.content
-    word = content.lower() if isinstance(content, str) else content
-    if isinstance(word, (float, list, dict)):
-        word = None
-    if fields.reading.dialect.strict and isinstance(word, str) and content not in _TRANSFER_WORDS:
-        word = None
-    if word in _YES:
-        return Transfer.TRUE
-    if word in _NO:
-        return Transfer.FALSE
-    if word in ("maybe", "exists"):
-        return Transfer.MAYBE
-    fields.wrong(node, fields.at("transfer"), "true, false or maybe")
-    return Transfer.TRUE
-
-
-def _compression(fields: Fields) -> str:
-    node = fields.take("compression")
-    if node is None or node.content is False:
-        return ""
-    word = "true" if node.content is True else node.content
-    if isinstance(word, str) and word in _COMPRESSIONS:
-        return word
-    fields.wrong(node, fields.at("compression"), ", ".join(_COMPRESSIONS[1:]))
-    return ""
-
-
-def _classes(fields: Fields) -> tuple[ClassReference, ...]:
-    names = ("name", "src", "resource_name", "libs", "env_vars", "revision", "sha256")
-    found: list[ClassReference] = []
-    for path, node in fields.items("classes"):
-        inner = Fields(node, path, fields.reading)
-        inner.unknown((*names, "recursive"))
-        texts = {name: inner.text(name) for name in names}
-        found.append(ClassReference(**texts, recursive=inner.boolean("recursive", default=False)))
-    return tuple(found)
-
-
-def _projects(fields: Fields) -> tuple[Project, ...]:
-    found: list[Project] = []
-    for path, node in fields.items("projects"):
-        inner = Fields(node, path, fields.reading)
-        inner.unknown(("class", "name"))
-        found.append(Project(class_name=inner.text("class"), name=inner.text("name")))
-    return tuple(found)

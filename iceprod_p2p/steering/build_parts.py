@@ -42,8 +42,10 @@ def _amount(fields: Fields, name: str, *, whole: bool = False) -> int | float | 
     content = node.content
     if isinstance(content, float) and whole and content.is_integer():
         return int(content)
-    if isinstance(content, (int, float)) and not isinstance(content, bool) and not (
-        whole and isinstance(content, float)
+    if (
+        isinstance(content, (int, float))
+        and not isinstance(content, bool)
+        and not (whole and isinstance(content, float))
     ):
         return content
     if isinstance(content, str) and not whole:

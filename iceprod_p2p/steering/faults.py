@@ -10,7 +10,9 @@ from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.steering.limits import FAULTS_MAX
 
 FOUND_CHARS_MAX = 80  # What was found is quoted up to here: a fault is a line, not a dump.
-NAMES_COMPARED_MAX = 100  # Names among which the nearest is sought, and faults that get a suggestion: both keep
+NAMES_COMPARED_MAX = (
+    100  # Names among which the nearest is sought, and faults that get a suggestion: both keep
+)
 SUGGESTIONS_MAX = 50  # a file full of wrong names as cheap as a file with one.
 
 

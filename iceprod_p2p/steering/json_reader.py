@@ -91,7 +91,9 @@ class _JsonReader:
         try:
             text, end = _scan_string(self.text, offset + 1, True)
         except json.JSONDecodeError as bad:
-            raise Refusal(self.place(bad.pos), f"a text that is not JSON: {bad.msg}", "a JSON string") from bad
+            raise Refusal(
+                self.place(bad.pos), f"a text that is not JSON: {bad.msg}", "a JSON string"
+            ) from bad
         check_text(text, place)
         return text, end
 

@@ -21,12 +21,14 @@ MODULE_RUNS_MAX: Final = 200_000  # Modules times iterations in one task.
 EXPRESSION_DEPTH_MAX: Final = 64  # Nested phrases, brackets and parentheses in one text.
 LOOKUP_DEPTH_MAX: Final = 40  # A parameter that refers to a parameter that refers ...
 EXPANDED_CHARS_MAX: Final = 131_072  # Of one expanded text.
-PHRASES_MAX: Final = 4_000  # Phrases evaluated for one text, those in parameters included.
+TEXT_WORK_MAX: Final = 24_000  # Work units for one text, about a microsecond each; parameters in it included.
+DOCUMENT_WORK_MAX: Final = 4_000_000  # For all texts of one task or one check together.
+PROBLEMS_MAX: Final = 100  # Problems kept of one text.
 ROUNDS_MAX: Final = 20  # How often a result is parsed again before we say it does not come to rest.
 
 EVAL_CHARS_MAX: Final = 4_096  # Text of one $eval.
 EVAL_DEPTH_MAX: Final = 40  # Nested parts of one $eval.
-EVAL_STEPS_MAX: Final = 20_000  # Cost units of one $eval: one per node, more for long strings and lists.
+EVAL_STEPS_MAX: Final = 10_000  # Work units of one $eval: one per node, more for long strings and lists.
 EVAL_INT_BITS_MAX: Final = 4_096
 EVAL_STRING_CHARS_MAX: Final = 65_536
 EVAL_ITEMS_MAX: Final = 5_000  # Items of a list with everything nested in it.

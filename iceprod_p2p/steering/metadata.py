@@ -13,7 +13,14 @@ DIF_PLUS_ELEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "DIF_Plus": ("DIF", "Plus"),
     "DIF": (
         *("Entry_ID", "Entry_Title", "Parameters", "ISO_Topic_Category", "Data_Center", "Summary"),
-        *("Metadata_Name", "Metadata_Version", "Personnel", "Sensor_Name", "Source_Name", "DIF_Creation_Date"),
+        *(
+            "Metadata_Name",
+            "Metadata_Version",
+            "Personnel",
+            "Sensor_Name",
+            "Source_Name",
+            "DIF_Creation_Date",
+        ),
     ),
     "Data_Center": ("Data_Center_Name", "Personnel"),
     "Personnel": _PERSON,

@@ -9,7 +9,7 @@ from iceprod_p2p.model.steering import Value
 from iceprod_p2p.steering.limits import NODES_MAX
 
 Place: TypeAlias = tuple[int, int]  # Line and column, both from 1; (0, 0) is unknown.
-Scalar: TypeAlias = None | bool | int | float | str
+Scalar: TypeAlias = bool | int | float | str | None
 
 NOWHERE: Place = (0, 0)
 

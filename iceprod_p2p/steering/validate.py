@@ -98,7 +98,9 @@ class _Validator:
                 path = f"tasks[{index}].depends[{number}]"
                 found = resolve_depends(written, names)
                 if found is None:
-                    self.add(path, written, "the name or index of a task of this dataset, or dataset:task", names)
+                    self.add(
+                        path, written, "the name or index of a task of this dataset, or dataset:task", names
+                    )
                 elif not isinstance(found, OtherDataset):
                     known.append(found)
             parents.append(tuple(known))

@@ -101,12 +101,11 @@ def _convert_int(value: Value) -> int:
 
 def _convert_float(value: Value) -> float:
     try:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            number = float(value)
-        elif isinstance(value, str) and len(value) < 1_000 and _FLOAT.fullmatch(value.strip()):
-            number = float(value)
-        else:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise NotThatType("a number")
+        if isinstance(value, str) and (len(value) >= 1_000 or not _FLOAT.fullmatch(value.strip())):
+            raise NotThatType("a number")
+        number = float(value)
     except OverflowError as large:
         raise NotThatType("a number") from large
     if not math.isfinite(number):

@@ -47,9 +47,7 @@ _ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "environment": {
         name: name for name in ("software", "version", "platform", "sha256", "cvmfs", "container")
     },
-    "requirements": {
-        name: name for name in ("cpu", "gpu", "memory", "disk", "time", "arch", "site")
-    },
+    "requirements": {name: name for name in ("cpu", "gpu", "memory", "disk", "time", "arch", "site")},
     "attribute": {"name": "name"},
     "os": {"name": "name"},
     "extra": {"name": "name"},
@@ -72,7 +70,13 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
 _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
     "configuration": {"task": "tasks"},
     "steering": {"resource": "resources", "data": "data"},
-    "task": {"tray": "trays", "resource": "resources", "data": "data", "class": "classes", "project": "projects"},
+    "task": {
+        "tray": "trays",
+        "resource": "resources",
+        "data": "data",
+        "class": "classes",
+        "project": "projects",
+    },
     "tray": {
         "module": "modules",
         "resource": "resources",
@@ -101,7 +105,16 @@ _RESERVED: Final = frozenset(
     (
         *("format", "version", "description", "parent_id", "iceprod_version", "categories", "options"),
         *("metadata", "difplus", "steering", "tasks", "types", "name", "depends", "requirements", "batchsys"),
-        *("container", "task_files", "token_scopes", "parameters", "resources", "data", "classes", "projects"),
+        *(
+            "container",
+            "task_files",
+            "token_scopes",
+            "parameters",
+            "resources",
+            "data",
+            "classes",
+            "projects",
+        ),
         *("trays", "cpu", "gpu", "memory", "disk", "time", "os", "arch", "site", "attributes"),
     )
 )
@@ -120,7 +133,11 @@ class XmlShape:
         """Return the whole file as nodes."""
         if root.name != "configuration":
             self.faults.say(
-                root.place, "", f"the element <{root.name[:60]}>", "<configuration> as the root", "configuration"
+                root.place,
+                "",
+                f"the element <{root.name[:60]}>",
+                "<configuration> as the root",
+                "configuration",
             )
             return Node({}, root.place)
         return self.element(root, "")
@@ -174,7 +191,9 @@ class XmlShape:
                 self.named_json(child, configs, here)
             case "token_scope":
                 scopes = _mapping(content.setdefault("token_scopes", Node({}, child.place)))
-                scopes[child.attributes.get("prefix", "")] = Node(child.attributes.get("scopes", ""), child.place)
+                scopes[child.attributes.get("prefix", "")] = Node(
+                    child.attributes.get("scopes", ""), child.place
+                )
             case "requirements":
                 content["requirements"] = self.requirements(child, here)
             case "environment":
@@ -190,7 +209,9 @@ class XmlShape:
                 yield child
             else:
                 what = " ".join(f"<{name}>" for name in allowed) or f"nothing inside <{element.name}>"
-                self.faults.add(child.place, f"{path}.{child.name}".lstrip("."), child.name, what, names=allowed)
+                self.faults.add(
+                    child.place, f"{path}.{child.name}".lstrip("."), child.name, what, names=allowed
+                )
 
     def attributes(self, element: Element, path: str) -> Node:
         """Return an element's attributes as a mapping of texts."""
@@ -236,7 +257,9 @@ class XmlShape:
         kind = element.attributes.get("type", "")
         parameters = _mapping(content.setdefault(block, Node({}, element.place)))
         if name in parameters:
-            self.faults.say(element.place, path, f'the parameter "{name[:60]}" a second time', "each name once")
+            self.faults.say(
+                element.place, path, f'the parameter "{name[:60]}" a second time', "each name once"
+            )
             return
         text = element.attributes.get("value")
         if text is None:

@@ -57,7 +57,9 @@ def read_yaml(text: str, count: NodeCount) -> Node:
     except yaml.MarkedYAMLError as bad:
         mark = bad.problem_mark or bad.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise Refusal(place, f"text that is not YAML: {bad.problem or bad.context}", "a YAML document") from bad
+        raise Refusal(
+            place, f"text that is not YAML: {bad.problem or bad.context}", "a YAML document"
+        ) from bad
     except yaml.YAMLError as bad:
         raise Refusal((0, 0), "text that is not YAML", "a YAML document") from bad
 
@@ -94,7 +96,7 @@ class _YamlReader:
         if isinstance(event, yaml.ScalarEvent):
             check_text(event.value, place)
             as_text = event.tag == _STANDARD + "str" or not (event.implicit[0] or event.tag)
-            plain = not as_text and (event.style is None or event.style == "") or _retyped(event.tag)
+            plain = (not as_text and (event.style is None or event.style == "")) or _retyped(event.tag)
             node = Node(plain_scalar(event.value, place) if plain else event.value, place)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self.sequence(loader, place, depth)

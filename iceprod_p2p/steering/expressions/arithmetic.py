@@ -17,13 +17,12 @@ from typing import Any, Final
 
 from iceprod_p2p.model.steering import Value
 from iceprod_p2p.steering.expressions import calls
+from iceprod_p2p.steering.expressions.budget import Budget
 from iceprod_p2p.steering.expressions.errors import TooCostly, Unresolved
 from iceprod_p2p.steering.expressions.sizes import check_bits, check_items, check_string, items_of
 from iceprod_p2p.steering.limits import EVAL_CHARS_MAX, EVAL_DEPTH_MAX, EVAL_STEPS_MAX
 
-_OPENING: Final = re.compile(r"[(\[{]")
-_CLOSING: Final = re.compile(r"[)\]}]")
-_PREFIXES: Final = re.compile(r"(?:(?:[-+~]|\bnot\b|\blambda\b|\bawait\b|\bif\b|\belse\b|\*\*)[\s]*){1,}")
+_BRACKET: Final = re.compile(r"[()\[\]{}]")
 # A number as one piece; what follows it directly must not be a letter (Python warns of "1if", we refuse it).
 _NUMBER: Final = re.compile(
     r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(\w?)"
@@ -53,15 +52,24 @@ _COMPARE: Final[Mapping[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
 }
 
 
-def evaluate_arithmetic(text: str) -> Value:
-    """Return the value of one expression.
+def evaluate_arithmetic(text: str, budget: Budget) -> Value:
+    """Return the value of one expression; its work is taken from `budget` as well as from its own bound.
 
     Raises Unresolved when it is not one or fails (division by zero, wrong types), TooCostly when it passes a bound.
     """
+    budget.spend(min(len(text), EVAL_CHARS_MAX))  # Python's parser needs about a microsecond per character.
     node = _parse(text)
     try:
-        value = _Arithmetic().value(node)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError, IndexError, KeyError, AttributeError) as bad:
+        value = _Arithmetic(budget).value(node)
+    except (
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+        OverflowError,
+        IndexError,
+        KeyError,
+        AttributeError,
+    ) as bad:
         raise Unresolved(f"fails: {str(bad)[:80] or type(bad).__name__}") from bad
     return _plain(value)
 
@@ -72,7 +80,7 @@ def _parse(text: str) -> ast.expr:
         raise TooCostly(f"is longer than {EVAL_CHARS_MAX} characters")
     if not stripped:
         raise Unresolved("is empty")
-    if "\\" in stripped or "\n" in stripped.strip():
+    if "\\" in stripped or "\n" in stripped:
         raise Unresolved("holds a backslash or a line break")
     code = _STRING.sub("''", stripped)
     _check_depth(code)
@@ -88,17 +96,12 @@ def _parse(text: str) -> ast.expr:
 
 
 def _check_depth(code: str) -> None:
-    """Refuse depth before Python's parser meets it: brackets, and runs of operators that stand before a value."""
+    """Refuse nested brackets before Python's parser meets them; it bounds all other depth itself."""
     depth = deepest = 0
-    for character in code:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}":
-            depth -= 1
-    operators = sum(1 for _match in re.finditer(r"\*\*|[~]|\bnot\b|\belse\b|\blambda\b|[-+*/%(,=<>&|^:]\s*[-+]", code))
-    signs = max((len(run.group()) for run in re.finditer(r"[-+~\s]{2,}", code)), default=0)
-    if deepest > EVAL_DEPTH_MAX or signs > EVAL_DEPTH_MAX or operators > 10 * EVAL_DEPTH_MAX:
+    for bracket in _BRACKET.findall(code):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    if deepest > EVAL_DEPTH_MAX:
         raise TooCostly(f"is nested deeper than {EVAL_DEPTH_MAX}")
 
 
@@ -115,11 +118,13 @@ def _without_leading_zeros(text: str) -> str:
 
 
 class _Arithmetic:
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.steps = 0
         self.depth = 0
 
     def spend(self, steps: int) -> None:
+        self.budget.spend(steps)
         self.steps += steps
         if self.steps > EVAL_STEPS_MAX:
             raise TooCostly(f"takes more than {EVAL_STEPS_MAX} steps")
@@ -223,7 +228,9 @@ class _Arithmetic:
         if isinstance(node.slice, ast.Slice):
             parts = (node.slice.lower, node.slice.upper, node.slice.step)
             bounds = [None if part is None else self.value(part) for part in parts]
-            if isinstance(value, dict) or not all(bound is None or isinstance(bound, int) for bound in bounds):
+            if isinstance(value, dict) or not all(
+                bound is None or isinstance(bound, int) for bound in bounds
+            ):
                 raise Unresolved("has a slice that is none")
             return value[slice(*bounds)]
         return value[self.value(node.slice)]

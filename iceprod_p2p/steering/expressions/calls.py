@@ -23,7 +23,8 @@ def add(left: Any, right: Any) -> Any:
     if isinstance(left, str) and isinstance(right, str):
         check_string(len(left) + len(right))
         return left + right
-    if isinstance(left, (list, tuple)) and type(left) is type(right):
+    both_lists = isinstance(left, list) and isinstance(right, list)
+    if both_lists or (isinstance(left, tuple) and isinstance(right, tuple)):
         check_count(len(left) + len(right))
         return left + right
     raise Unresolved("adds what does not add up")
@@ -197,8 +198,35 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
 
 _MATH_PLAIN: Final = (
     *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh"),
-    *("degrees", "dist", "erf", "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fmod", "frexp", "fsum", "gamma"),
-    *("gcd", "hypot", "isclose", "isfinite", "isqrt", "lcm", "ldexp", "lgamma", "log", "log10", "log1p", "log2"),
+    *(
+        "degrees",
+        "dist",
+        "erf",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "fabs",
+        "floor",
+        "fmod",
+        "frexp",
+        "fsum",
+        "gamma",
+    ),
+    *(
+        "gcd",
+        "hypot",
+        "isclose",
+        "isfinite",
+        "isqrt",
+        "lcm",
+        "ldexp",
+        "lgamma",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+    ),
     *("modf", "radians", "remainder", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
 )
 MATH: Final[Mapping[str, Callable[..., Any]]] = {
@@ -257,8 +285,27 @@ METHODS: Final[Mapping[str, Callable[..., Any]]] = {
         name: getattr(str, name)
         for name in (
             *("lower", "upper", "title", "capitalize", "swapcase", "casefold", "strip", "lstrip", "rstrip"),
-            *("startswith", "endswith", "find", "rfind", "index", "rindex", "count", "partition", "rpartition"),
-            *("removeprefix", "removesuffix", "isdigit", "isalpha", "isalnum", "isupper", "islower", "isspace"),
+            *(
+                "startswith",
+                "endswith",
+                "find",
+                "rfind",
+                "index",
+                "rindex",
+                "count",
+                "partition",
+                "rpartition",
+            ),
+            *(
+                "removeprefix",
+                "removesuffix",
+                "isdigit",
+                "isalpha",
+                "isalnum",
+                "isupper",
+                "islower",
+                "isspace",
+            ),
             *("isnumeric", "isdecimal"),
         )
     },

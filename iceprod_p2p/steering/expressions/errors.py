@@ -18,4 +18,8 @@ class Cycle(ExpressionError):
 
 
 class TooCostly(ExpressionError):
-    """A bound on size, depth or steps is passed; nothing further of this text is evaluated."""
+    """A bound on size or depth is passed by one phrase, which stays as it stands."""
+
+
+class Exhausted(ExpressionError):
+    """A bound on the whole text is passed; nothing further of it is evaluated, and all of it stays as it stands."""

@@ -14,23 +14,32 @@ from typing import Final, NamedTuple, TypeAlias
 from iceprod_p2p.model.steering import Value
 from iceprod_p2p.steering.expressions import functions
 from iceprod_p2p.steering.expressions.arithmetic import evaluate_arithmetic
+from iceprod_p2p.steering.expressions.budget import Budget
 from iceprod_p2p.steering.expressions.context import LOOKUPS, Context
-from iceprod_p2p.steering.expressions.errors import Cycle, ExpressionError, TooCostly, Unresolved
+from iceprod_p2p.steering.expressions.errors import Cycle, Exhausted, ExpressionError, Unresolved
 from iceprod_p2p.steering.expressions.formats import fill_template, unquoted
 from iceprod_p2p.steering.expressions.lexer import literal, plain
 from iceprod_p2p.steering.expressions.parser import Phrase, Sentence, parse
 from iceprod_p2p.steering.expressions.typed import type_text
 from iceprod_p2p.steering.faults import nearest
 from iceprod_p2p.steering.limits import (
+    DOCUMENT_WORK_MAX,
     EXPANDED_CHARS_MAX,
     LOOKUP_DEPTH_MAX,
-    PHRASES_MAX,
+    PROBLEMS_MAX,
     ROUNDS_MAX,
+    TEXT_WORK_MAX,
 )
 from iceprod_p2p.steering.values import to_json, to_text
 
 FUNCTIONS: Final = ("eval", "sprintf", "choice", *functions.REDUCTIONS)
 _NAMES: Final = (*LOOKUPS[1:], *FUNCTIONS)
+_PATHS: Final = {
+    "steering": "steering.parameters",
+    "system": "steering.system",
+}  # Where scopes are in the tree.
+_HINTS_MAX: Final = 5  # Right names are sought for the first few wrong ones only: the search is slow.
+_SPECIAL: Final = "$()[]\\"
 
 # While it is worked on, a value is a text (in which escaped characters are literal ones), or a list or object that
 # is final.
@@ -90,28 +99,36 @@ class Expander:
     way: list[tuple[str, str]] = field(default_factory=list)  # The names being looked up, outermost first.
     problems: dict[Problem, None] = field(default_factory=dict)
     place: str = ""
-    phrases: int = 0
+    document: Budget = field(default_factory=lambda: Budget(DOCUMENT_WORK_MAX))
+    budget: Budget = field(default_factory=lambda: Budget(TEXT_WORK_MAX))
+    hints: int = 0
 
-    def expand(self, value: Value, place: str | None = None) -> Expansion:
-        """Return a value expanded; `place` is its path in the tree, the context's when left out."""
+    def expand(self, value: Value, place: str | None = None, *, as_text: bool = False) -> Expansion:
+        """Return a value expanded; `place` is its path in the tree, the context's when left out.
+
+        With `as_text` a text stays one: ``007`` is not read as a number.
+        """
         self.problems = {}
         self.way = []
-        self.phrases = 0
-        self.place = self.context.place if place is None else place
+        self.budget = Budget(TEXT_WORK_MAX, of=self.document)
+        here = self.context.place if place is None else place
+        self.place = here
         try:
-            found = self.value(value)
-        except TooCostly as costly:
+            if as_text and isinstance(value, str):
+                found: Value = plain(_inside_text(self.text(value)))
+            else:
+                found = self.value(value)
+        except Exhausted as exhausted:
             shown = value if isinstance(value, str) else "the value"
-            problem = Problem(self.place, 1, shown[:60], costly.message)
-            return Expansion(value, False, (problem,))
-        return Expansion(found, not self.problems, tuple(self.problems))
+            return Expansion(value, False, (Problem(here, 1, shown[:60], exhausted.message),))
+        return Expansion(found, not self.problems, tuple(self.problems)[:PROBLEMS_MAX])
 
     def value(self, value: Value) -> Value:
         """Return a value with everything in it expanded and typed."""
         if isinstance(value, str):
             return final(self.text(value))
         if isinstance(value, (list, dict)):
-            self.spend(len(value))
+            self.budget.spend(len(value))
             here = self.place
             try:
                 if isinstance(value, list):
@@ -128,11 +145,6 @@ class Expander:
         self.place = place
         return self.value(value)
 
-    def spend(self, phrases: int) -> None:
-        self.phrases += phrases
-        if self.phrases > PHRASES_MAX:
-            raise TooCostly(f"takes more than {PHRASES_MAX} steps")
-
     def text(self, text: str) -> Piece:
         """Return a text expanded until nothing changes."""
         current = text
@@ -141,13 +153,14 @@ class Expander:
             if "$" not in current and "\\" not in current:
                 return current
             if len(current) > EXPANDED_CHARS_MAX:
-                raise TooCostly(f"is longer than {EXPANDED_CHARS_MAX} characters")
+                raise Exhausted(f"is longer than {EXPANDED_CHARS_MAX} characters")
+            self.budget.spend(len(current) // 256 + sum(map(current.count, _SPECIAL)))
             self.problems = dict(before)  # Only the last round's count: a later one may resolve more.
             piece = self.sentence(parse(current)).piece
             if not isinstance(piece, str) or piece == current:
                 return piece
             current = piece
-        raise TooCostly(f"does not come to rest after {ROUNDS_MAX} rounds")
+        raise Exhausted(f"does not come to rest after {ROUNDS_MAX} rounds")
 
     def sentence(self, sentence: Sentence) -> _Part:
         pieces: list[str] = []
@@ -164,15 +177,16 @@ class Expander:
                 if len(sentence) == 1 and not isinstance(piece, str):
                     return _Part(piece, "", known)
                 pieces.append(_inside_text(piece))
+                self.budget.spend(len(pieces[-1]) // 16)
                 guarded.append(pieces[-1] if len(sentence) == 1 else literal(pieces[-1]))
             size += len(pieces[-1])
             if size > EXPANDED_CHARS_MAX:
-                raise TooCostly(f"becomes longer than {EXPANDED_CHARS_MAX} characters")
+                raise Exhausted(f"becomes longer than {EXPANDED_CHARS_MAX} characters")
         return _Part("".join(pieces), "".join(guarded), resolved)
 
     def phrase(self, phrase: Phrase) -> tuple[Piece, bool]:
         """Return the value of a phrase and True, or the phrase with its inner parts replaced and False."""
-        self.spend(1)
+        self.budget.spend(4)
         argument = self.sentence(phrase.argument)
         subscripts = [self.sentence(subscript) for subscript in phrase.subscripts]
         inner = argument.resolved and all(subscript.resolved for subscript in subscripts)
@@ -184,22 +198,24 @@ class Expander:
                 piece = _item(piece, plain(_inside_text(subscript.piece)))
             return piece, True
         except ExpressionError as why:
-            if isinstance(why, TooCostly) or (isinstance(why, Cycle) and self.way):
+            if isinstance(why, Exhausted) or (isinstance(why, Cycle) and self.way):
                 raise  # A cycle is the fault of the whole way that leads into it.
             text = f"${phrase.name}({_inside_text(argument.piece)})"
             text += "".join(f"[{_inside_text(subscript.piece)}]" for subscript in subscripts)
-            if inner:
+            if inner and len(self.problems) < PROBLEMS_MAX:
                 self.problems[Problem(self.place, phrase.column + 1, plain(text)[:80], why.message)] = None
             return text, False
 
     def apply(self, phrase: Phrase, argument: _Part) -> Piece:
         name = phrase.name
+        text = _inside_text(argument.piece)
         if name in LOOKUPS:
-            return self.look_up(name, plain(_inside_text(argument.piece)))
+            return self.look_up(name, plain(text))
+        self.budget.spend(len(text) // 4)
         if name == "eval":
-            return _result(evaluate_arithmetic(plain(_inside_text(argument.piece))))
+            return _result(evaluate_arithmetic(plain(text), self.budget))
         if name == "sprintf":
-            return _result(functions.sprintf(argument.guarded or _inside_text(argument.piece)))
+            return _result(functions.sprintf(argument.guarded or text))
         value = argument.guarded if isinstance(argument.piece, str) else argument.piece
         if name == "choice":
             args = self.context.args
@@ -207,7 +223,8 @@ class Expander:
             return _result(functions.choice(value, *key))
         if name in functions.REDUCTIONS:
             return _result(functions.reduce(name, value))
-        hint = nearest(name, _NAMES)
+        self.hints += 1
+        hint = nearest(name, _NAMES) if self.hints <= _HINTS_MAX else ""
         raise Unresolved(f"is no function{f': did you mean ${hint}(...)?' if hint else ''}")
 
     def look_up(self, lookup: str, name: str) -> Piece:
@@ -231,9 +248,9 @@ class Expander:
 
     def expand_parameter(self, key: tuple[str, str], value: Value) -> _Known:
         if len(self.way) >= LOOKUP_DEPTH_MAX:
-            raise TooCostly(f"refers to parameters more than {LOOKUP_DEPTH_MAX} deep")
+            raise Exhausted(f"refers to parameters more than {LOOKUP_DEPTH_MAX} deep")
         outside, place = self.problems, self.place
-        self.problems, self.place = {}, f"{key[0]}.{key[1]}"
+        self.problems, self.place = {}, f"{_PATHS.get(key[0], key[0])}.{key[1]}"
         self.way.append(key)
         try:
             if isinstance(value, str):
@@ -316,8 +333,7 @@ def _item(piece: Piece, index: str) -> Piece:
         for key in (index, unquoted(index)):
             if key in value:
                 return _piece(value[key])
-        hint = nearest(index, [str(key) for key in value])
-        raise Unresolved(f'has no "{index[:40]}"{f": did you mean {hint}?" if hint else ""}')
+        raise Unresolved(f'has no "{index[:40]}"')
     text = _inside_text(piece)
     if isinstance(value, str) and isinstance(number, int) and not isinstance(number, bool):
         characters = plain(text)

@@ -93,7 +93,9 @@ def reduce(name: str, value: Value) -> int | float | str:
     if name != "sum" and all(isinstance(item, str) for item in found):
         texts = [str(item) for item in found]
         return min(texts) if name == "min" else max(texts)
-    numbers = [number for number in found if isinstance(number, (int, float)) and not isinstance(number, bool)]
+    numbers = [
+        number for number in found if isinstance(number, (int, float)) and not isinstance(number, bool)
+    ]
     if len(numbers) != len(found):
         raise Unresolved("needs a list of numbers")
     return _of_numbers(name, numbers)

@@ -69,7 +69,9 @@ def tokens(text: str) -> Iterator[Token]:
 
 def literal(text: str) -> str:
     """Return text whose ASCII characters mean only themselves."""
-    return "".join(chr(_LITERAL_BASE + ord(character)) if character < "\x80" else character for character in text)
+    return "".join(
+        chr(_LITERAL_BASE + ord(character)) if character < "\x80" else character for character in text
+    )
 
 
 def plain(text: str) -> str:

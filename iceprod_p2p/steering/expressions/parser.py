@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
-from iceprod_p2p.steering.expressions.errors import TooCostly
+from iceprod_p2p.steering.expressions.errors import Exhausted
 from iceprod_p2p.steering.expressions.lexer import Kind, tokens
 from iceprod_p2p.steering.limits import EXPRESSION_DEPTH_MAX
 
@@ -48,7 +48,7 @@ class _Open:
 
 
 def parse(text: str) -> Sentence:
-    """Return the sentence of `text`.  Raises TooCostly when it is nested deeper than EXPRESSION_DEPTH_MAX."""
+    """Return the sentence of `text`.  Raises Exhausted when it is nested deeper than EXPRESSION_DEPTH_MAX."""
     stack = [_Open(_Frame.ROOT, [], "")]
     closable = 0  # Open phrases and parentheses: a ")" without one is text.
     for token in tokens(text):
@@ -84,7 +84,7 @@ def parse(text: str) -> Sentence:
                 else:
                     top.sentence.append("]")
         if len(stack) > EXPRESSION_DEPTH_MAX:
-            raise TooCostly(f"nested deeper than {EXPRESSION_DEPTH_MAX}")
+            raise Exhausted(f"nested deeper than {EXPRESSION_DEPTH_MAX}")
     while len(stack) > 1:
         _unclosed(stack)
     return stack[0].sentence

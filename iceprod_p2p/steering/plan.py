@@ -1,0 +1,94 @@
+"""What the ledger must know of a dataset: its tasks in order, who waits for whom, and amounts as whole numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.model.dataset import TaskShape
+from iceprod_p2p.model.steering import Configuration
+from iceprod_p2p.steering.depends import OtherDataset, cycle, resolve_depends, topological
+from iceprod_p2p.steering.expand import base_context
+from iceprod_p2p.steering.expressions.evaluate import Expander
+from iceprod_p2p.steering.needs import needs
+
+
+def ordered(configuration: Configuration) -> Configuration:
+    """Return the configuration with parents before their children, otherwise as it was; indices become names.
+
+    Submission stores the document in this order, so that a task's index is its place in the ledger.  Raises BadInput
+    for an unknown dependency or a cycle.
+    """
+    parents, _outside = dependencies(configuration)
+    names = [task.name for task in configuration.tasks]
+    order = topological(parents)
+    if order == list(range(len(names))):
+        return configuration
+    tasks = []
+    for index in order:
+        written = configuration.tasks[index].depends
+        found = (resolve_depends(one, names) for one in written)
+        named = tuple(
+            names[parent] if isinstance(parent, int) else one
+            for one, parent in zip(written, found, strict=True)
+        )
+        tasks.append(replace(configuration.tasks[index], depends=named))
+    return replace(configuration, tasks=tuple(tasks))
+
+
+def dependencies(
+    configuration: Configuration,
+) -> tuple[list[tuple[int, ...]], tuple[tuple[int, OtherDataset], ...]]:
+    """Return per task the indices of its parents, sorted, and the tasks of other datasets that tasks wait for.
+
+    Raises BadInput for an unknown dependency or a cycle.
+    """
+    names = [task.name for task in configuration.tasks]
+    parents: list[tuple[int, ...]] = []
+    outside: list[tuple[int, OtherDataset]] = []
+    for index, task in enumerate(configuration.tasks):
+        inside: set[int] = set()
+        for written in task.depends:
+            found = resolve_depends(written, names)
+            if found is None:
+                raise BadInput(f"tasks[{index}] waits for {written[:80]!r}, which is no task of the dataset")
+            if isinstance(found, OtherDataset):
+                outside.append((index, found))
+            else:
+                inside.add(found)
+        parents.append(tuple(sorted(inside)))
+    around = cycle(parents)
+    if around:
+        way = " -> ".join(names[index] for index in (*around, around[0]))
+        raise BadInput(f"tasks wait for each other: {way}")
+    return parents, tuple(outside)
+
+
+def task_shapes(configuration: Configuration) -> tuple[TaskShape, ...]:
+    """Return the shape of every task, in the document's order, which must have parents first (see `ordered`).
+
+    Requirements may use steering parameters and options, not arguments of a job: all jobs have equal shapes.  Raises
+    BadInput when an amount is none, an order is wrong, or a task waits for another dataset's (see `dependencies`).
+    """
+    parents, outside = dependencies(configuration)
+    if outside:
+        index, other = outside[0]
+        raise BadInput(
+            f"task {configuration.tasks[index].name!r} waits for {other.dataset}:{other.task} of another dataset",
+            remedy="submit it when that dataset is complete, or name only tasks of this dataset",
+        )
+    shapes: list[TaskShape] = []
+    context = base_context(configuration, args={}, system={}, options={}, environ={}, seed=0)
+    for index, task in enumerate(configuration.tasks):
+        if any(parent >= index for parent in parents[index]):
+            raise BadInput(
+                f"task {task.name!r} stands before a task it waits for",
+                remedy="order the tasks with `ordered`",
+            )
+        place = f"tasks[{index}]"
+        values = {parameter.name: parameter.value for parameter in task.parameters}
+        expander = Expander(replace(context, scopes=((f"{place}.parameters", values),)))
+        shapes.append(
+            TaskShape(task.name, parents[index], needs(task.requirements, expander, f"{place}.requirements"))
+        )
+    return tuple(shapes)
