@@ -138,6 +138,8 @@ class Leading:
     def _send_to(self, peer: str, progress: Progress, frames: dict[int, tuple[bytes, int, int]]) -> None:
         context = self._context
         core, journal, settings = context.core, context.journal, context.settings
+        if progress.state is not State.SNAPSHOT and progress.next <= journal.base.index:
+            progress.send_snapshot(journal.base.index)
         if progress.state is State.SNAPSHOT:
             self._snapshots.offer(peer, progress)
             return
@@ -145,10 +147,6 @@ class Leading:
             probing = progress.state is State.PROBE
             if progress.next > journal.last_index and not probing:
                 break
-            if progress.next <= journal.base.index:
-                progress.send_snapshot(journal.base.index)
-                self._snapshots.offer(peer, progress)
-                return
             frame, last, size = frames.get(progress.next) or self._frame(progress.next, frames)
             context.send_frame(peer, frame)
             progress.sent(last, size, context.now_s)

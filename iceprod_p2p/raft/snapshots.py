@@ -209,6 +209,7 @@ class _Incoming:
     total: Any = field(default_factory=sha256)
     count: int = 0
     asked_until: int = 0
+    early: dict[int, SnapshotPage] = field(default_factory=dict)  # Never more than one pull's pages.
     heard_s: float = 0.0
     complete: bool = False
 
@@ -247,25 +248,32 @@ class SnapshotReceiver:
         self._pull()
 
     def on_page(self, sender: str, message: SnapshotPage) -> None:
-        """Write one page beside the store in use; a page that is not the next one is dropped."""
+        """Write one page beside the store in use; pages of the present pull may overtake each other."""
         incoming = self._incoming
-        if incoming is None or incoming.complete or message.page != incoming.page:
+        if incoming is None or incoming.complete or sender != incoming.donor:
             return
-        if message.snapshot_id != incoming.offer.snapshot_id or sender != incoming.donor:
+        expected = incoming.page <= message.page < incoming.asked_until
+        if message.snapshot_id != incoming.offer.snapshot_id or not expected:
             return
         incoming.heard_s = self._context.now_s
-        if not self._write_page(incoming, message):
-            self.discard()
-            return
-        incoming.page += 1
-        if message.last:
-            if (incoming.total.digest(), incoming.count) != (message.sha256, message.pair_count):
-                log.error("a snapshot is not what was promised", node=self._context.node_id, donor=sender)
+        incoming.early[message.page] = message
+        while incoming.page in incoming.early:
+            page = incoming.early.pop(incoming.page)
+            if not self._write_page(incoming, page) or (page.last and not self._is_whole(incoming, page)):
                 self.discard()
                 return
-            incoming.complete = True
-        elif incoming.page >= incoming.asked_until:
+            incoming.page += 1
+            incoming.complete = page.last
+            if page.last:
+                return
+        if incoming.page >= incoming.asked_until:
             self._pull()
+
+    def _is_whole(self, incoming: _Incoming, page: SnapshotPage) -> bool:
+        if (incoming.total.digest(), incoming.count) == (page.sha256, page.pair_count):
+            return True
+        log.error("a snapshot is not what was promised", node=self._context.node_id, donor=incoming.donor)
+        return False
 
     def _write_page(self, incoming: _Incoming, message: SnapshotPage) -> bool:
         transaction = incoming.staging.write()
