@@ -1,0 +1,181 @@
+"""The files of one attempt: inputs found by logical name and brought, outputs uploaded and listed for the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotFound, Unavailable
+from iceprod_p2p.model.states import FailReason
+from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
+from iceprod_pilot.attempt import Attempt, TaskFailure
+from iceprod_pilot.link import Link, patiently
+from iceprod_pilot.plan import Move
+from iceprod_pilot.staging import DIGEST, Content, Staging
+from iceprod_pilot.workspace import TaskDirectory, inside, is_plain_file
+
+COPYING_AFTER_S: Final = 1.0  # A shorter upload is over before anybody could read that it is under way.
+RESOLVE_NAMES_MAX: Final = 500  # In one call.
+FETCHED_URLS: Final = ("http://", "https://", "file://")
+_BLOB_URL: Final = re.compile(r"iceprod://sha256/([^/#?]*)(?:[/#?](.*))?")
+
+
+class Files:
+    """Brings and takes away; used by the attempt's own thread alone."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        directory: TaskDirectory,
+        staging: Staging,
+        link: Link,
+        clock: Clock,
+        say: Callable[[pilot_pb2.Report], None],
+    ) -> None:
+        self._attempt = attempt
+        self._directory = directory
+        self._staging = staging
+        self._link = link
+        self._clock = clock
+        self._say = say
+        self._wait = attempt.cancel.wait
+        self._upload_began_s: float | None = None
+        self._said_copying = False
+
+    def bring(self, moves: Sequence[Move]) -> None:
+        """Put every input at its place, verified.  TaskFailure names the file that is missing or not as recorded."""
+        contents = self._resolve([move for move in moves if "://" not in move.remote])
+        for move in moves:
+            self._attempt.cancel.check()
+            target = inside(self._directory.work, move.local)
+            if move.remote.startswith(FETCHED_URLS):
+                self._copy_url(move, target)
+                continue
+            content = blob_url(move.remote)[0] if "://" in move.remote else contents[move.remote]
+            if content is None:
+                if move.optional:
+                    continue
+                raise TaskFailure(FailReason.INPUT_MISSING, f"nobody has recorded the input {move.remote!r}")
+            self._deliver(content, target, name=move.remote)
+
+    def source(self, src: str, *, is_class: bool) -> str:
+        """Return where a module's `src` lies: fetched below its base name when it is a blob, else as it was written."""
+        if not src.startswith("iceprod://"):
+            return src
+        content, name = blob_url(src)
+        target = inside(self._directory.work, PurePosixPath(name).name if name else f"m{content.sha256[:12]}")
+        self._deliver(content, target, name=src)
+        if not name and (is_class or not _has_magic(target)):
+            # A file without a name says only by its first bytes whether it is a program; else it is Python.
+            target = target.rename(target.with_suffix(".py"))
+        return str(target.relative_to(self._directory.work))
+
+    def take_away(self, moves: Sequence[Move]) -> list[common_pb2.FileEntry]:
+        """Upload every output; return the entries for the report.  TaskFailure when one was not written."""
+        entries = []
+        for move in moves:
+            path = inside(self._directory.work, move.local)
+            if not is_plain_file(path, self._directory.work):
+                if move.optional:
+                    continue
+                raise TaskFailure(
+                    FailReason.OUTPUT_MISSING,
+                    f"the output {move.local!r} was not written, or is no plain file",
+                )
+            entries.append(self.upload(path, move.remote, kind=move.kind))
+        return entries
+
+    def upload(self, path: Path, name: str, *, kind: str) -> common_pb2.FileEntry:
+        """Upload one file and return its entry."""
+        self._attempt.cancel.check()
+        try:
+            sent = self._staging.send(path, wait=self._wait, progress=self._uploading)
+        except (Unavailable, NotFound, BadInput, IntegrityError) as failure:
+            self._attempt.cancel.check()
+            raise TaskFailure(
+                FailReason.STORAGE, f"the output {name!r} could not be uploaded: {failure}"
+            ) from failure
+        return common_pb2.FileEntry(name=name, size_bytes=sent.size_bytes, sha256=sent.sha256, kind=kind)
+
+    def _resolve(self, moves: Sequence[Move]) -> dict[str, Content | None]:
+        """Ask what was recorded of logical names; a name that nobody knows gives None."""
+        names = sorted({move.remote for move in moves})
+        found: dict[str, Content | None] = dict.fromkeys(names)
+        ref = self._attempt.ref
+        for start in range(0, len(names), RESOLVE_NAMES_MAX):
+            request = pilot_pb2.ResolveRequest(
+                dataset=ref.dataset, job=ref.job, names=names[start : start + RESOLVE_NAMES_MAX]
+            )
+            try:
+                reply = patiently(
+                    partial(self._link.resolve, request), stop=self._wait, what="look-up of inputs"
+                )
+            except IceProdError as failure:
+                self._attempt.cancel.check()
+                raise TaskFailure(
+                    FailReason.STORAGE, f"inputs could not be looked up: {failure}"
+                ) from failure
+            for file in reply.files:
+                if file.found and file.name in found:
+                    found[file.name] = Content(file.file.sha256, file.file.size_bytes, file.name)
+        return found
+
+    def _deliver(self, content: Content, target: Path, *, name: str) -> None:
+        try:
+            self._staging.deliver(content, target, wait=self._wait)
+        except IntegrityError as wrong:
+            raise TaskFailure(FailReason.INPUT_CHECKSUM, f"input {name!r}: {wrong.message}") from wrong
+        except (NotFound, Unavailable) as missing:
+            self._attempt.cancel.check()
+            raise TaskFailure(
+                FailReason.INPUT_MISSING, f"input {name!r} could not be fetched: {missing.message}"
+            ) from missing
+
+    def _copy_url(self, move: Move, target: Path) -> None:
+        # Only tasks that read from outside the cluster pay for these imports.
+        from iceprod_p2p.modules.transfer import copy
+
+        try:
+            copy(move.remote, str(target))
+        except NotFound as missing:
+            if not move.optional:
+                raise TaskFailure(FailReason.INPUT_MISSING, f"input {missing.message}") from missing
+        except Unavailable as failure:
+            raise TaskFailure(FailReason.INPUT_MISSING, f"input {failure.message}") from failure
+
+    def _uploading(self) -> bool:
+        """Hear that an upload moves, on gRPC's thread; says so once when uploads have taken a while.
+
+        Returns whether to go on.
+        """
+        if self._attempt.cancel.ending is not None:
+            return False
+        now_s = self._clock.monotonic_s()
+        if self._upload_began_s is None:
+            self._upload_began_s = now_s
+        elif not self._said_copying and now_s - self._upload_began_s > COPYING_AFTER_S:
+            self._said_copying = True
+            report = self._attempt.report()
+            report.copying.SetInParent()
+            self._say(report)
+        return True
+
+
+def blob_url(url: str) -> tuple[Content, str]:
+    """Read ``iceprod://sha256/DIGEST`` or ``iceprod://sha256/DIGEST/NAME``; BadInput for any other address."""
+    match = _BLOB_URL.fullmatch(url)
+    if match is None or DIGEST.fullmatch(match[1]) is None:
+        raise BadInput(
+            f"{url[:200]!r} is no address that a pilot can fetch",
+            remedy="use a logical name, iceprod://sha256/DIGEST/NAME, http, https or file",
+        )
+    return Content(match[1], name=url), match[2] or ""
+
+
+def _has_magic(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"#!", b"\x7fELF"))

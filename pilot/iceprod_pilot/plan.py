@@ -1,0 +1,194 @@
+"""From an order to what there is to do: the steering document fetched, its expressions expanded for this very task.
+
+Steering is imported with the first task only: a pilot that starts should be heard of before it parses anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.model.states import FailReason
+from iceprod_p2p.wire.pb import pilot_pb2
+from iceprod_pilot.attempt import TaskFailure
+from iceprod_pilot.staging import Content, Staging, Wait
+
+if TYPE_CHECKING:
+    from iceprod_p2p.model.steering import Configuration, Data
+    from iceprod_p2p.steering.expanded import ExpandedModule, ExpandedTask, ExpandedTray
+
+_LOG = get_logger("pilot.plan")
+DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+DOCUMENTS_KEPT: Final = 8  # A pilot serves a few datasets at a time.
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One file to bring or to take away: `remote` is a logical name or an address, `local` a path in the task."""
+
+    remote: str
+    local: str
+    kind: str = "permanent"
+    optional: bool = False
+    unpack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of one module."""
+
+    name: str
+    class_name: str = ""
+    src: str = ""
+    args: object = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    env_shell: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to do for one task, in order."""
+
+    inputs: Sequence[Move]
+    steps: Sequence[Step]
+    outputs: Sequence[Move]
+
+
+class Documents:
+    """Steering documents by content, the last few parsed ones kept.  Thread-safe."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Configuration] = OrderedDict()
+
+    def plan(self, order: pilot_pb2.Order, environ: Mapping[str, str], *, wait: Wait) -> Plan:
+        """Return what `order` asks for; TaskFailure when its document cannot be had, read or expanded."""
+        configuration = self._configuration(order.steering_sha256, wait)
+        try:
+            return expanded(configuration, order, environ)
+        except BadInput as wrong:
+            raise TaskFailure(FailReason.BAD_STEERING, str(wrong)) from wrong
+
+    def _configuration(self, digest: str, wait: Wait) -> Configuration:
+        with self._lock:
+            known = self._kept.get(digest)
+            if known is not None:
+                self._kept.move_to_end(digest)
+                return known
+        try:
+            text = self._staging.read(
+                Content(digest, name="the steering document"), size_max=DOCUMENT_BYTES_MAX, wait=wait
+            )
+        except (NotFound, Unavailable) as missing:
+            raise TaskFailure(
+                FailReason.STORAGE, f"the steering document could not be fetched: {missing}"
+            ) from missing
+        from iceprod_p2p.steering.read import read
+
+        try:
+            configuration = read(text, name=f"steering document {digest[:12]}")
+        except IceProdError as wrong:
+            raise TaskFailure(FailReason.BAD_STEERING, str(wrong)) from wrong
+        with self._lock:
+            self._kept[digest] = configuration
+            while len(self._kept) > DOCUMENTS_KEPT:
+                self._kept.popitem(last=False)
+        return configuration
+
+
+def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapping[str, str]) -> Plan:
+    """Return the plan of one task with every expression evaluated; BadInput for what cannot run."""
+    from iceprod_p2p.steering.expand import expand_task, job_arguments
+
+    ref = order.ref
+    task = expand_task(
+        configuration,
+        ref.task,
+        args=job_arguments(
+            dataset=ref.dataset,
+            job=ref.job,
+            jobs=order.jobs,
+            task=order.task_name,
+            task_index=ref.task,
+            seed=order.seed,
+        ),
+        system=dict(order.system),
+        options={},
+        environ=environ,
+        seed=order.seed,
+    )
+    if task.problems:
+        _LOG.info("phrases left as they stand", task=order.task_name, first=str(task.problems[0])[:300])
+    data = [item for item in task.all_data() if item.transfer.value != "false"]
+    inputs = [_move_data(item) for item in data if item.movement.value != "output"]
+    return Plan(
+        inputs=_once([*_resources(task), *inputs]),
+        steps=[_step(module) for tray in task.trays for module in tray.modules],
+        outputs=_once([_move_data(item) for item in data if item.movement.value != "input"]),
+    )
+
+
+def _step(module: ExpandedModule) -> Step:
+    return Step(
+        name=module.name,
+        class_name=module.class_name,
+        src=module.src,
+        args=module.args,
+        parameters={parameter.name: parameter.value for parameter in module.parameters},
+        env_shell=module.env_shell,
+    )
+
+
+def _resources(task: ExpandedTask) -> list[Move]:
+    """Return what is fetched before the work begins: of the task, then of its trays and modules."""
+    modules = (module for tray in task.trays for module in tray.modules)
+    holders: list[ExpandedTask | ExpandedTray | ExpandedModule] = [task, *task.trays, *modules]
+    return [
+        Move(
+            remote=resource.remote,
+            local=resource.local or _base_name(resource.remote),
+            optional=resource.transfer.value == "maybe",
+            unpack=_is_packed(resource.compression),
+        )
+        for holder in holders
+        for resource in holder.resources
+        if resource.transfer.value != "false" and resource.remote
+    ]
+
+
+def _move_data(item: Data) -> Move:
+    return Move(
+        remote=item.remote or item.local,
+        local=item.local,
+        kind=item.type.value,
+        optional=item.transfer.value == "maybe",
+        unpack=_is_packed(item.compression),
+    )
+
+
+def _is_packed(compression: str) -> bool:
+    return compression not in ("", "none", "false")
+
+
+def _base_name(remote: str) -> str:
+    return PurePosixPath(remote.partition("?")[0]).name
+
+
+def _once(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """Return moves without repeats; BadInput when two different files would take one place."""
+    found: dict[str, Move] = {}
+    for move in moves:
+        known = found.setdefault(move.local, move)
+        if known.remote != move.remote:
+            raise BadInput(
+                f"{known.remote[:200]!r} and {move.remote[:200]!r} would both be {move.local[:200]!r}",
+                remedy="give one of them another local name",
+            )
+    return tuple(found.values())

@@ -1,0 +1,219 @@
+"""Brings content to a task and takes it away, by its SHA-256: every hop is verified, whatever it came through.
+
+Content that was fetched or made here is kept in a cache for later tasks.  Payloads run as the same user and could
+alter the cache, so a task gets a copy that is hashed while it is made, never a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from iceprod_p2p.base.errors import BadInput, IntegrityError, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.security.checksums import FileSum, StreamSum, chunks_of, hash_file
+from iceprod_p2p.wire.pb import common_pb2
+from iceprod_pilot.link import Link, patiently
+
+_LOG = get_logger("pilot.staging")
+MIB: Final = 1024 * 1024
+FETCHES_MAX: Final = 3  # Complete fetches of one blob that turned out wrong before it is given up.
+UPLOADS_MAX: Final = 3
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+Wait = Callable[[float], bool]
+"""Waits some seconds; returns whether the caller should give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is wanted: its digest, its size where that is known (else -1), and the name it has for people."""
+
+    sha256: str
+    size_bytes: int = -1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if DIGEST.fullmatch(self.sha256) is None:
+            raise BadInput(f"{self.sha256[:80]!r} is not a SHA-256 in lower-case hexadecimal digits")
+
+    @property
+    def label(self) -> str:
+        """How to call it in a sentence."""
+        return repr(self.name) if self.name else f"blob {self.sha256[:12]}"
+
+
+class Staging:
+    """Fetches and sends content.  Thread-safe; tasks that want the same content at once fetch it once."""
+
+    def __init__(self, link: Link, cache_dir: Path, *, cache_mib: int) -> None:
+        self._link = link
+        self._directory = cache_dir / "sha256"
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._bytes_max = cache_mib * MIB
+        self._lock = threading.Lock()
+        self._under_way: dict[str, tuple[threading.Lock, int]] = {}  # With how many want it.
+
+    def read(self, content: Content, *, size_max: int, wait: Wait) -> bytes:
+        """Return content as bytes; errors as `deliver`, BadInput when it is larger than `size_max`."""
+        for _ in range(FETCHES_MAX):
+            path = self._present(content, wait)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size > size_max:
+                    raise BadInput(f"{content.label} is larger than the {size_max} bytes allowed")
+                data = path.read_bytes()
+                if sha256(data).hexdigest() == content.sha256:
+                    return data
+                self._spoilt(path)
+        raise IntegrityError(f"the cached copy of {content.label} changes as soon as it is written")
+
+    def deliver(self, content: Content, destination: Path, *, wait: Wait) -> int:
+        """Put content at `destination` (new, or replaced), verified; return its size in bytes.
+
+        NotFound when no site has it; IntegrityError, naming what was expected and found, when what the sites give is
+        something else; Unavailable when `wait` said to give up; OSError when the disk refuses.
+        """
+        destination.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for _ in range(FETCHES_MAX):
+            path = self._present(content, wait)
+            with contextlib.suppress(FileNotFoundError):
+                found = _copy(path, destination)
+                if found.sha256 == content.sha256:
+                    return found.size_bytes
+                self._spoilt(path)
+        raise IntegrityError(f"the cached copy of {content.label} changes as soon as it is written")
+
+    def send(self, path: Path, *, wait: Wait, progress: Callable[[], bool]) -> Content:
+        """Upload a file, by content; return what it is.  Errors as `deliver`.
+
+        `progress` is called for every piece, on gRPC's thread; when it returns False the upload is broken off.
+        """
+        measured = hash_file(path)
+        size_bytes, digest = measured.size_bytes, measured.sha256
+
+        def pieces() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                for piece in chunks_of(file):
+                    if not progress():
+                        return  # The node sees a transfer that is cut short, and keeps nothing of it.
+                    yield piece
+
+        def put() -> common_pb2.BlobReply:
+            return self._link.put_blob(digest, size_bytes, pieces())
+
+        for _ in range(UPLOADS_MAX):
+            reply = patiently(put, stop=wait, what=f"upload of {path.name}")
+            if reply.sha256 == digest and reply.size_bytes == size_bytes:
+                self._adopt(path, digest)
+                return Content(digest, size_bytes, path.name)
+            _LOG.warning("upload arrived altered", file=path.name, expected=digest, found=reply.sha256)
+        raise IntegrityError(f"{path.name} arrived altered at the node: {reply.sha256} instead of {digest}")
+
+    def _present(self, content: Content, wait: Wait) -> Path:
+        """Return the cached file, fetched now if need be; not verified again here."""
+        path = self._directory / content.sha256
+        found = ""
+        with self._exclusive(content.sha256):
+            with contextlib.suppress(OSError):
+                os.utime(path)  # The cache drops what was not used for longest.
+                return path
+            for _ in range(FETCHES_MAX):
+                found = self._fetch(content, path, wait)
+                if found == content.sha256:
+                    self._trim(keep=path)
+                    return path
+                _LOG.warning("content altered", what=content.label, expected=content.sha256, found=found)
+        raise IntegrityError(
+            f"{content.label} was expected with SHA-256 {content.sha256} and found with {found}"
+        )
+
+    def _fetch(self, content: Content, path: Path, wait: Wait) -> str:
+        """Fetch content once, resuming broken transfers; return the SHA-256 found, moved to `path` when right."""
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        total = sha256()
+        offset = 0
+        try:
+            with scratch.open("wb") as file:
+
+                def go_on() -> None:
+                    nonlocal offset
+                    for piece in self._link.get_blob(content.sha256, offset=offset):
+                        offset += len(piece)
+                        if 0 <= content.size_bytes < offset:
+                            raise IntegrityError(f"{content.label} is longer than {content.size_bytes} bytes")
+                        total.update(piece)
+                        file.write(piece)
+                        if wait(0.0):
+                            raise Unavailable(f"the transfer of {content.label} was ended")
+
+                patiently(go_on, stop=wait, what=f"fetch of {content.label}")
+                if 0 <= content.size_bytes != offset:
+                    return f"{total.hexdigest()} ({offset} bytes instead of {content.size_bytes})"
+            if total.hexdigest() == content.sha256:
+                scratch.chmod(0o400)
+                scratch.replace(path)
+            return total.hexdigest()
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _adopt(self, path: Path, digest: str) -> None:
+        """Keep a file made here for tasks that come after; its task is over, so nobody writes to it any more."""
+        kept = self._directory / digest
+        try:
+            if not kept.exists() and path.stat().st_size <= self._bytes_max // 4:
+                os.link(path, kept, follow_symlinks=False)
+                self._trim(keep=kept)
+        except OSError as fault:
+            _LOG.debug("output not cached", file=path.name, fault=fault.strerror)
+
+    def _spoilt(self, path: Path) -> None:
+        _LOG.warning("cached copy altered, fetched again", path=str(path))
+        path.unlink(missing_ok=True)
+
+    def _trim(self, *, keep: Path) -> None:
+        """Drop what was not used for longest until the cache fits its bound."""
+        with self._lock:
+            entries = []
+            for entry in os.scandir(self._directory):
+                with contextlib.suppress(OSError):
+                    state = entry.stat(follow_symlinks=False)
+                    entries.append((state.st_mtime_ns, state.st_size, entry.path))
+            total = sum(size for _, size, _ in entries)
+            for _, size, name in sorted(entries):
+                if total <= self._bytes_max:
+                    break
+                if name != str(keep):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name)
+                    total -= size
+
+    @contextlib.contextmanager
+    def _exclusive(self, digest: str) -> Iterator[None]:
+        with self._lock:
+            lock, users = self._under_way.get(digest, (threading.Lock(), 0))
+            self._under_way[digest] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, users = self._under_way.pop(digest)
+                if users > 1:
+                    self._under_way[digest] = (lock, users - 1)
+
+
+def _copy(source: Path, destination: Path) -> FileSum:
+    total = StreamSum()
+    destination.unlink(missing_ok=True)
+    with source.open("rb") as read, destination.open("xb") as write:
+        for piece in chunks_of(read):
+            total.update(piece)
+            write.write(piece)
+    return total.result()

@@ -1,0 +1,115 @@
+"""How one module is started: a class in a Python process of its own, a script or executable directly.
+
+A script needs no Python of ours around it: it is started as it is, which spares the start of an interpreter for every
+task.  What it may report, it writes to the file named by ICEPROD_STATISTICS (see `iceprod_p2p.modules.command`).
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound
+from iceprod_p2p.model.states import FailReason
+from iceprod_p2p.modules.command import STATISTICS_VARIABLE, read_statistics, script_argv
+from iceprod_p2p.modules.protocol import ModuleRequest, encode_request
+from iceprod_pilot.attempt import TaskFailure
+from iceprod_pilot.plan import Step
+from iceprod_pilot.runner import Command, Ended, Runner
+from iceprod_pilot.workspace import TaskDirectory
+
+# -P: a file of the payload that bears a library's name must not be imported in its place.
+CHILD: Final = (sys.executable, "-P", "-m", "iceprod_p2p.modules.child")
+STATISTICS_FILE: Final = "statistics.json"
+
+
+class ModuleStarter:
+    """Starts the modules of one task, one after the other."""
+
+    def __init__(
+        self, runner: Runner, directory: TaskDirectory, environ: Mapping[str, str], *, cpus: int
+    ) -> None:
+        self._runner = runner
+        self._directory = directory
+        self._environ = environ
+        self._cpus = cpus
+
+    def run(self, step: Step, *, src: str) -> dict[str, float]:
+        """Run a module whose file lies at `src`; return its statistics.  TaskFailure when it does not end well."""
+        if step.class_name or any(name.lower() == "execute" for name in step.parameters):
+            return self._run_class(step, src)
+        return self._run_script(step, src)
+
+    def _run_class(self, step: Step, src: str) -> dict[str, float]:
+        args: Any = step.args
+        try:
+            request = encode_request(
+                ModuleRequest(
+                    work_dir=str(self._directory.work),
+                    name=step.name,
+                    class_name=step.class_name,
+                    src=src,
+                    args=args,
+                    parameters=dict(step.parameters),  # type: ignore[arg-type]
+                    cpu_count=self._cpus,
+                )
+            )
+        except BadInput as wrong:
+            raise TaskFailure(FailReason.BAD_STEERING, f"module {step.name}: {wrong.message}") from wrong
+        ended = self._runner.run(Command(_in_shell(step, CHILD), self._environ, request))
+        result = ended.result
+        if result is None:
+            raise _without_result(step, ended)
+        if result.ok:
+            return dict(result.statistics)
+        error = result.error
+        why = (
+            f"{error.type}: {error.message}\n{error.traceback_tail}".rstrip()
+            if error
+            else f"code {result.code}"
+        )
+        raise TaskFailure(FailReason.PAYLOAD, f"module {step.name} failed: {why}", task_exit_code=result.code)
+
+    def _run_script(self, step: Step, src: str) -> dict[str, float]:
+        args: Any = step.args
+        try:
+            argv = script_argv(self._directory.work / src, args)
+        except (NotFound, BadInput) as wrong:
+            raise TaskFailure(
+                FailReason.PAYLOAD, f"module {step.name}: {wrong}", task_exit_code=127
+            ) from wrong
+        path = self._directory.root / STATISTICS_FILE
+        path.unlink(missing_ok=True)
+        environ = {**self._environ, STATISTICS_VARIABLE: str(path)}
+        ended = self._runner.run(Command(_in_shell(step, argv), environ))
+        if ended.exit_code != 0:
+            raise _without_result(step, ended)
+        try:
+            return read_statistics(path)
+        except (IceProdError, OSError) as wrong:
+            raise TaskFailure(FailReason.PAYLOAD, f"module {step.name}: {wrong}") from wrong
+
+
+def _in_shell(step: Step, argv: tuple[str, ...] | list[str]) -> list[str]:
+    """Return the command line behind the program that sets up its environment, if there is one."""
+    try:
+        return [*shlex.split(step.env_shell), *argv]
+    except ValueError as wrong:
+        raise TaskFailure(
+            FailReason.BAD_STEERING, f"module {step.name}: env_shell cannot be split into words: {wrong}"
+        ) from wrong
+
+
+def _without_result(step: Step, ended: Ended) -> TaskFailure:
+    how = f"ended with code {ended.exit_code}"
+    if ended.exit_code > 128:
+        try:
+            name = signal.Signals(ended.exit_code - 128).name
+            hint = ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
+            how = f"was ended by {name}{hint}"
+        except ValueError:
+            pass  # A code above 128 that is no signal's.
+    return TaskFailure(FailReason.PAYLOAD, f"module {step.name} {how}", task_exit_code=ended.exit_code)

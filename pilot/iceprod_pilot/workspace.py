@@ -1,0 +1,154 @@
+"""Directories for tasks: one each, for its owner alone, gone without trace when the task is.
+
+work_dir/PILOT-PID/          this pilot process's own, removed at its end
+  12.5.3-0/                  one attempt
+    work/                    the payload's current directory
+    tmp/                     its TMPDIR
+    log                      its stdout and stderr
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from iceprod_p2p.base.errors import BadInput, ConfigError
+from iceprod_p2p.base.logs import get_logger
+
+_LOG = get_logger("pilot.workspace")
+MIB: Final = 1024 * 1024
+FILES_COUNTED_MAX: Final = 200_000  # A measurement ends there: it must not cost more than what it watches.
+NAME_CHARS_MAX: Final = 1_024
+
+
+class Workspace:
+    """The pilot's own part of the work directory."""
+
+    def __init__(self, work_dir: Path, pilot: str) -> None:
+        self.path = work_dir / f"{pilot}-{os.getpid()}"
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.mkdir(mode=0o700)
+        except OSError as fault:
+            raise ConfigError(
+                f"cannot make the work directory {self.path}: {fault.strerror}",
+                remedy="name another work directory in the node's site.toml, or make room",
+            ) from fault
+
+    def open_task(self, label: str) -> TaskDirectory:
+        """Make the directories of one attempt; OSError when the disk refuses."""
+        root = self.path / label
+        remove(root)
+        directory = TaskDirectory(root)
+        for path in (root, directory.work, directory.tmp):
+            path.mkdir(mode=0o700)
+        return directory
+
+    def free_mib(self) -> int:
+        """Return how much room the file system has for this user."""
+        return shutil.disk_usage(self.path).free // MIB
+
+    def close(self) -> None:
+        """Remove everything."""
+        remove(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDirectory:
+    """The places of one attempt."""
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """The payload's current directory."""
+        return self.root / "work"
+
+    @property
+    def tmp(self) -> Path:
+        """The payload's TMPDIR."""
+        return self.root / "tmp"
+
+    @property
+    def log(self) -> Path:
+        """What the payload prints."""
+        return self.root / "log"
+
+    def inside(self, name: str) -> Path:
+        """Return the path of `name` below the payload's directory; BadInput for one that leads out of it."""
+        return inside(self.work, name)
+
+    def used_mib(self) -> int:
+        """Return the room that the task's files take, rounded up; links count as themselves."""
+        total = sum(entry.st_blocks * 512 for entry in islice(_walk(self.root), FILES_COUNTED_MAX))
+        return -(-total // MIB)
+
+    def close(self) -> None:
+        """Remove everything, read-only directories included."""
+        remove(self.root)
+
+
+def inside(directory: Path, name: str) -> Path:
+    """Return `directory / name` when `name` is a plain relative path; BadInput otherwise."""
+    parts = PurePosixPath(name).parts
+    wrong = (
+        not parts
+        or name.startswith("/")
+        or ".." in parts
+        or len(name) > NAME_CHARS_MAX
+        or not name.isprintable()
+    )
+    if wrong:
+        raise BadInput(f"{name[:200]!r} is not a file name inside the task's directory")
+    return directory.joinpath(*parts)
+
+
+def is_plain_file(path: Path, directory: Path) -> bool:
+    """Return whether `path` is a regular file that really lies below `directory`, links resolved."""
+    try:
+        real = path.resolve(strict=True)
+        return real.is_relative_to(directory.resolve()) and stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError):
+        return False
+
+
+def remove(path: Path) -> None:
+    """Remove a tree without following links; what the payload made unreadable is made readable first."""
+    if not os.path.lexists(path):
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        return
+    for directory, names, _ in os.walk(path, followlinks=False):
+        for name in (".", *names):
+            entry = os.path.join(directory, name)
+            if not os.path.islink(entry):
+                try:
+                    os.chmod(entry, 0o700)
+                except OSError:
+                    continue
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        _LOG.warning("directory not removed", path=str(path))
+
+
+def _walk(root: Path) -> Iterator[os.stat_result]:
+    front = [os.fspath(root)]
+    while front:
+        try:
+            entries = list(os.scandir(front.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                yield entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    front.append(entry.path)
+            except OSError:
+                continue
