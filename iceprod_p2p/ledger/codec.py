@@ -1,9 +1,10 @@
 """Entries, commands and outcomes as bytes, and back.
 
-An entry is the MessagePack array ``[[request_id, made_at_ms, actor, [number, field, ...]], ...]``.  Reading one is total:
-a proposal that cannot be read becomes a `Damaged` with its refusal, and the ones beside it are read all the same.
-Details of refusals are fixed words, never a library's message: replicas with different library versions must agree on
-every byte of an outcome.  Extra fields at the end, as a newer version may write them, are left out.
+An entry is the MessagePack array ``[[request_id, made_at_ms, actor, [number, field, ...]], ...]``.  Reading
+one is total: a proposal that cannot be read becomes a `Damaged` with its refusal, and the ones beside it are
+read all the same.  Details of refusals are fixed words, never a library's message: replicas with different
+library versions must agree on every byte of an outcome.  Extra fields at the end, as a newer version may
+write them, are left out.
 """
 
 from __future__ import annotations
@@ -71,9 +72,10 @@ def encode_command(command: Command) -> bytes:
 def decode_command(data: bytes) -> Command:
     """Read one command; ValueError when it is none."""
     try:
-        return _command.decode(data)
+        command: Command = _command.decode(data)
     except _FAULTS as fault:
         raise ValueError(f"not a ledger command: {fault}") from fault
+    return command
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
@@ -84,9 +86,10 @@ def encode_outcome(outcome: Outcome) -> bytes:
 def decode_outcome(data: bytes) -> Outcome:
     """Read an outcome; ValueError when it is none."""
     try:
-        return _outcome.decode(data)
+        outcome: Outcome = _outcome.decode(data)
     except _FAULTS as fault:
         raise ValueError(f"not a ledger outcome: {fault}") from fault
+    return outcome
 
 
 def _decode_proposal(raw: msgspec.Raw) -> Proposal | Damaged:

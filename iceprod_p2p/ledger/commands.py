@@ -1,9 +1,9 @@
 """Every command of the ledger: one frozen record each, with its number for ever.
 
-A command travels as a MessagePack array ``[number, field, ...]``.  A field is only ever added at the end and with a
-default; a number is never used again.  The decoder checks the bounds of every field (`model.bounds`).  Commands hold
-no clock and no secret: time is the ledger's own (`Tick`), and secrets appear as digests.  Who asks (`actor`) travels
-beside the command, in the `Proposal`.
+A command travels as a MessagePack array ``[number, field, ...]``.  A field is only ever added at the end and
+with a default; a number is never used again.  The decoder checks the bounds of every field (`model.bounds`).
+Commands hold no clock and no secret: time is the ledger's own (`Tick`), and secrets appear as digests.  Who
+asks (`actor`) travels beside the command, in the `Proposal`.
 
 Actors are ``person:NAME``, ``node:ID`` or ``pilot:SITE/ID``.
 """
@@ -95,8 +95,8 @@ class FoundCluster(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Admit a node, its site (if new) and its keys; it becomes a member with the role given.
 
-    `token_digest` is the SHA-256 of a one-time invitation, empty only for the founder's own node.  The same token and
-    the same node id give the first outcome again, so a lost reply locks nobody out.
+    `token_digest` is the SHA-256 of a one-time invitation, empty only for the founder's own node.  The same
+    token and the same node id give the first outcome again, so a lost reply locks nobody out.
     """
 
     member: Member
@@ -169,8 +169,8 @@ class SetSettings(msgspec.Struct, frozen=True, array_like=True, tag=10):
 class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """Create a dataset of `jobs` jobs, each with the DAG `shapes`; one entry however many jobs.
 
-    `priority` is 0..1000 (the paper's 0..1, default .5).  `sites_allowed` empty means every site.  `attempts_max` is
-    how often a payload may fail before a person must look.
+    `priority` is 0..1000 (the paper's 0..1, default .5).  `sites_allowed` empty means every site.
+    `attempts_max` is how often a payload may fail before a person must look.
     """
 
     steering_sha256: HexDigest
@@ -260,7 +260,8 @@ class QueueTasks(msgspec.Struct, frozen=True, array_like=True, tag=41):
 class StartTasks(msgspec.Struct, frozen=True, array_like=True, tag=42):
     """Hand claimed attempts of `site` to pilots; each one that no longer fits is named in the outcome's notes.
 
-    The outcome's `grants` lists those that started.  Repeated for the same holder and passkey it is applied once.
+    The outcome's `grants` lists those that started.  Repeated for the same holder and passkey it is applied
+    once.
     """
 
     site: Name

@@ -1,6 +1,7 @@
 """The key space the ledger lives in: one flat, ordered map from bytes to bytes.
 
-The store gives it over LMDB (one write transaction per tick) and over a sorted dict; the ledger never knows which.
+The store gives it over LMDB (one write transaction per tick) and over a sorted dict; the ledger never knows
+which.
 """
 
 from __future__ import annotations

@@ -1,0 +1,192 @@
+"""Claims: a site asks for tasks that fit what it has free, and the ledger grants the best ones.
+
+Sites decide on a view that may be old; what they get is decided here, when the claim is applied, by
+everything that was applied before.  Fewer grants than asked, or none, is normal.  A claim reads what it
+grants and one page more, however many tasks wait, fit or are done.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from iceprod_p2p.ledger import keys
+from iceprod_p2p.ledger import records as r
+from iceprod_p2p.ledger.commands import Claim
+from iceprod_p2p.ledger.limits import (
+    CLAIM_CANDIDATES,
+    CLAIM_DATASETS,
+    CLAIMED_LIMIT_MS,
+    GRANTS_MAX,
+    REQUIREMENTS_PAGE,
+    SITES_MAX,
+    TAKEOVER_AGE_MS,
+    TAKEOVER_PAGE,
+)
+from iceprod_p2p.ledger.moves import Place, move, read_job, read_task
+from iceprod_p2p.ledger.ordering import Rank, rank
+from iceprod_p2p.ledger.outcome import Applied, Grant, Outcome, Refusal, Refused
+from iceprod_p2p.ledger.rules.asked import Asked, find_site
+from iceprod_p2p.ledger.rules.candidates import Candidate
+from iceprod_p2p.ledger.rules.sites import renew_site
+from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.model.resources import Offer, Requirements
+from iceprod_p2p.model.states import SiteState, TaskEvent
+
+
+class Slots:
+    """What a site offers and has not been given yet."""
+
+    __slots__ = ("left", "offers")
+
+    def __init__(self, offers: tuple[Offer, ...]) -> None:
+        # Slots without GPUs first, so that tasks that need none leave those with GPUs free.
+        self.offers = sorted(offers, key=lambda offer: (offer.gpus, offer.memory_mib, offer.resource_class))
+        self.left = [offer.slots for offer in self.offers]
+
+    def fitting(self, needs: Requirements) -> list[int]:
+        """Return which offers have a free slot for a task with these requirements."""
+        return [i for i, offer in enumerate(self.offers) if self.left[i] > 0 and offer.fits(needs)]
+
+    def free(self, fitting: list[int]) -> int | None:
+        """Return the first of these offers that has a slot left."""
+        return next((i for i in fitting if self.left[i] > 0), None)
+
+
+def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
+    """Grant up to `limit` tasks that fit the offers; the site holds them from now on."""
+    site = find_site(t, command.site)
+    if isinstance(site, Refused):
+        return site
+    if site.state is not SiteState.ACTIVE:
+        return Refused(Refusal.WRONG_STATE, f"site {command.site} is {site.state}: it gets no new tasks")
+    site = renew_site(t, command.site, site)
+    limit = min(command.limit, GRANTS_MAX, t.budget)
+    grants: list[Grant] = []
+    if limit > 0:
+        slots = Slots(command.offers)
+        for with_gpus in (True, False):  # Slots with GPUs are for tasks that need them, first of all.
+            found = _candidates(t, command.site, site.number, slots, with_gpus=with_gpus, limit=limit)
+            _grant(t, site.number, slots, found, grants, limit)
+        if not grants:
+            _take_over(t, command.site, site.number, slots, grants, limit)
+    t.budget -= len(grants)
+    return Applied(grants=tuple(grants))
+
+
+def _candidates(
+    t: Tables, site_name: str, site: int, slots: Slots, *, with_gpus: bool, limit: int
+) -> list[Candidate]:
+    """Return the datasets that have ready tasks for this site, by class and priority."""
+    found: list[Candidate] = []
+    looks = CLAIM_DATASETS
+    for key, _ in t.numbers.under(keys.REQUIREMENTS_READY, REQUIREMENTS_PAGE):
+        requirements = keys.number_of(key, 1, 2)
+        needs = t.requirements_of(requirements)
+        if (needs.gpus > 0) is not with_gpus:
+            continue
+        fitting = slots.fitting(needs)
+        if not fitting:
+            continue
+        for active, _ in t.scan_keys(keys.by_number(keys.ACTIVE, requirements), looks):
+            looks -= 1
+            ds = t.dataset(keys.number_of(active, 5, 4))
+            if ds is not None and may_run_at(ds.record, site_name):
+                found.append(Candidate(t, ds, requirements, fitting, site=site, limit=limit))
+            if len(found) >= CLAIM_CANDIDATES:
+                return found
+    return found
+
+
+def may_run_at(ds: r.DatasetRecord, site: str) -> bool:
+    """Return whether a dataset's tasks may run at a site."""
+    return site not in ds.sites_excluded and (not ds.sites_allowed or site in ds.sites_allowed)
+
+
+def _grant(
+    t: Tables, site: int, slots: Slots, candidates: list[Candidate], grants: list[Grant], limit: int
+) -> None:
+    """Grant tasks in order until slots, tasks or the limit are used up."""
+    heap: list[tuple[Rank, int]] = [(_rank(t, found), i) for i, found in enumerate(candidates)]
+    heapq.heapify(heap)
+    while heap and len(grants) < limit:
+        stood, i = heap[0]
+        candidate = candidates[i]
+        slot = slots.free(candidate.fitting)
+        if slot is None:
+            heapq.heappop(heap)
+            continue
+        candidate.look()
+        stands = _rank(t, candidate)
+        if stands != stood:  # Another grant, or the look, changed its place.
+            heapq.heapreplace(heap, (stands, i))
+            continue
+        taken = candidate.take()
+        if taken is None:
+            heapq.heappop(heap)
+            continue
+        place, record = taken
+        slots.left[slot] -= 1
+        grants.append(_hold(t, place, record, site))
+
+
+def _rank(t: Tables, candidate: Candidate) -> Rank:
+    return rank(t, candidate.ds, candidate.requirements, new_job=candidate.begins_job())
+
+
+def _hold(t: Tables, place: Place, record: r.TaskRecord, site: int, *, flags: int = 0) -> Grant:
+    held = move(
+        t,
+        place,
+        record,
+        TaskEvent.CLAIM,
+        site=site,
+        timer_ms=t.now_ms + CLAIMED_LIMIT_MS,
+        flags=record.flags | flags,
+    )
+    needs = t.requirements_of(held.requirements)
+    return Grant(place.ds.number, place.number, place.task, held.attempt, needs)
+
+
+def _take_over(t: Tables, site_name: str, site: int, slots: Slots, grants: list[Grant], limit: int) -> None:
+    """Give an idle site what others claimed long ago and have not started; each task moves so once."""
+    looks = TAKEOVER_PAGE
+    for number in range(1, min(_sites(t), SITES_MAX) + 1):
+        if number == site or not _has_unstarted(t, number):
+            continue
+        page = t.scan_keys(keys.by_number(keys.HELD, number) + b"\x00", looks)
+        for key, _ in page:
+            looks -= 1
+            taken = _may_take_over(t, key, site_name)
+            if taken is None:
+                continue
+            place, record = taken
+            slot = slots.free(slots.fitting(t.requirements_of(record.requirements)))
+            if slot is None:
+                continue
+            slots.left[slot] -= 1
+            ready = move(t, place, record, TaskEvent.GIVE_BACK)
+            grants.append(_hold(t, place, ready, site, flags=r.TAKEN_OVER))
+            if len(grants) >= limit:
+                return
+        if looks <= 0:
+            return
+
+
+def _sites(t: Tables) -> int:
+    return t.cluster.sites if t.cluster is not None else 0
+
+
+def _has_unstarted(t: Tables, site: int) -> bool:
+    tally = t.site_tally(site)
+    return tally.claimed + tally.queued > 0
+
+
+def _may_take_over(t: Tables, key: bytes, site_name: str) -> tuple[Place, r.TaskRecord] | None:
+    dataset, number, task = keys.task_of_tail(key)
+    ds = t.dataset(dataset)
+    if ds is None or not may_run_at(ds.record, site_name):
+        return None
+    place = Place(ds, number, read_job(t, ds, number), task)
+    record = read_task(t, place)
+    unstarted = record.code in (r.CLAIMED, r.QUEUED) and not record.flags & r.TAKEN_OVER
+    return (place, record) if unstarted and record.changed_ms + TAKEOVER_AGE_MS <= t.now_ms else None
