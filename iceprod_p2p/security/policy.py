@@ -42,6 +42,8 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Peer/GetBlob": {Caller.NODE},
         "Peer/PutBlob": {Caller.NODE},
         "Peer/HasBlobs": {Caller.NODE},
+        "Peer/GetMember": {Caller.NODE},
+        "Peer/VerifyCopies": {Caller.NODE},
         "Pilots/Exchange": {Caller.PILOT},
         "Pilots/Resolve": {Caller.PILOT},
         "Pilots/GetBlob": {Caller.PILOT},

@@ -208,7 +208,7 @@ class Transfer(_message.Message):
     def __init__(self, from_site: _Optional[str] = ..., to_site: _Optional[str] = ..., files: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class DatasetDetail(_message.Message):
-    __slots__ = ("row", "task_names", "sites", "shapes", "sites_allowed", "sites_excluded", "attempts_max", "info")
+    __slots__ = ("row", "task_names", "sites", "shapes", "sites_allowed", "sites_excluded", "attempts_max", "info", "transfers")
     ROW_FIELD_NUMBER: _ClassVar[int]
     TASK_NAMES_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
@@ -217,6 +217,7 @@ class DatasetDetail(_message.Message):
     SITES_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
     row: DatasetRow
     task_names: _containers.RepeatedCompositeFieldContainer[TaskNameCounts]
     sites: _containers.RepeatedCompositeFieldContainer[SiteTaskCount]
@@ -225,7 +226,8 @@ class DatasetDetail(_message.Message):
     sites_excluded: _containers.RepeatedScalarFieldContainer[str]
     attempts_max: int
     info: ReadInfo
-    def __init__(self, row: _Optional[_Union[DatasetRow, _Mapping]] = ..., task_names: _Optional[_Iterable[_Union[TaskNameCounts, _Mapping]]] = ..., sites: _Optional[_Iterable[_Union[SiteTaskCount, _Mapping]]] = ..., shapes: _Optional[_Iterable[_Union[TaskShape, _Mapping]]] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., attempts_max: _Optional[int] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+    transfers: _containers.RepeatedCompositeFieldContainer[Transfer]
+    def __init__(self, row: _Optional[_Union[DatasetRow, _Mapping]] = ..., task_names: _Optional[_Iterable[_Union[TaskNameCounts, _Mapping]]] = ..., sites: _Optional[_Iterable[_Union[SiteTaskCount, _Mapping]]] = ..., shapes: _Optional[_Iterable[_Union[TaskShape, _Mapping]]] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., attempts_max: _Optional[int] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., transfers: _Optional[_Iterable[_Union[Transfer, _Mapping]]] = ...) -> None: ...
 
 class Tally(_message.Message):
     __slots__ = ("name", "count", "sum", "average", "standard_deviation", "minimum", "maximum")

@@ -1,4 +1,5 @@
 from . import common_pb2 as _common_pb2
+from . import control_pb2 as _control_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -44,3 +45,7 @@ class HasBlobsReply(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     sha256: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, sha256: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetMemberRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from . import common_pb2 as common__pb2
+from . import control_pb2 as control__pb2
 from . import peer_pb2 as peer__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +61,16 @@ class PeerStub:
                 request_serializer=peer__pb2.HasBlobsRequest.SerializeToString,
                 response_deserializer=peer__pb2.HasBlobsReply.FromString,
                 _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/iceprod.v1.Peer/GetMember',
+                request_serializer=peer__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=control__pb2.MemberStatus.FromString,
+                _registered_method=True)
+        self.VerifyCopies = channel.unary_stream(
+                '/iceprod.v1.Peer/VerifyCopies',
+                request_serializer=control__pb2.VerifyFilesRequest.SerializeToString,
+                response_deserializer=control__pb2.VerifyFilesReply.FromString,
+                _registered_method=True)
 
 
 class PeerServicer:
@@ -97,6 +108,20 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMember(self, request, context):
+        """What the node that is asked knows of itself, for the cluster's status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyCopies(self, request, context):
+        """The copies that the site of the node holds, read again and recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +149,16 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.HasBlobs,
                     request_deserializer=peer__pb2.HasBlobsRequest.FromString,
                     response_serializer=peer__pb2.HasBlobsReply.SerializeToString,
+            ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=peer__pb2.GetMemberRequest.FromString,
+                    response_serializer=control__pb2.MemberStatus.SerializeToString,
+            ),
+            'VerifyCopies': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyCopies,
+                    request_deserializer=control__pb2.VerifyFilesRequest.FromString,
+                    response_serializer=control__pb2.VerifyFilesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -261,6 +296,60 @@ class Peer:
             '/iceprod.v1.Peer/HasBlobs',
             peer__pb2.HasBlobsRequest.SerializeToString,
             peer__pb2.HasBlobsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Peer/GetMember',
+            peer__pb2.GetMemberRequest.SerializeToString,
+            control__pb2.MemberStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCopies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iceprod.v1.Peer/VerifyCopies',
+            control__pb2.VerifyFilesRequest.SerializeToString,
+            control__pb2.VerifyFilesReply.FromString,
             options,
             channel_credentials,
             insecure,
