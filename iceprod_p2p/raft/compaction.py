@@ -9,8 +9,8 @@ from iceprod_p2p.raft.settings import RaftSettings
 def compact(journal: Journal, settings: RaftSettings, needed_from: int | None) -> None:
     """Drop the oldest applied entries beyond the margin, a bounded number at each call.
 
-    Entries after `needed_from`, the index of a snapshot that is being sent, are spared so that its receiver can
-    go on from there, unless the log has grown to four times its bound.
+    Entries after `needed_from`, the index of a snapshot that is being sent, are spared so that its
+    receiver can go on from there, unless the log has grown to four times its bound.
     """
     count = journal.last_index - journal.base.index
     too_large = journal.kept_bytes > settings.log_keep_bytes

@@ -1,4 +1,4 @@
-"""What the parts of the engine share inside one tick: the state, the time, the members, and the two ways out."""
+"""What the parts of the engine share inside one tick: state, time, members, and the two ways out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Context:
         self._held.clear()
 
     def is_quorum(self, nodes: Iterable[str]) -> bool:
-        """Return whether these nodes, each counted once and only if it is a voter, are a majority of the voters."""
+        """Return whether these nodes, each counted once and only as a voter, are a majority of the voters."""
         return 2 * len(self.voters.intersection(nodes)) > len(self.voters)
 
     def adopt(self, members: Sequence[Member]) -> bool:

@@ -17,7 +17,7 @@ log = get_logger("raft")
 
 
 class Elections:
-    """The election rules of one node.  Every promise leaves after the tick's commit, through `Context.hold`."""
+    """The election rules of one node.  Promises leave after the tick's commit, through `Context.hold`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -26,7 +26,7 @@ class Elections:
         self.became_leader = False  # Set for the engine, which prepares the leader's side and clears it.
 
     def may_stand(self) -> bool:
-        """Return whether this node may become a leader: a voter that has applied all it knows to be committed.
+        """Return whether this node may lead: a voter that has applied all it knows to be committed.
 
         The second keeps two majorities from missing each other: a node that holds a later change of
         members also knows that the one before is committed, and here it must have adopted it.

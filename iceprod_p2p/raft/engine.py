@@ -161,7 +161,7 @@ class Engine:
         self._requests.append(lambda: self.proposals.begin(request_id, body, deadline_s))
 
     def read(self, token: int, deadline_s: float) -> None:
-        """Ask for a linearizable read point; `on_reads` gets the index that is applied here, or Unavailable."""
+        """Ask for a linearizable read point; `on_reads` gets the index applied here, or Unavailable."""
         self._requests.append(lambda: self.reads.begin(token, deadline_s))
 
     def transfer(self, to: str | None) -> None:

@@ -30,7 +30,7 @@ from iceprod_p2p.raft.syncobj import REGULAR
 def found(
     store: Store, node_id: str, genesis_entry: bytes, *, apply: Apply, incarnation: bytes = b""
 ) -> list[Any]:
-    """Write the first entry of a new cluster, at index 1 and term 1, committed and applied; return its outcomes.
+    """Write a new cluster's first entry (index 1, term 1), committed and applied; return its outcomes.
 
     `genesis_entry` must make this node a voter (and hold the people and settings to begin with).
     `incarnation` are random bytes that tell this data directory from any other of the same name.
@@ -48,7 +48,7 @@ def found(
 
 
 def prepare_joiner(store: Store, node_id: str, *, incarnation: bytes = b"") -> None:
-    """Make the store of a node that will join: empty, known to nobody, fed by the leader once it is a member."""
+    """Make the store of a node that will join: empty, and fed by the leader once it is a member."""
     _create(store, Identity(node_id, incarnation), lambda transaction: [])
 
 

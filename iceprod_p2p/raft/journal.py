@@ -155,7 +155,8 @@ class Journal(JournalSeam):  # type: ignore[misc]
         state, last = self.state, self.last_index
         if not self.base.index <= state.applied <= state.commit <= last:
             raise IntegrityError(
-                f"the log ({self.base.index}..{last}) does not fit commit {state.commit}, applied {state.applied}",
+                f"the log ({self.base.index}..{last}) does not fit"
+                f" commit {state.commit} and applied {state.applied}",
                 remedy=REMEDY,
             )
         if state.term < self.last_term:

@@ -103,9 +103,9 @@ class RaftNode:
 
     async def stop(self) -> None:
         """Hand leadership over if there is somebody to take it, then end the thread and the links."""
-        if self.is_leader and len(self._voters()) > 1:
+        if self.is_leader and self._has_successor():
             with contextlib.suppress(Unavailable):
-                await self.transfer_leader(None, timeout_s=2 * self._settings.election_max_s)
+                await self.transfer_leader(None, timeout_s=self._settings.election_max_s)
         self._stopping = True
         self._ring()
         thread = self._thread
@@ -254,8 +254,14 @@ class RaftNode:
             self._fail_callers(self._engine.failed)
         return self._engine, self._loop
 
-    def _voters(self) -> frozenset[str]:
-        return frozenset() if self._engine is None else self._engine.context.voters
+    def _has_successor(self) -> bool:
+        """Return whether another voter that could lead was heard just now."""
+        silence_ms = self._settings.quorum_silence_s * 1e3
+        return any(
+            member.role == MemberRole.VOTER and 0 <= member.heard_ms_ago < silence_ms
+            for member in self.status().members
+            if member.node_id != self.node_id
+        )
 
     def _ledger_time_ms(self) -> int:
         now_s = self._clock.monotonic_s()

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
 import msgspec
 
-from iceprod_p2p.base.errors import BadInput, NotAllowed
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotAllowed
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.identity import Identity, IdentityKind, node_server_name
 from iceprod_p2p.model.site import Member
@@ -272,7 +272,7 @@ class PeerTransport:
             await asyncio.wait_for(call.read(), SILENCE_S)  # The other side's first ping: it has let us in.
             stream = _Stream(call.write, preferred=self.node_id < member.node_id)
             # TLS has verified that the server bears this member's name.
-            await self._run(member.node_id, stream, call, lambda: member.node_id)
+            await self._run(member.node_id, stream, _messages(call), lambda: member.node_id)
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as cause:
             log.debug("link not made", peer=member.node_id, address=member.address, cause=str(cause))
         finally:
@@ -306,7 +306,7 @@ class PeerTransport:
             results = await asyncio.gather(*tasks, return_exceptions=True)
             log.info("link down", node=self.node_id, peer=peer)
         for result in results:
-            if isinstance(result, (NotAllowed, BadInput)):
+            if isinstance(result, Exception) and not isinstance(result, TimeoutError):
                 raise result
 
     async def _read(
@@ -334,6 +334,13 @@ class PeerTransport:
                         continue
                     packed = []
                 await asyncio.wait_for(stream.write(Frame(body=_encode(packed))), SILENCE_S)
+
+
+async def _messages(call: Any) -> AsyncIterator[Frame]:
+    """Walk what a dialled stream receives; gRPC does not let a call be both read and iterated."""
+    end = grpc.aio.EOF  # type: ignore[attr-defined]
+    while (message := await call.read()) is not end:
+        yield message
 
 
 async def _woken(event: asyncio.Event) -> bool:
