@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
@@ -63,6 +63,7 @@ class _Given:
     request_id: bytes
     orders: dict[TaskRef, pilot_pb2.Order]
     settled: bool = False
+    started: list[pilot_pb2.Order] = field(default_factory=list)
 
 
 class Orders:
@@ -101,8 +102,10 @@ class Orders:
         """
         exchanges = self._given.get(identity.key_digest)
         earlier = exchanges.get(exchange_id) if exchanges else None
-        if earlier is not None:
+        if earlier is not None and not earlier.settled:
             return await self._start(earlier)
+        if earlier is not None and earlier.started:
+            return earlier.started
         if self._clock.monotonic_s() < self._refused_until_s.get(identity.key_digest, 0.0):
             return []
         chosen = self._stock.take(room)
@@ -137,8 +140,9 @@ class Orders:
             self._refused_until_s[holder] = self._clock.monotonic_s() + REFUSED_PAUSE_S
         if not given.settled:
             given.settled = True
+            given.started = [order for ref, order in given.orders.items() if ref in started]
             self._stock.release(given.orders, gone=True)
-        return [order for ref, order in given.orders.items() if ref in started]
+        return given.started
 
     def _sign(self, chosen: Sequence[Candidate], identity: Identity, host: str) -> _Given:
         signer, now_ms = self._signer(), self._cluster.time_ms()

@@ -1,28 +1,53 @@
-"""What nodes ask of each other beside consensus: which blobs are here, and their bytes, both ways."""
+"""What nodes ask of each other: consensus frames, blobs both ways, their state, their copies read again."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.raft.transport import PeerTransport
+from iceprod_p2p.site.cluster_status import ClusterStatus
 from iceprod_p2p.site.file_service import FileService
-from iceprod_p2p.wire.pb import common_pb2, peer_pb2, peer_pb2_grpc
+from iceprod_p2p.site.verification import Verification
+from iceprod_p2p.wire.pb import common_pb2, control_pb2, peer_pb2, peer_pb2_grpc
 
 DIGESTS_MAX: Final = 10_000
 
 
 class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
-    """The blob calls here; links and snapshots are those of the Raft transport, handed in as `raft`."""
+    """Serves the other nodes; links are those of the Raft transport."""
 
-    def __init__(self, files: FileService, raft: Any) -> None:
+    def __init__(
+        self,
+        *,
+        files: FileService,
+        transport: PeerTransport,
+        status: ClusterStatus,
+        verification: Verification,
+        dataset_number: Callable[[str], int],
+    ) -> None:
         self._files = files
-        self._raft = raft
+        self._transport = transport
+        self._status = status
+        self._verification = verification
+        self._dataset_number = dataset_number
 
-    async def Link(self, request_iterator: AsyncIterator[peer_pb2.Frame], context: Any) -> AsyncIterator[Any]:
-        """Consensus frames, both ways, until one side leaves."""
-        async for frame in self._raft.Link(request_iterator, context):
-            yield frame
+    async def Link(self, request_iterator: AsyncIterator[peer_pb2.Frame], context: Any) -> None:
+        """Exchange consensus frames until one side leaves."""
+        await self._transport.serve(request_iterator, context)
+
+    async def GetMember(self, request: peer_pb2.GetMemberRequest, context: Any) -> control_pb2.MemberStatus:
+        """Say how this node is."""
+        return self._status.own()
+
+    async def VerifyCopies(
+        self, request: control_pb2.VerifyFilesRequest, context: Any
+    ) -> AsyncIterator[control_pb2.VerifyFilesReply]:
+        """Read this site's copies of a dataset's files again."""
+        number = self._dataset_number(request.dataset)
+        async for reply in self._verification.run(number, request.job, here_only=True):
+            yield reply
 
     async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
         """Stream a blob that is here; NotFound otherwise: a node asks those that have it, never in chains."""

@@ -9,7 +9,7 @@ import grpc.aio
 
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.wire.channel import TlsSource, secure_channel
-from iceprod_p2p.wire.pb import common_pb2, control_pb2_grpc, peer_pb2_grpc
+from iceprod_p2p.wire.pb import common_pb2, peer_pb2_grpc
 
 log = get_logger("peers")
 
@@ -41,10 +41,6 @@ class Peers:
     def peer(self, node: common_pb2.NodeAddress) -> Any:
         """Return the stub of a node's peer service."""
         return peer_pb2_grpc.PeerStub(self._channel(node))
-
-    def control(self, node: common_pb2.NodeAddress) -> Any:
-        """Return the stub of a node's control service."""
-        return control_pb2_grpc.ControlStub(self._channel(node))
 
     async def close(self) -> None:
         """Close every channel."""

@@ -38,7 +38,6 @@ REPORTS_MAX: Final = 1_024  # In one exchange.
 RUNNING_MAX: Final = 8_192
 NAMES_MAX: Final = 1_024
 PROPOSE_S: Final = 6.0  # Shorter than a pilot waits for its exchange.
-LONG_POLL_S: Final = 1.0
 BUSY_POLL_S: Final = 0.05  # A pilot that runs something must be able to report soon.
 log = get_logger("pilots")
 
@@ -85,6 +84,7 @@ class PilotTimes:
 
     poll_s: float
     certificate_ms: int
+    long_poll_s: float = 1.0  # How long a call of an idle pilot waits for work.
 
 
 class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
@@ -105,9 +105,10 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         clock: Clock,
         only_gpu_tasks: Callable[[str], bool],
         resolved: Callable[[Sequence[tuple[str, int, int, str]]], None],
+        hungry: Callable[[], None],
     ) -> None:
         """`resolved` hears (sha256, dataset, job, name) of what pilots will fetch, for the records of
-        replicas.
+        replicas; `hungry` hears that a pilot had room and found no task.
         """
         self._site = site
         self._board = board
@@ -121,6 +122,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         self._clock = clock
         self._only_gpu_tasks = only_gpu_tasks
         self._resolved = resolved
+        self._hungry = hungry
         self.stopping = False  # The node goes down: no more orders, no more waiting.
 
     async def Exchange(self, request: pilot_pb2.ExchangeRequest, context: Any) -> pilot_pb2.ExchangeReply:
@@ -284,7 +286,10 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
     ) -> list[pilot_pb2.Order]:
         if request.ending or not note.room.slots or not self._may_give(identity):
             return []
-        return await self._orders.give(identity, note.host, note.room, request.exchange_id)
+        orders = await self._orders.give(identity, note.host, note.room, request.exchange_id)
+        if len(orders) < note.room.slots:
+            self._hungry()
+        return orders
 
     def _may_give(self, identity: Identity) -> bool:
         """Whether this pilot gets work here: our own do, others once their site's leases have run out."""
@@ -297,7 +302,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
     ) -> list[pilot_pb2.Order]:
         if request.ending or not note.room.slots or not self._may_give(identity):
             return []
-        await self._stock.wait(BUSY_POLL_S if request.running else LONG_POLL_S)
+        await self._stock.wait(BUSY_POLL_S if request.running else self._times.long_poll_s)
         return await self._give(identity, note, request)
 
     def _poll_ms(self, request: pilot_pb2.ExchangeRequest) -> int:

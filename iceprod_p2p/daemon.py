@@ -1,0 +1,260 @@
+"""`iceprod-node`: founds or joins a cluster with one site, and runs its node.
+
+Every failure is one sentence with its remedy on standard error, and an exit code: 1 failed, 2 wrong input or
+configuration, 3 not found, 4 not allowed, 5 unavailable.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+import iceprod_p2p
+from iceprod_p2p.base import config as site_config
+from iceprod_p2p.base import config_text
+from iceprod_p2p.base.clock import SystemClock
+from iceprod_p2p.base.config import SiteConfig
+from iceprod_p2p.base.errors import ConfigError, IceProdError
+from iceprod_p2p.client.connection import Connection, request_id
+from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
+from iceprod_p2p.security.enrolment import parse_invitation
+from iceprod_p2p.security.random import new_node_id
+from iceprod_p2p.site import process
+from iceprod_p2p.site.founding import found_cluster
+from iceprod_p2p.site.joining import join_cluster
+from iceprod_p2p.site.node import make_grid, raft_settings
+from iceprod_p2p.wire.pb import control_pb2
+
+ADMIN_DIRECTORY: Final = "admin"  # The first administrator's context, in the founder's data directory.
+CONFIG_VARIABLE: Final = "ICEPROD_NODE_CONFIG"
+
+Command = Callable[..., Any]
+
+
+def said_once(command: Command) -> Command:
+    """Print an `IceProdError` as one sentence with its remedy and end with its exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except IceProdError as error:
+            click.echo(f"iceprod-node: {error.message}", err=True)
+            if error.remedy:
+                click.echo(f"  {error.remedy}", err=True)
+            sys.exit(error.exit_code)
+
+    return wrapped
+
+
+def config_option(command: Command) -> Command:
+    """Add `--config`."""
+    return click.option(
+        "--config",
+        "path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar=CONFIG_VARIABLE,
+        default=Path("site.toml"),
+        show_default=True,
+        help="the site's configuration",
+    )(command)
+
+
+def site_options(command: Command) -> Command:
+    """Add what a new `site.toml` is written from."""
+    for name, words in (
+        ("--enrol-listen", "HOST:PORT for enrolment"),
+        ("--listen", "HOST:PORT for nodes, pilots and people"),
+        ("--data-dir", "the node's one directory"),
+        ("--node-id", "this node's name; one is made by default"),
+        ("--cluster", "the cluster's name"),
+        ("--site", "the site's name"),
+    ):
+        command = click.option(name, default=None, help=words)(command)
+    return command
+
+
+@click.group()
+@click.version_option(iceprod_p2p.__version__, prog_name="iceprod-node")
+def main() -> None:
+    """Found or join a cluster with a site, and run its node."""
+
+
+@main.command()
+@config_option
+@site_options
+@said_once
+def init(path: Path, **given: str | None) -> None:
+    """Found a cluster whose first node this is."""
+    config = _configuration(path, given)
+    clock = SystemClock()
+    founded = found_cluster(config, clock)
+    directory = config.node.data_dir / ADMIN_DIRECTORY
+    node = config.node
+    write_context(
+        directory,
+        cluster=node.cluster,
+        person=founded.administrator,
+        nodes=[NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name)],
+        certificate_chain_pem=founded.chain_pem,
+        private_key_pem=founded.key_pem,
+        root_pem=founded.keys.root_pem,
+    )
+    click.echo(f"Founded cluster {node.cluster} with site {node.site}, node {node.id}; configuration {path}.")
+    click.echo(f"{founded.administrator} is its first administrator: iceprod context import {directory}")
+    click.echo(f"Start the node: iceprod-node start --config {path}")
+
+
+@main.command()
+@click.argument("invitation")
+@config_option
+@site_options
+@said_once
+def join(invitation: str, path: Path, **given: str | None) -> None:
+    """Join a cluster with the line that `iceprod cluster invite SITE` printed."""
+    invited = parse_invitation(invitation)
+    for name in ("site", "cluster"):
+        given[name] = given[name] or getattr(invited, name)
+    config = _configuration(path, given)
+    joined = join_cluster(config, invited, SystemClock())
+    click.echo(
+        f"Joined cluster {joined.keys.cluster} as site {joined.keys.site}, node {joined.keys.node_id}."
+    )
+    click.echo(f"Start the node: iceprod-node start --config {path}")
+    click.echo(f"An administrator lets it vote with: iceprod cluster promote {joined.keys.node_id}")
+
+
+@main.command()
+@config_option
+@click.option("--foreground", is_flag=True, help="stay in this terminal and log to standard error")
+@said_once
+def start(path: Path, *, foreground: bool) -> None:
+    """Start the node; returns when it serves, unless it stays in the foreground."""
+    config = site_config.load(path)
+    if foreground:
+        sys.exit(process.run(config))
+    pid = process.start_in_background(config)
+    click.echo(f"Node {config.node.id} serves on {config.node.listen} (process {pid}).")
+
+
+@main.command()
+@config_option
+@said_once
+def stop(path: Path) -> None:
+    """Stop the node; its pilots run on and report when it is back, or to another node."""
+    config = site_config.load(path)
+    pid = process.stop(config)
+    click.echo(f"Node {config.node.id} has stopped (it was process {pid}).")
+
+
+@main.command()
+@config_option
+@said_once
+def status(path: Path) -> None:
+    """Say whether the node runs; exit code 0 when it does, 1 when not."""
+    config = site_config.load(path)
+    pid = process.running_pid(config)
+    if pid is None:
+        click.echo(f"Node {config.node.id} of site {config.node.site} does not run.")
+        sys.exit(1)
+    click.echo(
+        f"Node {config.node.id} of site {config.node.site} runs on {config.node.listen} (process {pid})."
+    )
+
+
+@main.command()
+@click.argument("site")
+@click.option("--minutes", type=click.IntRange(1, 10_080), default=15, show_default=True)
+@config_option
+@said_once
+def invite(site: str, minutes: int, path: Path) -> None:
+    """Print the line with which a new site joins (as the founder's administrator, through the running
+    node).
+    """
+    config = site_config.load(path)
+    context = load_context(f"{config.node.data_dir / ADMIN_DIRECTORY}/")
+    request = control_pb2.InviteRequest(site=site, lifetime_s=minutes * 60, request_id=request_id())
+    with Connection(context) as connection:
+        click.echo(connection.call("Invite", request).line)
+
+
+@main.group("config")
+def config_group() -> None:
+    """Look at the configuration."""
+
+
+@config_group.command("check")
+@config_option
+@said_once
+def check(path: Path) -> None:
+    """Name every fault of the configuration, with its line."""
+    config = site_config.load(path)
+    faults = raft_settings(config).faults()
+    if faults:
+        raise ConfigError(f"{path} has timings that contradict each other:", faults=tuple(faults))
+    make_grid(config)
+    click.echo(f"{path} is sound.")
+
+
+@config_group.command("show")
+@config_option
+@said_once
+def show(path: Path) -> None:
+    """Print the configuration as it is understood, defaults filled in, as JSON."""
+    click.echo(json.dumps(config_text.shown(site_config.load(path)), indent=2))
+
+
+def _configuration(path: Path, given: dict[str, str | None]) -> SiteConfig:
+    """Load `path`, or write it from the options when there is none."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if path.exists():
+        config = site_config.load(path)
+        _check_agreement(config, path, options)
+        return config
+    missing = [
+        f"--{name.replace('_', '-')}" for name in ("site", "cluster", "data_dir") if name not in options
+    ]
+    if missing:
+        raise ConfigError(f"there is no {path}, and to write it {', '.join(missing)} must be given")
+    site = options["site"]
+    node: dict[str, str] = {
+        "site": site,
+        "id": options.get("node_id") or new_node_id(site),
+        "cluster": options["cluster"],
+        "data_dir": str(Path(options["data_dir"]).expanduser().absolute()),
+        **{name: options[name] for name in ("listen", "enrol_listen") if name in options},
+    }
+    text = config_text.new_text({"node": node})
+    config = site_config.parse(text, path=path)  # Nothing is written that could not be read.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(
+            path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
+        ) as file:
+            file.write(text)
+    except OSError as failure:
+        raise ConfigError(
+            f"cannot write {path}: {failure.strerror}", remedy="choose another --config"
+        ) from failure
+    return config
+
+
+def _check_agreement(config: SiteConfig, path: Path, options: dict[str, str]) -> None:
+    for name, value in options.items():
+        present = str(getattr(config.node, "id" if name == "node_id" else name))
+        if present != value:
+            raise ConfigError(
+                f"{path} says {name} = {present!r}, but --{name.replace('_', '-')} {value} was given",
+                remedy="change the file, or leave the option out",
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""What people ask of a node: reads, writes, files, the cluster's state.
+
+Reads are linearizable by a barrier through Raft unless the caller says `stale`; lists are read on a thread,
+one snapshot each, in pages.  The policy table has let the caller in; whose dataset it is, the ledger decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.invariants import check
+from iceprod_p2p.ledger.keyvalue import KeyValue
+from iceprod_p2p.model.identity import Identity, IdentityKind
+from iceprod_p2p.security.identity import peer_identity
+from iceprod_p2p.site import control_reads as reads
+from iceprod_p2p.site.cluster_status import ClusterStatus
+from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
+from iceprod_p2p.site.submission import Submission
+from iceprod_p2p.site.verification import Verification
+from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
+
+if TYPE_CHECKING:
+    from iceprod_p2p.site.node import SiteNode
+
+Reply = TypeVar("Reply")
+
+
+class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
+    """Serves the control calls of one node, on its event loop."""
+
+    def __init__(self, node: SiteNode) -> None:
+        config = node.config.node
+        self._raft = node.raft
+        self._cluster = node.cluster
+        self._files = node.files
+        self._keys = node.keys
+        self.status = ClusterStatus(
+            raft=node.raft,
+            peers=node.peers,
+            cluster=node.cluster,
+            keys=node.keys,
+            data_dir=config.data_dir,
+            problems=lambda: node.roles.roles.problems(),
+            clock=node.clock,
+        )
+        self._writes = ControlWrites(
+            consensus=node.raft, cluster=node.cluster, raft=node.raft, keys=node.keys
+        )
+        self._submission = Submission(
+            node_id=config.id, files=node.files, consensus=node.raft, cluster=node.cluster
+        )
+        self.verification = Verification(
+            site=config.site,
+            node_id=config.id,
+            raft=node.raft,
+            files=node.files,
+            peers=node.peers,
+            cluster=node.cluster,
+        )
+
+    # Who and files.
+
+    async def WhoAmI(self, request: control_pb2.WhoAmIRequest, context: Any) -> control_pb2.WhoAmIReply:
+        """Say who the caller is here."""
+        identity, keys = peer_identity(context), self._keys()
+        role = self._cluster.role_of(identity.name) if identity.kind is IdentityKind.PERSON else None
+        return control_pb2.WhoAmIReply(
+            name=identity.name,
+            kind=str(identity.kind),
+            role=str(role or ""),
+            cluster=keys.cluster,
+            node_id=keys.node_id,
+            site=keys.site,
+        )
+
+    async def PutBlob(
+        self, request_iterator: AsyncIterator[common_pb2.PutBlobPart], context: Any
+    ) -> common_pb2.BlobReply:
+        """Store what a submission will name."""
+        return await self._files.receive(request_iterator)
+
+    async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
+        """Stream a blob, fetched from another site when it is not here."""
+        async for chunk in self._files.send(request, fetch=True):
+            yield chunk
+
+    # Writes.
+
+    async def Submit(self, request: control_pb2.SubmitRequest, context: Any) -> control_pb2.SubmitReply:
+        """Take a dataset in."""
+        return await self._submission.submit(
+            request, _person(context), checked_request_id(request.request_id)
+        )
+
+    async def ControlDataset(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Suspend, resume, reset, truncate, abort or delete a dataset."""
+        return await self._writes.control_dataset(request, _person(context))
+
+    async def ControlTasks(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Suspend, resume, reset or abort jobs and tasks."""
+        return await self._writes.control_tasks(request, _person(context))
+
+    async def SetDataset(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Change a dataset's priority, sites, retries or names."""
+        return await self._writes.set_dataset(request, _person(context))
+
+    async def ControlSite(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Drain, resume or ban a site."""
+        return await self._writes.control_site(request, _person(context))
+
+    async def Invite(self, request: Any, context: Any) -> control_pb2.InviteReply:
+        """Invite a site."""
+        return await self._writes.invite(request, _person(context))
+
+    async def ControlMember(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Promote or remove a node, or hand leadership over."""
+        return await self._writes.control_member(request, _person(context))
+
+    # Reads.
+
+    async def ListDatasets(self, request: Any, context: Any) -> control_pb2.ListDatasetsReply:
+        """List datasets, the newest after `after` first to come."""
+        return await self._read(request.read, lambda kv: reads.list_datasets(kv, request))
+
+    async def GetDataset(self, request: Any, context: Any) -> control_pb2.DatasetDetail:
+        """Show one dataset."""
+        return await self._read_dataset(request, lambda kv, number: reads.get_dataset(kv, number))
+
+    async def GetStatistics(self, request: Any, context: Any) -> control_pb2.StatisticsReply:
+        """Show what a dataset's tasks reported, summed."""
+        return await self._read_dataset(request, lambda kv, number: reads.get_statistics(kv, number))
+
+    async def ListJobs(self, request: Any, context: Any) -> control_pb2.ListJobsReply:
+        """List jobs of a dataset."""
+        return await self._read_dataset(request, lambda kv, number: reads.list_jobs(kv, number, request))
+
+    async def ListTasks(self, request: Any, context: Any) -> control_pb2.ListTasksReply:
+        """List tasks of a dataset."""
+        return await self._read_dataset(request, lambda kv, number: reads.list_tasks(kv, number, request))
+
+    async def GetTask(self, request: Any, context: Any) -> control_pb2.TaskRow:
+        """Show one task, with its files and why it stands where it does."""
+        return await self._read_dataset(request, lambda kv, number: reads.get_task(kv, number, request))
+
+    async def ListFiles(self, request: Any, context: Any) -> control_pb2.ListFilesReply:
+        """List recorded files."""
+        return await self._read_dataset(request, lambda kv, number: reads.list_files(kv, number, request))
+
+    async def ListSites(self, request: Any, context: Any) -> control_pb2.ListSitesReply:
+        """List sites."""
+        return await self._read(
+            request.read, lambda kv: control_pb2.ListSitesReply(sites=reads.site_rows(kv))
+        )
+
+    async def ListAudit(self, request: Any, context: Any) -> control_pb2.ListAuditReply:
+        """List who did what."""
+        return await self._read(request.read, lambda kv: reads.list_audit(kv, request))
+
+    async def VerifyFiles(
+        self, request: control_pb2.VerifyFilesRequest, context: Any
+    ) -> AsyncIterator[control_pb2.VerifyFilesReply]:
+        """Read every copy of a dataset's files again, at every site; a node that asks is told of this site
+        alone.
+        """
+        here_only = peer_identity(context).kind is IdentityKind.NODE
+        await self._raft.barrier()
+        number = self._cluster.dataset_number(request.dataset)
+        async for reply in self._verification.run(number, request.job, here_only=here_only):
+            yield reply
+
+    async def ClusterStatus(self, request: Any, context: Any) -> control_pb2.ClusterStatusReply:
+        """Show every member, health and sites."""
+        if not request.read.stale:
+            await self._raft.barrier()
+        rows, digests_equal = await self.status.members()
+        raft = self._raft.status()
+        health, problems = self.status.health(rows, raft, digests_equal=digests_equal)
+        return await self._read(
+            control_pb2.Read(stale=True),
+            lambda kv: control_pb2.ClusterStatusReply(
+                cluster=self._keys().cluster,
+                term=raft.term,
+                leader=raft.leader_id or "",
+                health=health,
+                members=rows,
+                digests_equal=digests_equal,
+                sites=reads.site_rows(kv),
+                problems=problems,
+            ),
+        )
+
+    async def CheckCluster(self, request: Any, context: Any) -> control_pb2.CheckClusterReply:
+        """Check every invariant of the ledger on this node's tables: reads everything."""
+        return await self._read(
+            control_pb2.Read(), lambda kv: control_pb2.CheckClusterReply(violations=check(kv))
+        )
+
+    async def _read_dataset(self, request: Any, read: Callable[[KeyValue, int], Reply]) -> Reply:
+        if not request.read.stale:
+            await self._raft.barrier()
+        number = self._cluster.dataset_number(request.dataset)
+        return await self._read(control_pb2.Read(stale=True), lambda kv: read(kv, number))
+
+    async def _read(self, how: control_pb2.Read, read: Callable[[KeyValue], Reply]) -> Reply:
+        """Return what `read` makes of one snapshot, with what the snapshot was."""
+        if not how.stale:
+            await self._raft.barrier()
+
+        def on_thread() -> Reply:
+            with self._raft.view() as kv:
+                reply = read(kv)
+                info: control_pb2.ReadInfo = reply.info  # type: ignore[attr-defined]  # Every reply has one.
+                info.applied_index = queries.applied_index(kv)
+                info.ledger_time_ms = queries.ledger_time_ms(kv)
+            info.node_id = self._keys().node_id
+            return reply
+
+        return await asyncio.to_thread(on_thread)
+
+
+def _person(context: Any) -> str:
+    identity: Identity = peer_identity(context)
+    if identity.kind is not IdentityKind.PERSON:
+        raise BadInput(f"a {identity.kind} cannot do this: people do")
+    return identity.name

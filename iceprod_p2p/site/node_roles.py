@@ -1,0 +1,163 @@
+"""The roles of one node, with their intervals, and the words between them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING, Final
+
+import iceprod_p2p
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import RenewNode
+from iceprod_p2p.model.site import Member, SiteCounts
+from iceprod_p2p.raft.node import Jitter
+from iceprod_p2p.security.certificates import fingerprint
+from iceprod_p2p.site.janitor import Janitor
+from iceprod_p2p.site.keeper import Keeper
+from iceprod_p2p.site.lost_pilots import LostPilots
+from iceprod_p2p.site.roles import Role, Roles
+from iceprod_p2p.site.timekeeper import SiteHeartbeat, Timekeeper
+from iceprod_p2p.site.volunteer import Volunteer
+
+if TYPE_CHECKING:
+    from iceprod_p2p.site.node import SiteNode
+
+STOCK_S: Final = 1.0  # Resets and takeovers shrink the stock; a claim of ours refreshes it at once.
+REPLICAS_S: Final = 0.5
+LOST_S: Final = 2.0
+JANITOR_S: Final = 300.0
+RENEWAL_S: Final = 3_600.0
+HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
+log = get_logger("roles")
+
+
+class NodeRoles:
+    """Builds and runs the roles of a node; used on its event loop."""
+
+    def __init__(self, node: SiteNode) -> None:
+        self._node = node
+        config = node.config
+        name, site = config.node.id, config.node.site
+        self.roles = Roles(chance=Jitter().random)
+        self.timekeeper = Timekeeper(
+            node_id=name, consensus=node.raft, cluster=node.cluster, clock=node.clock
+        )
+        self.heartbeat = SiteHeartbeat(
+            site=site,
+            node_id=name,
+            consensus=node.raft,
+            cluster=node.cluster,
+            counts=self._counts,
+            vouched=lambda: node.board.vouched(within_s=4 * config.node.heartbeat_s + 30),
+        )
+        self.volunteer = Volunteer(
+            site=site,
+            node_id=name,
+            ahead=config.queue.claims_ahead,
+            pause_s=config.node.claim_interval_s,
+            capacity=node.capacity,
+            stock=node.stock,
+            consensus=node.raft,
+            cluster=node.cluster,
+            clock=node.clock,
+            has_disk=self._has_disk,
+        )
+        self.keeper = Keeper(
+            config,
+            node.grid,
+            node.kit,
+            node.book,
+            node.capacity,
+            node.stock,
+            node.raft,
+            node.cluster,
+            node.grid_thread,
+            node.clock,
+        )
+        self.lost = LostPilots(
+            site=site,
+            node_id=name,
+            book=node.book,
+            board=node.board,
+            consensus=node.raft,
+            cluster=node.cluster,
+            clock=node.clock,
+        )
+        self.janitor = Janitor(
+            book=node.book,
+            board=node.board,
+            orders=node.orders,
+            blobs=node.blobs,
+            scratch_dir=config.system.scratch_dir,
+            cluster=node.cluster,
+            executor=node.disk,
+            clock=node.clock,
+        )
+        self._add_all()
+        self._hungry_at_s = float("-inf")
+
+    def _add_all(self) -> None:
+        times = self._node.config.node
+        self.roles.add(Role("timekeeper", times.tick_ms / 1_000, self.timekeeper.tick))
+        self.roles.add(Role("heartbeat", times.heartbeat_s, self.heartbeat.beat))
+        self._volunteer = self.roles.add(Role("volunteer", times.claim_interval_s, self.volunteer.step))
+        self._keeper = self.roles.add(Role("keeper", self._node.config.queue.interval_s, self.keeper.step))
+        self.roles.add(Role("lost pilots", LOST_S, self.lost.step))
+        self.roles.add(Role("stock", STOCK_S, self._refresh_stock))
+        self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
+        self.roles.add(Role("janitor", JANITOR_S, self.janitor.step))
+        self.roles.add(Role("renewal", RENEWAL_S, self._renew))
+        self.roles.add(Role("introduction", 10.0, self._introduce))
+
+    def start(self) -> None:
+        """Start all roles."""
+        self.roles.start()
+
+    async def stop(self) -> None:
+        """End all roles."""
+        await self.roles.stop()
+
+    def hungry(self) -> None:
+        """Hear that a pilot found no work: the volunteer looks at once, but not for each pilot anew."""
+        now_s = self._node.clock.monotonic_s()
+        if now_s - self._hungry_at_s >= HUNGRY_S:
+            self._hungry_at_s = now_s
+            self._volunteer.wake.set()
+
+    async def _refresh_stock(self) -> None:
+        self._node.stock.refresh()
+
+    async def _renew(self) -> None:
+        if await asyncio.to_thread(self._node.renew_certificate):
+            log.info("own certificate renewed")
+
+    async def _introduce(self) -> None:
+        """Tell the ledger this node's certificate and addresses when they are not what it has."""
+        node, keys = self._node.config.node, self._node.keys()
+        record = self._node.cluster.node_record(node.id)
+        if record is None:
+            return
+        mark = bytes.fromhex(fingerprint(keys.certificate))
+        present = (record.fingerprint, record.member.address, record.enrol_address, record.server_name)
+        if present == (mark, node.advertise, node.advertise_enrol, keys.server_name):
+            return
+        member = Member(node.id, node.site, node.advertise, record.member.role)
+        command = RenewNode(member, mark, node.advertise_enrol, keys.server_name)
+        await self._node.raft.propose(command, actor=f"node:{node.id}")
+        log.info("node introduced", node=node.id, address=node.advertise)
+
+    def _counts(self) -> SiteCounts:
+        config = self._node.config
+        return self._node.capacity.counts(
+            grid=config.queue.plugin,
+            attributes=tuple(sorted({word for kind in config.queue.classes for word in kind.attributes})),
+            version=iceprod_p2p.__version__,
+        )
+
+    def _has_disk(self) -> bool:
+        config = self._node.config
+        free = shutil.disk_usage(config.node.data_dir).free >> 20
+        if free < config.system.free_disk_mib_least:
+            log.warning("disk nearly full, no work is taken", free_mib=free)
+            return False
+        return True

@@ -1,0 +1,366 @@
+"""What a pilot meets at a node, over the real ledger's rules: orders once, reports once, stale ones
+stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iceprod_p2p.base.clock import ManualClock
+from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
+from iceprod_p2p.ledger.commands import Claim, ControlSite, ControlTasks, SiteVerb, StartTasks, TaskRef, Verb
+from iceprod_p2p.ledger.reading import see_place, see_task
+from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.model.identity import IdentityKind, identity_uri
+from iceprod_p2p.model.resources import Offer
+from iceprod_p2p.model.states import TaskState
+from iceprod_p2p.security.certificates import make_request, new_key, to_pem
+from iceprod_p2p.site.cluster_facts import ClusterFacts
+from iceprod_p2p.site.cluster_view import ClusterView
+from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.grid_jobs import GridJobBook
+from iceprod_p2p.site.lost_pilots import NOT_RECEIVED_S, LostPilots
+from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.orders import Orders
+from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.pilot_board import PilotBoard
+from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
+from iceprod_p2p.site.stock import Stock
+from iceprod_p2p.store.blobs import BlobStore
+from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
+from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
+
+
+@dataclass
+class Caller:
+    """A pilot as gRPC would show it: its certificate, TLS 1.3."""
+
+    certificate_pem: bytes
+
+    def auth_context(self) -> Mapping[str, Any]:
+        return {"x509_pem_cert": [self.certificate_pem], "ssl_tls_version": [b"TLSv1.3"]}
+
+
+@dataclass
+class World:
+    """One node's services around one ledger."""
+
+    ledger: OneLedger
+    keys: NodeKeys
+    clock: ManualClock
+    service: PilotService
+    stock: Stock
+    board: PilotBoard
+    blobs: BlobStore
+    lost: LostPilots
+    cluster: ClusterView
+    hungry: list[None]
+    exchange_id: int = field(default=0)
+
+    def pilot(self, name: str = "p-1") -> Caller:
+        key = new_key()
+        uri = identity_uri(IdentityKind.PILOT, name, site=self.keys.site, cluster=CLUSTER)
+        certificate = self.keys.authority.issue(
+            make_request(key, uri), kind=IdentityKind.PILOT, name=name, now_ms=NOW_MS
+        )
+        return Caller(to_pem(certificate))
+
+    def claim(self, slots: int) -> None:
+        """Claim for the site and read the stock anew."""
+        self.ledger.must(Claim("madison", (Offer("cpu", slots),), slots))
+        self.stock.refresh()
+
+    async def exchange(self, caller: Caller, **fields: Any) -> pilot_pb2.ExchangeReply:
+        """Call with a number of its own, unless one is given."""
+        self.exchange_id += 1
+        fields.setdefault("exchange_id", self.exchange_id)
+        request = pilot_pb2.ExchangeRequest(host="w1", resource_class="cpu", **fields)
+        return await self.service.Exchange(request, caller)
+
+    def state(self, ref: common_pb2.TaskRef) -> tuple[TaskState, int]:
+        tables = Tables(self.ledger.kv)
+        ds = tables.dataset(ref.dataset)
+        assert ds is not None
+        record = see_task(tables, see_place(tables, ds, ref.job, ref.task))
+        return record.state, record.attempt
+
+
+def free(slots: int) -> pilot_pb2.Free:
+    return pilot_pb2.Free(
+        slots=slots, cpus=slots, memory_mib=2_000 * slots, disk_mib=2_000 * slots, walltime_s=86_400
+    )
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = ManualClock(wall_ms=NOW_MS)
+    ledger = OneLedger()
+    keys = ledger.found()
+    facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(keys), clock=clock)  # type: ignore[arg-type]
+    cluster = ClusterView(ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+    board, stock = PilotBoard(clock), Stock(lambda: cluster.claimed("madison"))
+    blobs = BlobStore(tmp_path / "blobs")
+    executor = ThreadPoolExecutor(1)
+    peers = Peers(node_id="madison-1", tls=lambda: keys.tls, known=cluster.nodes)
+    files = FileService(
+        blobs, peers, executor, holders=lambda sha256: cluster.holders(sha256, but="madison-1")
+    )
+    hungry: list[None] = []
+    orders = Orders(
+        site="madison",
+        stock=stock,
+        consensus=ledger,
+        cluster=cluster,
+        signer=lambda: keys.signer,
+        lifetime_ms=3_600_000,
+        system={"scratch": "/tmp"},
+        environment={"LANG": "C"},
+        clock=clock,
+    )
+    service = PilotService(
+        site="madison",
+        board=board,
+        stock=stock,
+        orders=orders,
+        files=files,
+        consensus=ledger,
+        cluster=cluster,
+        authority=lambda: keys.authority,
+        times=PilotTimes(2.0, 3_600_000, long_poll_s=0.2),
+        clock=clock,
+        only_gpu_tasks=lambda name: False,
+        resolved=lambda files: None,
+        hungry=lambda: hungry.append(None),
+    )
+    lost = LostPilots(
+        site="madison",
+        node_id="madison-1",
+        book=GridJobBook(tmp_path / "pilots"),
+        board=board,
+        consensus=ledger,
+        cluster=cluster,
+        clock=clock,
+    )
+    yield World(ledger, keys, clock, service, stock, board, blobs, lost, cluster, hungry)
+    executor.shutdown()
+
+
+def finished(order: pilot_pb2.Order, report_id: int, **fields: Any) -> pilot_pb2.Report:
+    return pilot_pb2.Report(
+        report_id=report_id, ref=order.ref, passkey=order.passkey, finished=pilot_pb2.Finished(**fields)
+    )
+
+
+def running(order: pilot_pb2.Order) -> pilot_pb2.Running:
+    return pilot_pb2.Running(ref=order.ref, passkey=order.passkey, phase="running")
+
+
+async def test_a_pilot_is_given_what_fits_and_the_ledger_knows_first(world: World) -> None:
+    world.ledger.submit(jobs=5)
+    world.claim(3)
+    reply = await world.exchange(world.pilot(), free=free(2))
+    assert len(reply.orders) == 2
+    assert [world.state(order.ref)[0] for order in reply.orders] == [TaskState.PROCESSING] * 2
+    order = reply.orders[0]
+    assert (order.task_name, order.jobs, order.seed, order.system["scratch"]) == ("work", 5, 7, "/tmp")
+    assert reply.nodes[0].server_name == "madison-1.madison.ice"
+
+
+async def test_a_repeated_exchange_gives_the_same_orders_once(world: World) -> None:
+    world.ledger.submit(jobs=5)
+    world.claim(4)
+    caller = world.pilot()
+    first = await world.exchange(caller, free=free(2), exchange_id=77)
+    again = await world.exchange(caller, free=free(2), exchange_id=77)
+    assert first.orders == again.orders
+    assert len(world.stock.tasks) == 2
+
+
+async def test_orders_whose_answer_was_lost_come_with_the_repeat(world: World) -> None:
+    world.ledger.submit(jobs=5)
+    world.claim(4)
+    caller = world.pilot()
+    world.ledger.lose_answers = True
+    with pytest.raises(Unavailable):
+        await world.exchange(caller, free=free(2), exchange_id=78)
+    world.ledger.lose_answers = False
+    other = await world.exchange(world.pilot("p-2"), free=free(4))
+    again = await world.exchange(caller, free=free(2), exchange_id=78)
+    given = [(order.ref.job) for order in (*again.orders, *other.orders)]
+    assert sorted(given) == [0, 1, 2, 3]
+
+
+async def test_a_result_counts_once_however_often_it_is_reported(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    report = finished(order, 1, statistics={"events": 5.0})
+    for _ in range(2):
+        reply = await world.exchange(caller, reports=[report])
+        assert [(ack.report_id, ack.accepted) for ack in reply.acks] == [(1, True)]
+    assert world.state(order.ref)[0] is TaskState.COMPLETE
+
+
+async def test_a_reset_makes_the_attempt_stop_and_its_report_refused(world: World) -> None:
+    number = world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    world.ledger.must(ControlTasks(number, Verb.RESET, 0, 0), actor="person:ada")
+    reply = await world.exchange(caller, running=[running(order)])
+    assert list(reply.stop) == [order.ref]
+    reply = await world.exchange(caller, reports=[finished(order, 1)])
+    assert [(ack.accepted, ack.refusal) for ack in reply.acks] == [(False, "stale_attempt")]
+
+
+async def test_another_pilots_passkey_is_refused_at_the_edge(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    (order,) = (await world.exchange(world.pilot(), free=free(1))).orders
+    reply = await world.exchange(world.pilot("thief"), reports=[finished(order, 1)])
+    assert reply.acks[0].refusal == "passkey_holder"
+    flipped = pilot_pb2.Report()
+    flipped.CopyFrom(finished(order, 2))
+    flipped.passkey = order.passkey[:-1] + bytes((order.passkey[-1] ^ 1,))
+    reply = await world.exchange(world.pilot(), reports=[flipped])
+    assert reply.acks[0].refusal.startswith("passkey_")
+    assert world.state(order.ref)[0] is TaskState.PROCESSING
+
+
+async def test_a_result_whose_files_are_not_here_is_not_taken_until_they_are(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    content = b"events"
+    entry = common_pb2.FileEntry(
+        name="out.npz", size_bytes=6, sha256=hashlib.sha256(content).hexdigest(), kind="job_temp"
+    )
+    with pytest.raises(Unavailable):
+        await world.exchange(caller, reports=[finished(order, 1, files=[entry])])
+    assert world.state(order.ref)[0] is TaskState.PROCESSING
+    world.blobs.put_bytes(content)
+    reply = await world.exchange(caller, reports=[finished(order, 1, files=[entry])])
+    assert reply.acks[0].accepted
+    resolved = await world.service.Resolve(
+        pilot_pb2.ResolveRequest(dataset=order.ref.dataset, job=0, names=["out.npz", "none"]), caller
+    )
+    assert [(f.found, list(f.sites)) for f in resolved.files] == [(True, ["madison"]), (False, [])]
+
+
+@pytest.mark.parametrize(
+    "statistics", [{"x": float("nan")}, {"x": float("inf")}, {"": 1.0}, {"y" * 200: 1.0}]
+)
+async def test_a_result_with_impossible_statistics_is_refused_in_words(
+    world: World, statistics: dict[str, float]
+) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    reply = await world.exchange(caller, reports=[finished(order, 1, statistics=statistics)])
+    assert (reply.acks[0].accepted, reply.acks[0].refusal) == (False, "malformed")
+
+
+async def test_reports_wait_when_the_ledger_is_down_and_nothing_is_acknowledged(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    world.ledger.down = True
+    with pytest.raises(Unavailable):
+        await world.exchange(caller, reports=[finished(order, 1)])
+    world.ledger.down = False
+    assert (await world.exchange(caller, reports=[finished(order, 1)])).acks[0].accepted
+
+
+async def test_a_draining_site_gives_nothing_and_tells_its_pilots(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    world.ledger.must(ControlSite("madison", SiteVerb.DRAIN), actor="person:ada")
+    world.clock.advance(1.0)
+    reply = await world.exchange(world.pilot(), free=free(1))
+    assert (reply.drain, len(reply.orders)) == (True, 0)
+
+
+async def test_an_idle_pilot_waits_for_work_and_gets_it_as_soon_as_it_is_claimed(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    call = asyncio.create_task(world.exchange(world.pilot(), free=free(1)))
+    await asyncio.sleep(0.05)
+    assert not call.done() and world.hungry
+    world.claim(1)
+    assert len((await asyncio.wait_for(call, 0.5)).orders) == 1
+
+
+async def test_an_order_that_never_reached_its_pilot_is_given_back(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    for _ in range(3):
+        world.clock.advance(NOT_RECEIVED_S * 0.6)
+        await world.exchange(caller, free=pilot_pb2.Free())
+        await world.lost.step()
+    world.clock.advance(NOT_RECEIVED_S * 0.6)
+    await world.exchange(caller, free=pilot_pb2.Free())
+    await world.lost.step()
+    state, attempt = world.state(order.ref)
+    assert (state, attempt) == (TaskState.READY, order.ref.attempt + 1)
+
+
+async def test_an_order_that_a_pilot_works_on_is_never_given_back(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    for _ in range(5):
+        world.clock.advance(NOT_RECEIVED_S)
+        await world.exchange(caller, running=[running(order)])
+        await world.lost.step()
+    assert world.state(order.ref)[0] is TaskState.PROCESSING
+
+
+async def test_attempts_of_other_sites_are_vouched_for(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    world.service._site = "geneva"  # The same pilot now speaks to a node of another site.
+    reply = await world.exchange(caller, running=[running(order)], free=free(1))
+    ref = TaskRef(order.ref.dataset, order.ref.job, order.ref.task, order.ref.attempt)
+    assert world.board.vouched(within_s=60) == (ref,)
+    assert not reply.orders and not reply.stop
+
+
+async def test_a_host_that_is_shut_out_costs_no_log_entry_with_each_call(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    world.ledger.tick(10**12)  # Leases have ended: the start will be refused.
+    for _ in range(5):
+        await world.exchange(caller, free=free(1))
+    assert sum(isinstance(command, StartTasks) for command in world.ledger.proposed) <= 1
+
+
+async def test_a_renewed_certificate_keeps_the_pilots_name_and_needs_its_own_request(world: World) -> None:
+    caller = world.pilot()
+    uri = identity_uri(IdentityKind.PILOT, "p-1", site="madison", cluster=CLUSTER)
+    reply = await world.service.Renew(pilot_pb2.RenewRequest(csr_pem=make_request(new_key(), uri)), caller)
+    assert reply.lifetime_s == 3_600
+    other = identity_uri(IdentityKind.PILOT, "p-2", site="madison", cluster=CLUSTER)
+    with pytest.raises(NotAllowed):
+        await world.service.Renew(pilot_pb2.RenewRequest(csr_pem=make_request(new_key(), other)), caller)
+
+
+async def test_an_exchange_that_is_too_large_is_refused(world: World) -> None:
+    with pytest.raises(BadInput):
+        await world.exchange(world.pilot(), reports=[pilot_pb2.Report()] * 2_000)
