@@ -22,6 +22,7 @@ from iceprod_p2p.grids.errors import GridDown, GridError, GridTimeout
 OUTPUT_BYTES_MAX: Final = 64 << 20  # `squeue --json` of 20,000 jobs is 50 MB.
 SAID_MAX: Final = 500  # Characters of a command's complaint in an error.
 KILL_AFTER_S: Final = 2.0
+USUAL_VARIABLES: Final = frozenset({"HOME", "KRB5CCNAME", "LOGNAME", "PATH", "TZ", "USER"})
 PRIVATE_PREFIXES: Final = ("ICEPROD_", "PYTHON", "VIRTUAL_ENV", "LC_", "LANG")
 
 
@@ -46,8 +47,9 @@ class Commands:
     """Runs the commands of one batch system.
 
     `bin_directory` is looked at instead of PATH: PBS-like names clash between systems.  `environment` is
-    added to the node's own, of which our settings and Python's are left out; messages are asked for in
-    English.
+    added to the node's own, of which our settings and Python's are left out, and all but `inherited` where
+    that is given: some systems hand the environment of their submission command to the grid job.  Messages
+    are asked for in English.
     """
 
     bin_directory: str = ""
@@ -55,6 +57,7 @@ class Commands:
     timeout_s: float = 60.0
     output_bytes_max: int = OUTPUT_BYTES_MAX
     clock: Clock = field(default_factory=SystemClock)
+    inherited: frozenset[str] | None = None
 
     def run(
         self,
@@ -108,7 +111,11 @@ class Commands:
         return os.path.join(self.bin_directory, name) if self.bin_directory and "/" not in name else name
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_PREFIXES)}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(PRIVATE_PREFIXES) and (self.inherited is None or name in self.inherited)
+        }
         if self.bin_directory:
             kept["PATH"] = self.bin_directory + os.pathsep + kept.get("PATH", os.defpath)
         return {**kept, "LC_ALL": "C", **self.environment}

@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from iceprod_p2p.grids.base import (
     Unclear,
 )
 from iceprod_p2p.grids.errors import GridDown
+from iceprod_p2p.grids.files import place_files
 from iceprod_p2p.grids.local_spool import VERDICT_REMOVED, Alive, End, JobFile, Spool, SpoolOptions, Waiting
 
 SPAWN_INTERVAL_S: Final = 1.0  # A supervisor needs a moment to open the FIFO.
@@ -209,11 +209,7 @@ class LocalGrid(Grid):
 
     def _submit_one(self, request: GridRequest) -> SubmitResult:
         try:
-            Path(request.work_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in request.files_in:
-                target = Path(request.work_directory, os.path.basename(path))
-                if not (target.exists() and target.samefile(path)):
-                    shutil.copy2(path, target)
+            place_files(request)
             self._sequence += 1
             self.spool.add(
                 self._job_file(request, sequence=self._clock.wall_ms() * 1_000 + self._sequence % 1_000)

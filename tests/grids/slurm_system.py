@@ -1,0 +1,217 @@
+"""A private Slurm on this machine: munge, a controller, two nodes with two fake GPUs each, and on request
+accounting in a private MariaDB.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.grids.daemons import Daemons, free_ports, need_root_and, private_directory, until
+
+COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
+ACCOUNTING_COMMANDS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db")
+NODES = ("n1", "n2")
+END_JOBS_S = 20.0
+
+
+class SlurmSystem:
+    """One private Slurm; `start` it, give `environment` to its commands, `stop` it."""
+
+    def __init__(self, *, accounting: bool = False) -> None:
+        need_root_and(*COMMANDS, *(ACCOUNTING_COMMANDS if accounting else ()))
+        self.accounting = accounting
+        self.root = private_directory("slurm")
+        self.environment = {"SLURM_CONF": str(self.root / "slurm.conf")}
+        self._host = socket.gethostname().partition(".")[0]
+        self._ports = free_ports(5)
+        self.daemons = Daemons(self._directory("log", owner="slurm"), self.environment)
+
+    def start(self) -> None:
+        """Start all daemons and wait until every node takes jobs."""
+        try:
+            self._write_files()
+            self._start_munge()
+            if self.accounting:
+                self._start_accounting()
+            self.start_controller()
+            for name in NODES:
+                self.start_node(name)
+            until(self._nodes_idle, "Slurm's nodes are idle")
+        except BaseException as failed:
+            failed.add_note(self.daemons.tail())
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Cancel all jobs, end all daemons by pid, and remove the directory."""
+        try:
+            self.cancel_all()
+        finally:
+            self.daemons.stop_all()
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def start_controller(self) -> None:
+        """Start slurmctld and wait until it answers."""
+        self.daemons.start("slurmctld", ("slurmctld", "-D", "-f", str(self.root / "slurm.conf")))
+        until(
+            lambda: self.daemons.alive("slurmctld") and self._answers("scontrol", "ping"), "slurmctld answers"
+        )
+
+    def stop_controller(self) -> None:
+        """End slurmctld; jobs keep running."""
+        self.daemons.stop("slurmctld")
+
+    def start_node(self, name: str) -> None:
+        """Start one slurmd."""
+        self.daemons.start(name, ("slurmd", "-D", "-f", str(self.root / "slurm.conf"), "-N", name))
+
+    def stop_node(self, name: str) -> None:
+        """End one slurmd; what it runs goes on."""
+        self.daemons.stop(name)
+
+    def run(self, *line: str, timeout_s: float = 20.0) -> str:
+        """Run one of Slurm's commands to a good end."""
+        done = subprocess.run(
+            line,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}{self.daemons.tail()}"
+        return done.stdout
+
+    def cancel_all(self) -> None:
+        """Cancel every job and wait until none is left, as far as the controller answers."""
+        if not self._answers("scontrol", "ping"):
+            return
+        self.run("scancel", "--user=root", "--quiet")
+        deadline_s = time.monotonic() + END_JOBS_S
+        while self.run("squeue", "--noheader") and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+
+    def _answers(self, *line: str) -> bool:
+        try:
+            done = subprocess.run(
+                line,
+                env={**os.environ, **self.environment},
+                capture_output=True,
+                timeout=20,
+                stdin=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0 and b"DOWN" not in done.stdout
+
+    def _nodes_idle(self) -> bool:
+        for name in NODES:
+            self.daemons.alive(name)
+        states = self.run("sinfo", "--noheader", "--Node", "--format=%T").split()
+        return states == ["idle"] * len(NODES)
+
+    def _directory(self, *parts: str, owner: str, mode: int = 0o755) -> Path:
+        made = self.root.joinpath(*parts)
+        made.mkdir(parents=True, exist_ok=True)
+        shutil.chown(made, owner, owner)
+        made.chmod(mode)
+        return made
+
+    def _start_munge(self) -> None:
+        home = self._directory("munge", owner="munge")
+        (home / "key").write_bytes(os.urandom(128))
+        (home / "key").chmod(0o400)
+        shutil.chown(home / "key", "munge", "munge")
+        line = ("munged", "--foreground", f"--socket={home}/socket", f"--key-file={home}/key")
+        files = (f"--log-file={home}/log", f"--pid-file={home}/pid", f"--seed-file={home}/seed")
+        self.daemons.start("munged", (*line, *files), user="munge")
+        until(lambda: self.daemons.alive("munged") and (home / "socket").exists(), "munged listens")
+
+    def _start_accounting(self) -> None:
+        data = self._directory("mariadb", owner="mysql")
+        line = ("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=mysql")
+        options = ("--auth-root-authentication-method=normal", "--skip-test-db")
+        subprocess.run((*line, *options), check=True, capture_output=True, timeout=60)
+        listen = (f"--port={self._ports[4]}", "--bind-address=127.0.0.1", f"--socket={data}/socket")
+        small = ("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--performance-schema=OFF")
+        speed = ("--innodb-flush-log-at-trx-commit=0", f"--pid-file={data}/pid", "--user=mysql")
+        self.daemons.start(
+            "mariadbd", ("mariadbd", "--no-defaults", f"--datadir={data}", *listen, *small, *speed)
+        )
+        until(lambda: self.daemons.alive("mariadbd") and self._sql("SELECT 1"), "MariaDB answers")
+        assert self._sql(
+            "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'private'; GRANT ALL ON *.* TO slurm@'127.0.0.1'"
+        )
+        self.daemons.start("slurmdbd", ("slurmdbd", "-D"))
+        until(
+            lambda: self.daemons.alive("slurmdbd") and self._answers("sacctmgr", "-n", "list", "cluster"),
+            "slurmdbd answers",
+        )
+        self.run("sacctmgr", "-i", "add", "cluster", "ci")
+
+    def _sql(self, text: str) -> bool:
+        line = ("mariadb", "--no-defaults", f"--socket={self.root}/mariadb/socket", "-e", text)
+        return subprocess.run(line, capture_output=True, timeout=10).returncode == 0
+
+    def _write_files(self) -> None:
+        for name in NODES:
+            self._directory("spool", name, owner="root")
+        self._directory("state", owner="slurm", mode=0o700)
+        gpus = self._directory("gpu", owner="root")
+        for number in range(2):
+            os.mknod(gpus / f"gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
+        (self.root / "gres.conf").write_text(
+            "".join(f"NodeName={name} Name=gpu File={gpus}/gpu[0-1]\n" for name in NODES)
+        )
+        (self.root / "slurm.conf").write_text(self._slurm_conf())
+        if self.accounting:
+            path = self.root / "slurmdbd.conf"
+            path.write_text(self._slurmdbd_conf())
+            path.chmod(0o600)
+            shutil.chown(path, "slurm", "slurm")
+
+    def _slurm_conf(self) -> str:
+        control, daemon, first, *_ = self._ports
+        b = self.root
+        accounting = (
+            f"AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+            f"AccountingStoragePort={self._ports[3]}\nAccountingStoragePass={b}/munge/socket\n"
+            if self.accounting
+            else "AccountingStorageType=accounting_storage/none\n"
+        )
+        second = free_ports(1)[0]
+        nodes = "".join(
+            f"NodeName={name} NodeHostname={self._host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000"
+            " Gres=gpu:2 State=UNKNOWN\n"
+            for name, port in zip(NODES, (first, second), strict=True)
+        )
+        return (
+            f"ClusterName=ci\nSlurmctldHost={self._host}(127.0.0.1)\nSlurmctldPort={control}\nSlurmdPort={daemon}\n"
+            f"AuthType=auth/munge\nAuthInfo=socket={b}/munge/socket\nCredType=cred/munge\nSlurmUser=slurm\n"
+            f"StateSaveLocation={b}/state\nSlurmdSpoolDir={b}/spool/%n\n"
+            f"SlurmctldPidFile={b}/log/slurmctld.pid\nSlurmdPidFile={b}/spool/%n/slurmd.pid\n"
+            f"SlurmctldLogFile={b}/log/slurmctld.log\nSlurmdLogFile={b}/spool/%n/slurmd.log\n"
+            "ProctrackType=proctrack/pgid\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n"
+            "MpiDefault=none\nSchedulerType=sched/backfill\n"
+            "SchedulerParameters=bf_interval=5,sched_min_interval=50000,batch_sched_delay=0,"
+            "default_queue_depth=2000\n"
+            "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory\nReturnToService=2\n"
+            "MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait=5\nInactiveLimit=0\n"
+            "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=5\n"
+            f"{accounting}{nodes}"
+            "PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefMemPerCPU=100 State=UP\n"
+        )
+
+    def _slurmdbd_conf(self) -> str:
+        b = self.root
+        return (
+            f"AuthType=auth/munge\nAuthInfo=socket={b}/munge/socket\nDbdHost=localhost\nDbdAddr=127.0.0.1\n"
+            f"DbdPort={self._ports[3]}\nSlurmUser=slurm\nLogFile={b}/log/slurmdbd.log\n"
+            f"PidFile={b}/log/slurmdbd.pid\nStorageType=accounting_storage/mysql\nStorageHost=127.0.0.1\n"
+            f"StoragePort={self._ports[4]}\nStorageUser=slurm\nStoragePass=private\nStorageLoc=accounting\n"
+        )
