@@ -14,12 +14,14 @@ from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.attempt import Attempt, TaskFailure
 from iceprod_pilot.link import Link, patiently
+from iceprod_pilot.packing import pack, unpack
 from iceprod_pilot.plan import Move
 from iceprod_pilot.staging import DIGEST, Content, Staging
-from iceprod_pilot.workspace import TaskDirectory, inside, is_plain_file
+from iceprod_pilot.workspace import MIB, TaskDirectory, inside, is_plain_file
 
 COPYING_AFTER_S: Final = 1.0  # A shorter upload is over before anybody could read that it is under way.
 RESOLVE_NAMES_MAX: Final = 500  # In one call.
+DISK_MIB_DEFAULT: Final = 64 * 1024  # For opening archives of a task that set no limit of disk.
 FETCHED_URLS: Final = ("http://", "https://", "file://")
 _BLOB_URL: Final = re.compile(r"iceprod://sha256/([^/#?]*)(?:[/#?](.*))?")
 
@@ -54,6 +56,7 @@ class Files:
             target = inside(self._directory.work, move.local)
             if move.remote.startswith(FETCHED_URLS):
                 self._copy_url(move, target)
+                self._open_packed(move, target)
                 continue
             content = blob_url(move.remote)[0] if "://" in move.remote else contents[move.remote]
             if content is None:
@@ -61,6 +64,7 @@ class Files:
                     continue
                 raise TaskFailure(FailReason.INPUT_MISSING, f"nobody has recorded the input {move.remote!r}")
             self._deliver(content, target, name=move.remote)
+            self._open_packed(move, target)
 
     def source(self, src: str, *, is_class: bool) -> str:
         """Return where a module's `src` lies: fetched below its base name when it is a blob, else as it was written."""
@@ -86,7 +90,9 @@ class Files:
                     FailReason.OUTPUT_MISSING,
                     f"the output {move.local!r} was not written, or is no plain file",
                 )
-            entries.append(self.upload(path, move.remote, kind=move.kind))
+            if move.compression:
+                path = pack(path, self._directory.root, compression=move.compression)
+            entries.append(self._publish(move, path))
         return entries
 
     def upload(self, path: Path, name: str, *, kind: str) -> common_pb2.FileEntry:
@@ -134,6 +140,31 @@ class Files:
             raise TaskFailure(
                 FailReason.INPUT_MISSING, f"input {name!r} could not be fetched: {missing.message}"
             ) from missing
+
+    def _publish(self, move: Move, path: Path) -> common_pb2.FileEntry:
+        """Upload an output; one that has an address of its own is copied there too, and listed by its local name."""
+        if "://" not in move.remote:
+            return self.upload(path, move.remote, kind=move.kind)
+        from iceprod_p2p.modules.transfer import copy
+
+        entry = self.upload(path, move.local, kind=move.kind)
+        try:
+            copy(str(path), move.remote)
+        except (Unavailable, NotFound, IntegrityError) as failure:
+            raise TaskFailure(FailReason.STORAGE, f"output {move.local!r}: {failure.message}") from failure
+        entry.urls.append(move.remote)
+        return entry
+
+    def _open_packed(self, move: Move, target: Path) -> None:
+        if not move.compression or not target.exists():
+            return
+        disk_mib = self._attempt.order.requirements.disk_mib or DISK_MIB_DEFAULT
+        try:
+            unpack(target, self._directory.work, bytes_max=disk_mib * MIB)
+        except IntegrityError as damaged:
+            raise TaskFailure(
+                FailReason.INPUT_CHECKSUM, f"input {move.remote!r}: {damaged.message}"
+            ) from damaged
 
     def _copy_url(self, move: Move, target: Path) -> None:
         # Only tasks that read from outside the cluster pay for these imports.

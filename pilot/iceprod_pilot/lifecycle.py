@@ -1,7 +1,7 @@
 """The pilot's life: enrol, exchange reports for orders, and end when idle, drained, out of time or told to.
 
-One loop on the main thread speaks with the nodes; slots run tasks on threads of their own and wake the loop when they
-have something to report.  One exchange is under way at a time: reports that come up meanwhile go with the next.
+One loop on the main thread speaks with the nodes and looks at the clocks; slots run tasks on threads of their own and
+wake the loop when they have something to report.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from types import FrameType
 from typing import Final
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import IceProdError, NotAllowed, Unavailable
+from iceprod_p2p.base.errors import IceProdError, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import pilot_pb2
 from iceprod_pilot import platform
-from iceprod_pilot.attempt import Attempt, Ending, Phase
+from iceprod_pilot.attempt import Attempt, Ending
 from iceprod_pilot.config import PilotConfig
 from iceprod_pilot.enrolment import Credentials, enrol
 from iceprod_pilot.environment import gpu_names
+from iceprod_pilot.exchange import Exchanger
 from iceprod_pilot.guard import Guard
 from iceprod_pilot.link import Link, node_of
 from iceprod_pilot.nodes import NodeBook, Route
-from iceprod_pilot.report import Journal, Ref
+from iceprod_pilot.report import Journal
 from iceprod_pilot.slots import Slots
 from iceprod_pilot.staging import Staging
 from iceprod_pilot.task import TaskRunner
@@ -39,12 +40,8 @@ EXIT_NOT_ALLOWED: Final = 4
 EXIT_UNREACHABLE: Final = 5
 EXIT_TERMINATED: Final = 143  # 128 + SIGTERM: told twice to end, so it ended at once.
 
-POLL_MIN_S: Final = 0.2
-POLL_MAX_S: Final = 60.0
-POLL_FIRST_S: Final = 1.0  # Until a node has said how often to call.
-SPACING_S: Final = 0.02  # Between two exchanges, so that many short tasks share one.
-RETRY_FIRST_S: Final = 0.2
-RETRY_MAX_S: Final = 2.0
+ENROL_PAUSE_FIRST_S: Final = 0.2
+ENROL_PAUSE_MAX_S: Final = 2.0
 SWEEP_S: Final = 2.0
 RENEW_RETRY_S: Final = 30.0
 REPORT_SHARE: Final = 0.25  # Of the grace, kept for the last reports.
@@ -57,7 +54,6 @@ class Pilot:
     def __init__(self, config: PilotConfig, *, clock: Clock, environ: Mapping[str, str]) -> None:
         self._config = config
         self._clock = clock
-        self._host = platform.host()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._walltime = platform.WallTime(config.walltime_s, clock, environ)
         self._journal = Journal(config.state_path)
@@ -82,7 +78,7 @@ class Pilot:
             guard=self._guard,
             clock=clock,
             environ=environ,
-            say=self._say,
+            say=lambda report: self._exchanger.say(report),
         )
         self._slots = Slots(
             slots=config.slots,
@@ -93,24 +89,23 @@ class Pilot:
             run=self._run_attempt,
             clock=clock,
         )
-        now_s = clock.monotonic_s()
+        self._exchanger = Exchanger(
+            config,
+            link=self._link,
+            journal=self._journal,
+            slots=self._slots,
+            staging=staging,
+            workspace=self._workspace,
+            walltime=self._walltime,
+            clock=clock,
+            wake=lambda: self._wake.put(None),
+        )
         self._terms = 0
         self._drain_asked = False
-        self._ending = ""
         self._evict_at_s: float | None = None
         self._end_at_s: float | None = None
-        self._told_ending = False
-        self._repeat: pilot_pb2.ExchangeRequest | None = None
-        self._poll_s = POLL_FIRST_S
-        self._exchange_at_s = now_s
-        self._not_before_s = now_s
-        self._retry_s = RETRY_FIRST_S
-        self._last_answer_s = now_s
-        self._idle_since_s = now_s
-        self._sweep_at_s = now_s + SWEEP_S
-        self._offered = self._sent = (
-            0  # The newest report in the exchange under way, and in any that was answered.
-        )
+        self._idle_since_s = clock.monotonic_s()
+        self._sweep_at_s = self._idle_since_s + SWEEP_S
 
     def run(self) -> int:
         """Live; return the exit code.  Raises IceProdError when it cannot enrol."""
@@ -125,18 +120,17 @@ class Pilot:
 
     def _enrol(self) -> bool:
         """Get a certificate; returns False when the pilot was told to end meanwhile."""
-        pause_s = RETRY_FIRST_S
+        began_s, pause_s = self._clock.monotonic_s(), ENROL_PAUSE_FIRST_S
         while not self._credentials.enrolled:
             try:
-                told = enrol(self._config, self._credentials, self._route.ordered(), host=self._host)
+                told = enrol(self._config, self._credentials, self._route.ordered(), host=platform.host())
                 self._book.learn(node_of(address) for address in told)
             except Unavailable as silent:
-                waited_s = self._clock.monotonic_s() - self._last_answer_s
-                if waited_s > self._config.lost_end_s:
+                if self._clock.monotonic_s() - began_s > self._config.lost_end_s:
                     raise
                 _LOG.info("not enrolled yet", why=silent.message, pause_s=pause_s)
                 self._sleep(pause_s)
-                pause_s = min(RETRY_MAX_S, pause_s * 2)
+                pause_s = min(ENROL_PAUSE_MAX_S, pause_s * 2)
             if self._terms:
                 return False
         return True
@@ -150,115 +144,17 @@ class Pilot:
             self._journal.add(report)
 
     def _live(self) -> int:
+        exchanger = self._exchanger
         while True:
             self._look_at_clocks()
-            now_s = self._clock.monotonic_s()
-            if now_s >= self._exchange_due_s():
-                self._exchange()
+            if self._clock.monotonic_s() >= exchanger.due_s():
+                exchanger.exchange()
             code = self._end_code()
             if code is not None:
-                _LOG.info("pilot ends", why=self._ending, exit_code=code, unsent=self._journal.pending_count)
+                unsent = self._journal.pending_count
+                _LOG.info("pilot ends", why=exchanger.ending, exit_code=code, unsent=unsent)
                 return code
-            self._sleep(min(HOUSEKEEPING_S, max(0.0, self._exchange_due_s() - self._clock.monotonic_s())))
-
-    def _exchange_due_s(self) -> float:
-        """When to call next: at once with something to say, else at the poll; never before the pause is over."""
-        urgent = self._journal.newest > self._sent or (
-            self._ending and not self._told_ending and not self._slots.busy
-        )
-        return max(self._not_before_s, 0.0 if urgent else self._exchange_at_s)
-
-    def _exchange(self) -> None:
-        request = self._repeat or self._request()
-        self._repeat = request  # Sent again as it is until it is answered: then orders cannot get lost.
-        started_s = self._clock.monotonic_s()
-        try:
-            reply = self._link.exchange(request)
-        except (Unavailable, NotAllowed) as failure:
-            self._not_before_s = self._clock.monotonic_s() + self._retry_s
-            self._retry_s = min(RETRY_MAX_S, self._retry_s * 2)
-            _LOG.debug("exchange failed", why=failure.message)
-            return
-        self._repeat = None
-        now_s = self._clock.monotonic_s()
-        self._retry_s, self._last_answer_s = RETRY_FIRST_S, now_s
-        self._not_before_s = started_s + SPACING_S
-        self._poll_s = (
-            min(POLL_MAX_S, max(POLL_MIN_S, reply.poll_ms / 1_000)) if reply.poll_ms else self._poll_s
-        )
-        self._exchange_at_s = now_s + self._poll_s
-        self._told_ending = self._told_ending or request.ending
-        self._sent = self._offered
-        self._take(reply)
-
-    def _request(self) -> pilot_pb2.ExchangeRequest:
-        reports, self._offered = self._journal.batch()
-        request = pilot_pb2.ExchangeRequest(
-            host=self._host,
-            ending=bool(self._ending),
-            resource_class=self._config.resource_class,
-            exchange_id=self._journal.next_exchange_id(),
-            reports=reports,
-        )
-        sent = {report.report_id for report in reports}
-        for attempt in self._slots.attempts():
-            request.running.add(
-                ref=attempt.order.ref, passkey=attempt.order.passkey, phase=attempt.phase.value
-            )
-        # What is done and cannot be said in this exchange must be named, or the node takes it for lost.
-        for report in self._journal.pending():
-            if report.report_id not in sent:
-                request.running.add(ref=report.ref, passkey=report.passkey, phase=Phase.STAGING_OUT.value)
-        if not self._ending:
-            request.free.CopyFrom(self._slots.free())
-            request.free.attributes.extend(self._config.attributes)
-            request.free.disk_mib = min(request.free.disk_mib, self._workspace.free_mib())
-            left_s = self._walltime.left_s()
-            # 0 means that nothing limits it.
-            request.free.walltime_s = 0 if left_s is None else max(1, int(left_s - self._config.grace_s))
-        return request
-
-    def _take(self, reply: pilot_pb2.ExchangeReply) -> None:
-        refused = [ack for ack in reply.acks if not ack.accepted]
-        why = {ack.report_id: ack for ack in refused}
-        for report in self._journal.settle(ack.report_id for ack in reply.acks):
-            if report.report_id in why:
-                ack = why[report.report_id]
-                ref = Ref.of(report.ref)
-                _LOG.info("report refused", task=str(ref), refusal=ack.refusal, detail=ack.detail)
-                self._stop(ref)
-        for message in reply.stop:
-            _LOG.info("task stopped", task=str(Ref.of(message)))
-            self._stop(Ref.of(message))
-        for order in reply.orders:
-            self._take_order(order)
-        if reply.drain and not self._ending:
-            self._begin_ending("drained")
-
-    def _take_order(self, order: pilot_pb2.Order) -> None:
-        ref = Ref.of(order.ref)
-        attempt = self._slots.find(ref)
-        if attempt is not None:
-            attempt.order.passkey = order.passkey
-            return
-        if any(Ref.of(report.ref) == ref for report in self._journal.pending()):
-            return  # It is done and its report on the way.
-        self._journal.accept(order)
-        if self._ending:
-            self._give_back(Attempt(order))
-        else:
-            self._slots.accept(Attempt(order))
-
-    def _stop(self, ref: Ref) -> None:
-        """End an attempt that is no longer this pilot's and forget what was to be said about it."""
-        self._journal.drop(ref)
-        waiting = self._slots.remove(ref)
-        if waiting is not None:
-            waiting.cancel.close()
-            return
-        attempt = self._slots.find(ref)
-        if attempt is not None:
-            attempt.cancel.throw(Ending.STOP)
+            self._sleep(min(HOUSEKEEPING_S, max(0.0, exchanger.due_s() - self._clock.monotonic_s())))
 
     def _run_attempt(self, attempt: Attempt) -> None:
         """Perform an attempt on a slot's thread and keep its report.  The one place that catches everything."""
@@ -272,20 +168,9 @@ class Pilot:
         if report is None or attempt.cancel.ending is Ending.STOP:
             self._journal.drop(attempt.ref)
         else:
-            self._say(report)
+            self._exchanger.say(report)
         attempt.cancel.close()
         self._wake.put(None)
-
-    def _say(self, report: pilot_pb2.Report) -> None:
-        """Keep a report and have it sent; from any thread."""
-        self._journal.add(report)
-        self._wake.put(None)
-
-    def _give_back(self, attempt: Attempt) -> None:
-        report = attempt.report()
-        report.given_back.reason = self._ending
-        attempt.cancel.close()
-        self._say(report)
 
     def _look_at_clocks(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -310,9 +195,9 @@ class Pilot:
             self._begin_ending("terminated", grace_s=self._config.grace_s)
         elif left_s is not None and left_s <= self._config.grace_s:
             self._begin_ending("walltime", grace_s=max(0.0, left_s))
-        elif self._ending:
+        elif self._exchanger.ending:
             return
-        elif self._drain_asked:
+        elif self._drain_asked or self._exchanger.drain_asked:
             self._begin_ending("drained")
         elif now_s - self._idle_since_s >= self._config.idle_end_s:
             self._begin_ending("idle")
@@ -320,30 +205,30 @@ class Pilot:
     def _begin_ending(self, why: str, *, grace_s: float | None = None) -> None:
         """Take no more work, give back what has not started; with a grace, evict and end when it is over."""
         _LOG.info("pilot is ending", why=why, running=self._slots.running)
-        self._ending = why
+        self._exchanger.ending = why
         if grace_s is not None:
             now_s = self._clock.monotonic_s()
             self._evict_at_s = now_s + grace_s * (1 - REPORT_SHARE)
             self._end_at_s = now_s + grace_s
         for attempt in self._slots.withdraw():
-            self._give_back(attempt)
+            self._exchanger.give_back(attempt)
 
     def _end_code(self) -> int | None:
         """Return the exit code when the pilot is done."""
-        now_s = self._clock.monotonic_s()
+        exchanger, now_s = self._exchanger, self._clock.monotonic_s()
         refused = self._link.refused_everywhere()
         if refused:
-            self._ending = f"no node accepts this pilot: {refused}"
+            exchanger.ending = f"no node accepts this pilot: {refused}"
             return EXIT_NOT_ALLOWED
         if self._end_at_s is not None and now_s >= self._end_at_s:
             return EXIT_UNREACHABLE if self._journal.pending_count else EXIT_OK
-        if not self._slots.busy and now_s - self._last_answer_s >= self._config.lost_end_s:
-            self._ending = "no node has answered for too long"
+        if not self._slots.busy and now_s - exchanger.last_answer_s >= self._config.lost_end_s:
+            exchanger.ending = "no node has answered for too long"
             return EXIT_UNREACHABLE
-        if not self._ending or self._slots.busy or self._journal.pending_count:
+        if not exchanger.ending or self._slots.busy or self._journal.pending_count:
             return None
         # With nothing owed, telling the node of the end is a courtesy: one try must do.
-        return EXIT_OK if self._told_ending or self._retry_s > RETRY_FIRST_S else None
+        return EXIT_OK if exchanger.told_ending or exchanger.failing else None
 
     def _renew(self) -> None:
         try:
@@ -377,6 +262,7 @@ class Pilot:
         self._wake.put(None)
 
     def _shut_down(self) -> None:
+        self._exchanger.close()
         for attempt in self._slots.attempts():
             attempt.cancel.throw(Ending.EVICT)
         self._slots.wait_idle(3.0)

@@ -30,6 +30,7 @@ RESOLVE_TIMEOUT_S: Final = 10.0
 PROBE_TIMEOUT_S: Final = 1.0
 TRANSFER_STALL_S: Final = 30.0  # A transfer that moves nothing for so long is broken off and resumed.
 TRANSFER_TIMEOUT_S: Final = 600.0  # One attempt; a longer one is resumed where it ended.
+REFUSED_END_S: Final = 20.0  # A node that has just started may not know this pilot's issuer yet.
 PAUSE_FIRST_S: Final = 0.2
 PAUSE_MAX_S: Final = 5.0
 
@@ -55,14 +56,15 @@ class Link:
         self._lock = threading.Lock()
         self._lines: dict[str, _Line] = {}
         self._retired: list[grpc.Channel] = []
-        self._refused_by: dict[str, str] = {}
+        self._refused_by: dict[str, tuple[float, str]] = {}  # Since when, and why.
+        self.partner: Node | None = None  # Whom the last exchange was sent to.
 
     def exchange(self, request: pilot_pb2.ExchangeRequest) -> pilot_pb2.ExchangeReply:
         """Send reports and get orders; learns the member list that comes with them."""
         self._look_home()
-        reply: pilot_pb2.ExchangeReply = self._attempt(
-            lambda stub, _node: stub.Exchange(request, timeout=EXCHANGE_TIMEOUT_S)
-        )
+        self.partner = node = self.route.choose()
+        with self._watched(node, decides=True) as stub, rpc_errors(f"node {node.node_id}"):
+            reply: pilot_pb2.ExchangeReply = stub.Exchange(request, timeout=EXCHANGE_TIMEOUT_S)
         self.book.learn(node_of(address) for address in reply.nodes)
         return reply
 
@@ -91,8 +93,10 @@ class Link:
             finally:
                 stream.cancel()
 
-    def put_blob(self, sha256: str, size_bytes: int, pieces: Iterable[bytes]) -> common_pb2.BlobReply:
-        """Send a blob; returns what the node says it has stored."""
+    def put_blob(
+        self, sha256: str, size_bytes: int, pieces: Iterable[bytes], *, node: Node | None = None
+    ) -> common_pb2.BlobReply:
+        """Send a blob, to `node` where that matters; returns what the node says it has stored."""
 
         def send(stub: Any, _node: Node) -> common_pb2.BlobReply:
             reply: common_pb2.BlobReply = stub.PutBlob(
@@ -100,7 +104,7 @@ class Link:
             )
             return reply
 
-        return self._attempt(send)
+        return self._attempt(send, node=node)
 
     def renew(self) -> None:
         """Get a new certificate for the same key from the node whose turn it is, and use it from now on."""
@@ -115,12 +119,18 @@ class Link:
         _LOG.info("certificate renewed", lifetime_s=reply.lifetime_s)
 
     def refused_everywhere(self) -> str:
-        """Return why, when every known node refused this pilot's identity at its last call; else empty."""
+        """Return why, when every known node has refused this pilot's identity for a while; else empty."""
+        now_s = self._clock.monotonic_s()
         with self._lock:
-            nodes = self.book.nodes
-            if nodes and all(node.node_id in self._refused_by for node in nodes):
-                return self._refused_by[nodes[0].node_id]
-        return ""
+            refusals = [self._refused_by.get(node.node_id) for node in self.book.nodes]
+        said = [refusal for refusal in refusals if refusal is not None]
+        if (
+            not said
+            or len(said) < len(refusals)
+            or max(since_s for since_s, _ in said) > now_s - REFUSED_END_S
+        ):
+            return ""
+        return said[0][1]
 
     def close(self) -> None:
         """Close every channel; calls under way fail."""
@@ -131,13 +141,13 @@ class Link:
         for channel in channels:
             channel.close()
 
-    def _attempt(self, do: Callable[[Any, Node], T]) -> T:
-        node = self.route.choose()
+    def _attempt(self, do: Callable[[Any, Node], T], *, node: Node | None = None) -> T:
+        node = node or self.route.choose()
         with self._watched(node) as stub, rpc_errors(f"node {node.node_id}"):
             return do(stub, node)
 
-    def _watched(self, node: Node) -> _Watch:
-        return _Watch(self, node)
+    def _watched(self, node: Node, *, decides: bool = False) -> _Watch:
+        return _Watch(self, node, decides=decides)
 
     def _line(self, node: Node) -> _Line:
         material, generation = self._credentials.material()
@@ -170,32 +180,38 @@ class Link:
         else:
             self.route.probed(node, ready=True)
 
-    def note(self, node: Node, failure: BaseException | None) -> None:
-        """Take note of how a call to `node` went."""
+    def note(self, node: Node, failure: BaseException | None, *, decides: bool) -> None:
+        """Take note of how a call to `node` went.
+
+        Any failure counts against a node, but only an exchange `decides` that it is well: one that serves files and
+        can take no reports would otherwise keep its place for ever.
+        """
         with self._lock:
-            if isinstance(failure, NotAllowed):
-                self._refused_by[node.node_id] = failure.message
-            elif not isinstance(failure, Unavailable):
+            if isinstance(failure, NotAllowed) and decides:
+                since_s, _ = self._refused_by.get(node.node_id, (self._clock.monotonic_s(), ""))
+                self._refused_by[node.node_id] = (since_s, failure.message)
+            elif decides and not isinstance(failure, Unavailable):
                 self._refused_by.pop(node.node_id, None)
         if isinstance(failure, Unavailable | NotAllowed):
             _LOG.info("call failed", node=node.node_id, why=failure.message)
             self.route.failed(node)
-        elif failure is None or isinstance(failure, IceProdError):
+        elif decides and (failure is None or isinstance(failure, IceProdError)):
             self.route.answered(node)  # A refusal of one request is an answer.
 
 
 class _Watch:
     """The context of one call: gives the stub, notes the outcome."""
 
-    def __init__(self, link: Link, node: Node) -> None:
+    def __init__(self, link: Link, node: Node, *, decides: bool) -> None:
         self._link = link
         self._node = node
+        self._decides = decides
 
     def __enter__(self) -> Any:
         return self._link._line(self._node).stub
 
     def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
-        self._link.note(self._node, failure)
+        self._link.note(self._node, failure, decides=self._decides)
 
 
 def patiently(do: Callable[[], T], *, stop: Callable[[float], bool], what: str) -> T:

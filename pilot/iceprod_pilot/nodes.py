@@ -69,6 +69,7 @@ class NodeBook:
 @dataclass(slots=True)
 class _Trouble:
     since_s: float
+    last_s: float
     retry_at_s: float
     pause_s: float
     on_trial: bool = False
@@ -98,14 +99,14 @@ class Route:
         return [*home, *others[start:], *others[:start]]
 
     def choose(self) -> Node:
-        """Return the node to call now; where all are in trouble, the one that is due first."""
+        """Return the node to call now; where all are in trouble, the one that was not tried for longest."""
         now_s = self._clock.monotonic_s()
         with self._lock:
             nodes = self.ordered()
             for node in nodes:
                 if self._may_serve(node, now_s):
                     return node
-            return min(nodes, key=lambda node: self._retry_at_s(node.node_id))
+            return min(nodes, key=lambda node: self._last_s(node.node_id))
 
     def answered(self, node: Node) -> None:
         """Note that a call to `node` went well."""
@@ -118,10 +119,13 @@ class Route:
         with self._lock:
             before = self._trouble.get(node.node_id)
             if before is None:
-                self._trouble[node.node_id] = _Trouble(now_s, now_s + RETRY_FIRST_S, RETRY_FIRST_S)
-            elif now_s >= before.retry_at_s or before.on_trial:
-                pause_s = min(RETRY_MAX_S, before.pause_s * 2)
-                self._trouble[node.node_id] = _Trouble(before.since_s, now_s + pause_s, pause_s)
+                self._trouble[node.node_id] = _Trouble(now_s, now_s, now_s + RETRY_FIRST_S, RETRY_FIRST_S)
+                return
+            before.last_s = now_s
+            if now_s >= before.retry_at_s or before.on_trial:
+                before.pause_s = min(RETRY_MAX_S, before.pause_s * 2)
+                before.retry_at_s = now_s + before.pause_s
+                before.on_trial = False
 
     def home_to_probe(self) -> Node | None:
         """Return a home node that was given up and is due for a look, if there is one."""
@@ -153,6 +157,6 @@ class Route:
             return now_s - trouble.since_s < self._silence_s
         return now_s >= trouble.retry_at_s
 
-    def _retry_at_s(self, node_id: str) -> float:
+    def _last_s(self, node_id: str) -> float:
         trouble = self._trouble.get(node_id)
-        return 0.0 if trouble is None else trouble.retry_at_s
+        return 0.0 if trouble is None else trouble.last_s

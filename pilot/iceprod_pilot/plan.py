@@ -36,7 +36,7 @@ class Move:
     local: str
     kind: str = "permanent"
     optional: bool = False
-    unpack: bool = False
+    compression: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,7 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
         environ=environ,
         seed=order.seed,
     )
+    _refuse_what_is_not_provided(task)
     if task.problems:
         _LOG.info("phrases left as they stand", task=order.task_name, first=str(task.problems[0])[:300])
     data = [item for item in task.all_data() if item.transfer.value != "false"]
@@ -133,6 +134,21 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
         steps=[_step(module) for tray in task.trays for module in tray.modules],
         outputs=_once([_move_data(item) for item in data if item.movement.value != "input"]),
     )
+
+
+def _refuse_what_is_not_provided(task: ExpandedTask) -> None:
+    """Raise TaskFailure for software that this pilot cannot provide: to run without it would be to run another task."""
+    wanted = [task.container, *(project.class_name for project in task.projects)]
+    for tray in task.trays:
+        environment = tray.environment
+        if environment is not None:
+            wanted += [environment.software, environment.cvmfs, environment.container]
+        wanted += [project.class_name for project in tray.projects]
+    missing = sorted({name for name in wanted if name})
+    if missing:
+        raise TaskFailure(
+            FailReason.SOFTWARE, f"this pilot cannot provide the software environment {', '.join(missing)}"
+        )
 
 
 def _step(module: ExpandedModule) -> Step:
@@ -150,12 +166,22 @@ def _resources(task: ExpandedTask) -> list[Move]:
     """Return what is fetched before the work begins: of the task, then of its trays and modules."""
     modules = (module for tray in task.trays for module in tray.modules)
     holders: list[ExpandedTask | ExpandedTray | ExpandedModule] = [task, *task.trays, *modules]
-    return [
+    code = [
+        Move(
+            remote=reference.src,
+            local=_base_name(reference.src),
+            compression="" if reference.src.endswith(".py") else "true",
+        )
+        for holder in holders
+        for reference in holder.classes
+        if reference.src
+    ]
+    return code + [
         Move(
             remote=resource.remote,
             local=resource.local or _base_name(resource.remote),
             optional=resource.transfer.value == "maybe",
-            unpack=_is_packed(resource.compression),
+            compression=_compression(resource.compression),
         )
         for holder in holders
         for resource in holder.resources
@@ -169,12 +195,12 @@ def _move_data(item: Data) -> Move:
         local=item.local,
         kind=item.type.value,
         optional=item.transfer.value == "maybe",
-        unpack=_is_packed(item.compression),
+        compression=_compression(item.compression),
     )
 
 
-def _is_packed(compression: str) -> bool:
-    return compression not in ("", "none", "false")
+def _compression(word: str) -> str:
+    return "" if word in ("none", "false") else word
 
 
 def _base_name(remote: str) -> str:

@@ -10,16 +10,17 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from iceprod_p2p.base.errors import BadInput, IntegrityError, Unavailable
+from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.security.checksums import FileSum, StreamSum, chunks_of, hash_file
 from iceprod_p2p.wire.pb import common_pb2
+from iceprod_pilot.config import Node
 from iceprod_pilot.link import Link, patiently
 
 _LOG = get_logger("pilot.staging")
@@ -115,6 +116,18 @@ class Staging:
                 return Content(digest, size_bytes, path.name)
             _LOG.warning("upload arrived altered", file=path.name, expected=digest, found=reply.sha256)
         raise IntegrityError(f"{path.name} arrived altered at the node: {reply.sha256} instead of {digest}")
+
+    def carry(self, digests: Iterable[str], node: Node, *, wait: Wait) -> None:
+        """Upload cached content to one node; what is not cached or not taken is left out."""
+        for digest in digests:
+            path = self._directory / digest
+            try:
+                measured = hash_file(path)
+                if measured.sha256 == digest and not wait(0.0):
+                    with path.open("rb") as file:
+                        self._link.put_blob(digest, measured.size_bytes, chunks_of(file), node=node)
+            except (OSError, IceProdError) as fault:
+                _LOG.info("output not carried along", sha256=digest, why=str(fault))
 
     def _present(self, content: Content, wait: Wait) -> Path:
         """Return the cached file, fetched now if need be; not verified again here."""

@@ -167,6 +167,7 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         self.unsure = False  # Answers, but cannot commit.
         self.deaf = threading.Event()  # Takes calls and never answers.
         self.lose_replies = 0
+        self.holds: set[str] = set()
         self._servers: list[grpc.aio.Server] = []
 
     @property
@@ -242,11 +243,20 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         if self.unsure:
             raise Unavailable("this node has no quorum")
         self.cluster.exchanges.append((self.node_id, request))
+        held = [report for report in request.reports if self._holds_files_of(report)]
+        if request.reports and not held:
+            raise Unavailable("no report could be taken now")
+        del request.reports[:]
+        request.reports.extend(held)
         reply = self.cluster.exchange(request)
         if self.lose_replies:
             self.lose_replies -= 1
             raise Unavailable("the reply was lost on the way")
         return reply
+
+    def _holds_files_of(self, report: pilot_pb2.Report) -> bool:
+        files = (*report.finished.files, *report.failed.files)
+        return all(entry.sha256 in self.holds for entry in files)
 
     async def Resolve(self, request: Any, context: Any) -> pilot_pb2.ResolveReply:
         self._admit(context)
@@ -267,7 +277,9 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
     async def PutBlob(self, request_iterator: Any, context: Any) -> common_pb2.BlobReply:
         self._admit(context)
         content = b"".join([part.chunk.body async for part in request_iterator])
-        return common_pb2.BlobReply(sha256=self.cluster.put(content), size_bytes=len(content))
+        digest = self.cluster.put(content)
+        self.holds.add(digest)
+        return common_pb2.BlobReply(sha256=digest, size_bytes=len(content))
 
     def _admit(self, context: Any) -> None:
         identity = peer_identity(context)

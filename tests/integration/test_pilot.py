@@ -294,6 +294,17 @@ def test_a_node_that_cannot_commit_is_replaced_by_another(cluster: FakeCluster, 
     cluster.until(lambda: cluster.reports("finished"), what="the report at the other node")
 
 
+def test_outputs_follow_their_report_to_the_node_that_takes_it(cluster: FakeCluster, start: Any) -> None:
+    home, other = cluster.nodes
+    cluster.order(document(cluster, task("work", {"script": "#!/bin/sh\nsleep 0.3; echo result\n"})))
+    start(silence_s=3)
+    cluster.until(lambda: cluster.held, what="the order")
+    home.unsure = True  # It stores the upload, and can take no report.
+    cluster.until(lambda: home.holds, what="the upload")
+    cluster.until(lambda: cluster.reports("finished"), what="the report at the other node")
+    assert home.holds == other.holds
+
+
 def test_a_lost_reply_costs_nothing(cluster: FakeCluster, start: Any) -> None:
     cluster.order(document(cluster, task("work", {"src": "/bin/true"})))
     start()
