@@ -5,9 +5,9 @@ A GB is 1024 MiB here, as batch systems count.  Fractions round up: a task never
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
-from math import ceil
 from typing import Final
 
 from iceprod_p2p.model.steering import Value
@@ -69,11 +69,16 @@ def seconds(value: Value) -> int:
 def _scaled(value: Value, units: dict[str, Fraction], most: int, allowed: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise BadAmount(allowed)
-    match = _AMOUNT.fullmatch(value if isinstance(value, str) else repr(value))
-    unit = units.get(match[2].lower()) if match else None
-    if match is None or unit is None:
+    if isinstance(value, str):
+        match = _AMOUNT.fullmatch(value)
+        unit = units.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise BadAmount(allowed)
+        number = Fraction(match[1]) * unit
+    elif math.isfinite(value):
+        number = Fraction(value) * units[""]
+    else:
         raise BadAmount(allowed)
-    number = Fraction(match[1]) * unit
     if number < 0 or number > most:
-        raise BadAmount(f"{allowed}, at most {most // unit if unit else most}")
-    return ceil(number)
+        raise BadAmount(f"{allowed}, at most {most / units['']}")
+    return math.ceil(number)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from iceprod_p2p.model.steering import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,14 +16,22 @@ class OtherDataset:
     task: str
 
 
-def resolve_depends(written: str, names: Sequence[str]) -> int | OtherDataset | None:
+def names_of(tasks: Sequence[Task]) -> dict[str, int]:
+    """Return the index of each task by its name; the first of equal names."""
+    names: dict[str, int] = {}
+    for index, task in enumerate(tasks):
+        names.setdefault(task.name, index)
+    return names
+
+
+def resolve_depends(written: str, names: Mapping[str, int]) -> int | OtherDataset | None:
     """Return the index of the task meant, or the task of another dataset; None when there is no such task.
 
     A name comes before an index, and both before ``dataset:task``.
     """
     name = written.strip()
     if name in names:
-        return names.index(name)
+        return names[name]
     if name.isascii() and name.isdigit() and len(name) < 10:
         return int(name) if int(name) < len(names) else None
     dataset, colon, task = name.partition(":")

@@ -48,6 +48,10 @@ class SteeringError(BadInput):
         self.faults = faults
 
 
+class TooManyFaults(Exception):
+    """A file has more faults than are listed; reading stops.  Only `check` and `validate` see it."""
+
+
 def quoted(value: object) -> str:
     """Return a value as a fault shows it: short, with control characters escaped."""
     text = value if isinstance(value, str) else repr(value)
@@ -77,13 +81,12 @@ class FaultList:
         self, place: tuple[int, int], path: str, found: object, allowed: str, *, names: Iterable[str] = ()
     ) -> None:
         """Add one fault; `names` are the right names among which the nearest is suggested."""
-        if len(self.faults) >= FAULTS_MAX:
-            return
         wanted = isinstance(found, str) and len(self.faults) < SUGGESTIONS_MAX
         suggestion = nearest(str(found), names) if wanted else ""
-        self.faults.append(Fault(self.file, *place, path, quoted(found), allowed, suggestion))
+        self.say(place, path, quoted(found), allowed, suggestion)
 
     def say(self, place: tuple[int, int], path: str, found: str, allowed: str, suggestion: str = "") -> None:
-        """Add one fault whose `found` is a phrase of ours and needs no quotes."""
-        if len(self.faults) < FAULTS_MAX:
-            self.faults.append(Fault(self.file, *place, path, found, allowed, suggestion))
+        """Add one fault whose `found` is a phrase of ours and needs no quotes.  Raises TooManyFaults at the bound."""
+        if len(self.faults) >= FAULTS_MAX:
+            raise TooManyFaults(f"more than {FAULTS_MAX} faults")
+        self.faults.append(Fault(self.file, *place, path, found, allowed, suggestion))

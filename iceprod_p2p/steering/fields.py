@@ -5,11 +5,41 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from iceprod_p2p.model.steering import Value
 from iceprod_p2p.steering.faults import FaultList
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place
+
+# Names to which IceProd 3's schema gives a type: there null is a fault.
+_IN_SCHEMA: Final = frozenset(
+    (
+        *("version", "description", "options", "steering", "tasks", "parameters", "batchsys", "data", "name"),
+        *(
+            "depends",
+            "task_files",
+            "requirements",
+            "container",
+            "token_scopes",
+            "trays",
+            "iterations",
+            "modules",
+        ),
+        *(
+            "src",
+            "running_class",
+            "args",
+            "env_shell",
+            "env_clear",
+            "configs",
+            "cpu",
+            "gpu",
+            "memory",
+            "disk",
+        ),
+        *("time", "os", "site", "remote", "local", "type", "movement", "transfer"),
+    )
+)
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -75,7 +105,7 @@ class Fields:
         if node is None:
             return None
         self.reading.places[self.at(name)] = node.place
-        if node.content is None and not self.reading.dialect.strict:
+        if node.content is None and not (self.reading.dialect.strict and name in _IN_SCHEMA):
             return None
         return node
 

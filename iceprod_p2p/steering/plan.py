@@ -7,7 +7,7 @@ from dataclasses import replace
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.steering import Configuration
-from iceprod_p2p.steering.depends import OtherDataset, cycle, resolve_depends, topological
+from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends, topological
 from iceprod_p2p.steering.expand import base_context
 from iceprod_p2p.steering.expressions.evaluate import Expander
 from iceprod_p2p.steering.needs import needs
@@ -20,16 +20,16 @@ def ordered(configuration: Configuration) -> Configuration:
     for an unknown dependency or a cycle.
     """
     parents, _outside = dependencies(configuration)
-    names = [task.name for task in configuration.tasks]
     order = topological(parents)
-    if order == list(range(len(names))):
+    if order == list(range(len(parents))):
         return configuration
+    names = names_of(configuration.tasks)
     tasks = []
     for index in order:
         written = configuration.tasks[index].depends
         found = (resolve_depends(one, names) for one in written)
         named = tuple(
-            names[parent] if isinstance(parent, int) else one
+            configuration.tasks[parent].name if isinstance(parent, int) else one
             for one, parent in zip(written, found, strict=True)
         )
         tasks.append(replace(configuration.tasks[index], depends=named))
@@ -43,7 +43,7 @@ def dependencies(
 
     Raises BadInput for an unknown dependency or a cycle.
     """
-    names = [task.name for task in configuration.tasks]
+    names = names_of(configuration.tasks)
     parents: list[tuple[int, ...]] = []
     outside: list[tuple[int, OtherDataset]] = []
     for index, task in enumerate(configuration.tasks):
@@ -59,7 +59,7 @@ def dependencies(
         parents.append(tuple(sorted(inside)))
     around = cycle(parents)
     if around:
-        way = " -> ".join(names[index] for index in (*around, around[0]))
+        way = " -> ".join(configuration.tasks[index].name for index in (*around, around[0]))
         raise BadInput(f"tasks wait for each other: {way}")
     return parents, tuple(outside)
 

@@ -6,12 +6,13 @@ Both are pure and bounded: limits.py says how much.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from iceprod_p2p.model.steering import Configuration
 from iceprod_p2p.steering.build import FORMAT, build
-from iceprod_p2p.steering.faults import Fault, FaultList, SteeringError
+from iceprod_p2p.steering.faults import Fault, FaultList, SteeringError, TooManyFaults
 from iceprod_p2p.steering.fields import Dialect
 from iceprod_p2p.steering.json_reader import read_json
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal
@@ -55,7 +56,10 @@ def check(text: bytes | str, *, name: str = "steering") -> Checked:
     except Refusal as refusal:
         faults.say(refusal.place, "", refusal.found, refusal.allowed, refusal.suggestion)
         return Checked(syntax, None, tuple(faults.faults), {})
-    find_faults(configuration, faults, places)
+    except TooManyFaults:
+        return Checked(syntax, None, tuple(faults.faults), {})
+    with suppress(TooManyFaults):
+        find_faults(configuration, faults, places)
     ordered = sorted(faults.faults, key=lambda fault: (fault.line, fault.column))
     return Checked(syntax, configuration, tuple(ordered), places)
 

@@ -40,6 +40,8 @@ def decode(data: bytes) -> str:
         line = data.count(b"\n", 0, bad.start) + 1
         raise Refusal((line, 0), f"bytes that are not {encoding}", "UTF-8 text") from bad
     text = text.removeprefix("\ufeff")
+    if not text or text.isspace():
+        raise Refusal((1, 1), "an empty file", "a steering document")
     if bad_character := FORBIDDEN.search(text):
         at = bad_character.start()
         place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from iceprod_p2p.model.steering import (
@@ -23,8 +24,8 @@ from iceprod_p2p.model.steering import (
     Value,
 )
 from iceprod_p2p.steering import amounts
-from iceprod_p2p.steering.depends import OtherDataset, cycle, resolve_depends
-from iceprod_p2p.steering.faults import Fault, FaultList
+from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends
+from iceprod_p2p.steering.faults import Fault, FaultList, TooManyFaults
 from iceprod_p2p.steering.limits import ITERATIONS_MAX, NAME_CHARS_MAX, TASKS_MAX
 from iceprod_p2p.steering.nodes import NOWHERE, Place
 from iceprod_p2p.steering.values import NotThatType, convert, is_expression, with_unit
@@ -36,7 +37,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 def validate(configuration: Configuration, *, name: str = "steering") -> list[Fault]:
     """Return every fault of a tree; places are unknown (line 0), paths are not."""
     faults = FaultList(name)
-    find_faults(configuration, faults, {})
+    with suppress(TooManyFaults):
+        find_faults(configuration, faults, {})
     return faults.faults
 
 
@@ -90,7 +92,7 @@ class _Validator:
             first.setdefault(task.name, index)
 
     def depends(self, tasks: tuple[Task, ...]) -> None:
-        names = tuple(task.name for task in tasks)
+        names = names_of(tasks)
         parents: list[tuple[int, ...]] = []
         for index, task in enumerate(tasks):
             known: list[int] = []
@@ -99,7 +101,10 @@ class _Validator:
                 found = resolve_depends(written, names)
                 if found is None:
                     self.add(
-                        path, written, "the name or index of a task of this dataset, or dataset:task", names
+                        path,
+                        written,
+                        "the name or index of a task of this dataset, or dataset:task",
+                        tuple(names),
                     )
                 elif not isinstance(found, OtherDataset):
                     known.append(found)
@@ -107,7 +112,7 @@ class _Validator:
         around = cycle(parents)
         if around:
             path = f"tasks[{around[0]}].depends"
-            way = " -> ".join(names[index] for index in (*around, around[0]))
+            way = " -> ".join(tasks[index].name for index in (*around, around[0]))
             self.say(path, f"tasks that wait for each other: {way}", "dependencies without a cycle")
 
     def task(self, task: Task, path: str) -> None:

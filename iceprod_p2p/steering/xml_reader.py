@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from iceprod_p2p.steering.limits import DEPTH_MAX, TEXT_CHARS_MAX
+from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX, TEXT_CHARS_MAX
 from iceprod_p2p.steering.nodes import NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text
 
@@ -29,6 +29,13 @@ class Element:
 
 def read_xml(text: str, count: NodeCount) -> Element:
     """Return the root element.  Raises Refusal at the first fault of syntax, forbidden thing or passed bound."""
+    attributes = text.count('="') + text.count("='")
+    if (
+        text.count("<") > 2 * NODES_MAX or attributes > NODES_MAX
+    ):  # Before expat collects those of one element.
+        raise Refusal(
+            (0, 0), f"about {attributes} attributes in {text.count('<')} tags", f"at most {NODES_MAX}"
+        )
     return _XmlReader(count).read(text)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from iceprod_p2p.steering.limits import DEPTH_MAX
+from iceprod_p2p.steering.limits import ANCHORS_MAX, DEPTH_MAX, NODES_MAX
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal, Scalar
 from iceprod_p2p.steering.texts import check_text, finite_float, whole_number
 
@@ -52,6 +52,9 @@ def plain_scalar(text: str, place: Place) -> Scalar:
 
 def read_yaml(text: str, count: NodeCount) -> Node:
     """Return the one document of `text`.  Raises Refusal at the first fault of syntax or passed bound."""
+    entries = sum(map(text.count, (",", ": ", ":\n", "- ")))
+    if entries > 2 * NODES_MAX:  # Before the parser makes an event of each.
+        raise Refusal((0, 0), f"about {entries} values", f"at most {NODES_MAX}")
     try:
         return _YamlReader(count).read(text)
     except yaml.MarkedYAMLError as bad:
@@ -103,6 +106,8 @@ class _YamlReader:
         else:
             node = self.mapping(loader, place, depth)
         if event.anchor is not None:
+            if len(self.anchors) >= ANCHORS_MAX:
+                raise Refusal(place, f"more than {ANCHORS_MAX} anchors", f"at most {ANCHORS_MAX}")
             self.anchors[event.anchor] = (node, self.count.nodes - before, _levels(node))
         return node
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -10,6 +11,9 @@ from iceprod_p2p.steering.nodes import NOWHERE, Refusal
 from iceprod_p2p.steering.yaml_reader import plain_scalar
 
 LINE_CHARS = 108
+_LINE_BREAK = re.compile(
+    "[\n\r\\\\\x85\u2028\u2029\ufeff]"
+)  # What YAML would fold, and what would need escapes.
 
 
 class _Dumper(yaml.SafeDumper):
@@ -23,7 +27,7 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 
 
 def _needs_quotes(text: str) -> bool:
-    if not text or text[0] in "0123456789+-.~<=" or "\n" in text or "\\" in text:
+    if not text or text[0] in "0123456789+-.~<=" or _LINE_BREAK.search(text):
         return True
     try:
         return plain_scalar(text, NOWHERE) != text

@@ -140,7 +140,8 @@ class _Arithmetic:
             raise Unresolved(f"holds {_words(node)}, which is not arithmetic")
         value = rule(self, node)
         self.depth -= 1
-        self.spend(check_items(value) // 8)
+        bits = value.bit_length() if isinstance(value, int) else 0
+        self.spend(check_items(value) // 2 + bits // 16)
         return value
 
     def constant(self, node: ast.Constant) -> Any:

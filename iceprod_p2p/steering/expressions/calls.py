@@ -42,7 +42,7 @@ def multiply(left: Any, right: Any) -> Any:
         check_string(len(left) * max(right, 0))
         return left * right
     if isinstance(left, (list, tuple)) and isinstance(right, int):
-        check_count(items_of(left) * max(right, 0))
+        check_count((items_of(left) - 1) * max(right, 0))
         return left * right
     raise Unresolved("multiplies what is no number")
 

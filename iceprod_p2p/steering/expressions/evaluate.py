@@ -98,6 +98,7 @@ class Expander:
     known: dict[tuple[str, str], _Known] = field(default_factory=dict)
     way: list[tuple[str, str]] = field(default_factory=list)  # The names being looked up, outermost first.
     problems: dict[Problem, None] = field(default_factory=dict)
+    origins: dict[str, Problem] = field(default_factory=dict)  # Where each unresolved phrase was seen first.
     place: str = ""
     document: Budget = field(default_factory=lambda: Budget(DOCUMENT_WORK_MAX))
     budget: Budget = field(default_factory=lambda: Budget(TEXT_WORK_MAX))
@@ -109,6 +110,7 @@ class Expander:
         With `as_text` a text stays one: ``007`` is not read as a number.
         """
         self.problems = {}
+        self.origins = {}
         self.way = []
         self.budget = Budget(TEXT_WORK_MAX, of=self.document)
         here = self.context.place if place is None else place
@@ -177,7 +179,7 @@ class Expander:
                 if len(sentence) == 1 and not isinstance(piece, str):
                     return _Part(piece, "", known)
                 pieces.append(_inside_text(piece))
-                self.budget.spend(len(pieces[-1]) // 16)
+                self.budget.spend(len(pieces[-1]) // (16 if isinstance(piece, str) else 4))
                 guarded.append(pieces[-1] if len(sentence) == 1 else literal(pieces[-1]))
             size += len(pieces[-1])
             if size > EXPANDED_CHARS_MAX:
@@ -203,15 +205,19 @@ class Expander:
             text = f"${phrase.name}({_inside_text(argument.piece)})"
             text += "".join(f"[{_inside_text(subscript.piece)}]" for subscript in subscripts)
             if inner and len(self.problems) < PROBLEMS_MAX:
-                self.problems[Problem(self.place, phrase.column + 1, plain(text)[:80], why.message)] = None
+                self.note(Problem(self.place, phrase.column + 1, plain(text)[:80], why.message))
             return text, False
+
+    def note(self, problem: Problem) -> None:
+        """Note a problem; a phrase that came out of a parameter is noted at its place there."""
+        self.problems[self.origins.setdefault(problem.phrase, problem)] = None
 
     def apply(self, phrase: Phrase, argument: _Part) -> Piece:
         name = phrase.name
         text = _inside_text(argument.piece)
         if name in LOOKUPS:
             return self.look_up(name, plain(text))
-        self.budget.spend(len(text) // 4)
+        self.budget.spend(len(text) // (4 if isinstance(argument.piece, str) else 2))
         if name == "eval":
             return _result(evaluate_arithmetic(plain(text), self.budget))
         if name == "sprintf":

@@ -58,6 +58,7 @@ def fill_template(template: str, values: Mapping[str, Value]) -> tuple[str, list
     A directive whose name is unknown, or whose value does not fit, stays as it stands.
     """
     missing: list[str] = []
+    size = 0
 
     def fill(match: re.Match[str]) -> str:
         if match["percent"] or match["name"] is None:
@@ -65,11 +66,16 @@ def fill_template(template: str, values: Mapping[str, Value]) -> tuple[str, list
         if match["name"] not in values:
             missing.append(match["name"])
             return match.group()
+        nonlocal size
         try:
-            return _fill(match, to_text(values[match["name"]]))
+            filled = _fill(match, to_text(values[match["name"]]))
         except Unresolved:
             missing.append(match["name"])
             return match.group()
+        size += len(filled)
+        if size > EXPANDED_CHARS_MAX:
+            raise TooCostly(f"makes a text longer than {EXPANDED_CHARS_MAX}")
+        return filled
 
     if "%(" not in template:
         return template, missing
