@@ -163,13 +163,10 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
     async def VerifyFiles(
         self, request: control_pb2.VerifyFilesRequest, context: Any
     ) -> AsyncIterator[control_pb2.VerifyFilesReply]:
-        """Read every copy of a dataset's files again, at every site; a node that asks is told of this site
-        alone.
-        """
-        here_only = peer_identity(context).kind is IdentityKind.NODE
+        """Read every copy of a dataset's files again, at every site."""
         await self._raft.barrier()
         number = self._cluster.dataset_number(request.dataset)
-        async for reply in self._verification.run(number, request.job, here_only=here_only):
+        async for reply in self.verification.run(number, request.job, here_only=False):
             yield reply
 
     async def ClusterStatus(self, request: Any, context: Any) -> control_pb2.ClusterStatusReply:

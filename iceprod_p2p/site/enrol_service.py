@@ -36,7 +36,7 @@ from iceprod_p2p.security.certificates import (
 )
 from iceprod_p2p.security.enrolment import redeem, secret_digest
 from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
-from iceprod_p2p.site.grid_jobs import GridJobBook
+from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.pilot_files import secret_record
 from iceprod_p2p.wire.addresses import parse_address
@@ -144,7 +144,15 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             now_ms=now_ms,
         )
         assert job is not None  # Without a record the secret was refused.
-        self._book.put(replace(job, enrolled_key=used.used_by.hex(), host=job.host or host))
+        # It calls, so it runs, whatever the batch system says later.
+        self._book.put(
+            replace(
+                job,
+                phase=GridJobPhase.RUNNING,
+                enrolled_key=used.used_by.hex(),
+                host=job.host or host,
+            )
+        )
         certificate = keys.authority.issue(
             request.csr_pem,
             kind=IdentityKind.PILOT,

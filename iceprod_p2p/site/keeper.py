@@ -141,7 +141,7 @@ class Keeper:
         self._missing = result.missing
         for grid_job_id, state in result.states.items():
             end = result.ended.get(grid_job_id)
-            self._note_state(jobs[grid_job_id], state, host=end.host if end else "")
+            self._note_state(self._present(jobs[grid_job_id]), state, host=end.host if end else "")
         over = [job.grid_job_id for job in jobs.values() if not self._is_live(job.pilot)]
         if over:
             await self._thread(lambda: self._grid.forget(over))
@@ -206,7 +206,8 @@ class Keeper:
             if job_now is None:
                 continue
             if isinstance(result, Submitted):
-                self._book.put(replace(job_now, phase=GridJobPhase.QUEUED, grid_job_id=result.grid_job_id))
+                phase = GridJobPhase.QUEUED if job_now.phase is GridJobPhase.NOTED else job_now.phase
+                self._book.put(replace(job_now, phase=phase, grid_job_id=result.grid_job_id))
                 self._since_s[job_now.pilot] = self._clock.monotonic_s()
             elif isinstance(result, NotSubmitted):
                 self._end(job_now, GridJobPhase.ENDED, f"refused: {result.reason}")
@@ -250,7 +251,8 @@ class Keeper:
     def _note_state(self, job: GridJob, state: GridState, *, host: str = "") -> None:
         match state:
             case Queued():
-                self._move(job, GridJobPhase.QUEUED)
+                if job.phase is not GridJobPhase.RUNNING:  # A pilot that has enrolled runs: it was seen late.
+                    self._move(job, GridJobPhase.QUEUED)
             case Running():
                 self._move(job, GridJobPhase.RUNNING, host=state.host)
             case Held():

@@ -27,6 +27,7 @@ REPLICAS_S: Final = 0.5
 LOST_S: Final = 2.0
 JANITOR_S: Final = 300.0
 RENEWAL_S: Final = 3_600.0
+KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
 HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
 log = get_logger("roles")
 
@@ -61,6 +62,7 @@ class NodeRoles:
             cluster=node.cluster,
             clock=node.clock,
             has_disk=self._has_disk,
+            granted=self._granted,
         )
         self.keeper = Keeper(
             config,
@@ -95,6 +97,7 @@ class NodeRoles:
         )
         self._add_all()
         self._hungry_at_s = float("-inf")
+        self._kept_at_s = float("-inf")
 
     def _add_all(self) -> None:
         times = self._node.config.node
@@ -123,6 +126,14 @@ class NodeRoles:
         if now_s - self._hungry_at_s >= HUNGRY_S:
             self._hungry_at_s = now_s
             self._volunteer.wake.set()
+
+    def _granted(self) -> None:
+        """Hear that tasks were claimed: if no pilot is free for them, the keeper need not wait for its
+        interval.
+        """
+        if self._node.clock.monotonic_s() - self._kept_at_s >= KEEPER_S_LEAST:
+            self._kept_at_s = self._node.clock.monotonic_s()
+            self._keeper.wake.set()
 
     async def _refresh_stock(self) -> None:
         self._node.stock.refresh()

@@ -14,7 +14,7 @@ from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import RecordVerification, ReplicaRef
 from iceprod_p2p.raft.node import RaftNode
-from iceprod_p2p.site import control_reads as reads
+from iceprod_p2p.site.control_reads import list_files
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.wire.errors import rpc_errors
@@ -143,4 +143,4 @@ class Verification:
 
     def _page(self, dataset: int, request: control_pb2.ListFilesRequest) -> control_pb2.ListFilesReply:
         with self._raft.view() as kv:
-            return reads.list_files(kv, dataset, request)
+            return list_files(kv, dataset, request)

@@ -66,6 +66,7 @@ class Volunteer:
         cluster: VolunteerView,
         clock: Clock,
         has_disk: Callable[[], bool],
+        granted: Callable[[], None],
     ) -> None:
         """`pause_s` is how long nothing is asked for after a claim that brought nothing; it doubles up to 5
         s.
@@ -79,6 +80,7 @@ class Volunteer:
         self._cluster = cluster
         self._clock = clock
         self._has_disk = has_disk
+        self._granted = granted
         self._pause_s_least = self._pause_s = pause_s
         self._passed_over: tuple[int, float] | None = None  # The mark that brought nothing, and until when.
 
@@ -106,6 +108,7 @@ class Volunteer:
             self._pause_s = self._pause_s_least
             self._passed_over = None
             self._stock.refresh()
+            self._granted()
             log.info("tasks claimed", count=len(outcome.grants), offered=limit)
             return
         pause_s = self._pause_s if mark else TAKEOVER_PAUSE_S
