@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+PIPED_WIDTH = 240  # A table in a file or pipe is cut by no terminal.
 FORMATS = ("table", "wide", "json", "jsonl", "csv", "name")
 STATE_COLOURS = {
     "complete": "green",
@@ -71,13 +72,14 @@ def safe(text: str) -> str:
 
 
 def console(style: Style, *, stderr: bool = False) -> Console:
-    """Return the console for `style`; colours only where somebody sees them."""
+    """Return the console for `style`: colours only where somebody sees them, full lines where nobody does."""
+    watched = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(
         stderr=stderr,
         force_terminal=True if style.colour else None,
         no_color=style.colour is False or None,
         highlight=False,
-        soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty(),
+        width=None if watched else PIPED_WIDTH,
     )
 
 
