@@ -103,7 +103,9 @@ def unresolved(
         except BadInput as bad:  # Requirements, which stop a submission, name their place themselves.
             expander.problems[Problem(f"tasks[{index}]", 1, "", bad.message)] = None
         found.update(expander.problems)
-    return tuple(problem for problem in found if not problem.phrase.startswith(_SITES_OWN))
+    # $(input) and $(output) repeat names of files whose own places are listed already.
+    shown = (problem for problem in found if not problem.place.startswith("args."))
+    return tuple(problem for problem in shown if not problem.phrase.startswith(_SITES_OWN))
 
 
 def base_context(

@@ -133,10 +133,9 @@ class TaskExpander:
             self.enter(self.inside(level, path, tray.parameters))
             value = self.note(self.expander.expand(tray.iterations, f"{path}.iterations"))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= ITERATIONS_MAX:
-            raise BadInput(
-                f"{path}.iterations: {str(value)[:80]!r} is no whole number from 0 to {ITERATIONS_MAX}"
-            )
-        return value
+            self.refuse(f"{path}.iterations", str(value), f"is no whole number from 0 to {ITERATIONS_MAX}")
+            return 1
+        return min(value, 1) if self.probing else value
 
     def tray(self, tray: Tray, outer: Level, index: int, iteration: int) -> ExpandedTray:
         path = f"{outer.path}.trays[{index}]"

@@ -249,7 +249,8 @@ class Expander:
         if known is None:
             known = self.expand_parameter(key, found.value)
             self.known[key] = known
-        self.problems.update(dict.fromkeys(known.problems))
+        for problem in known.problems:
+            self.note(problem)
         return known.piece
 
     def expand_parameter(self, key: tuple[str, str], value: Value) -> _Known:
