@@ -91,6 +91,7 @@ class Proposals:
         # Request ids that are queued, or in the log and not applied, while this node leads.
         self._under_way: set[bytes] = set()
         self._rounds: deque[int] = deque()  # The last index of each round that is not committed yet.
+        self._round_count = 0  # How many proposals the last round held.
         self._member_change_index = 0  # No other change of members is appended before this one is applied.
         self._next_check_s = 0.0
         self.done: list[tuple[bytes, Any]] = []
@@ -242,17 +243,24 @@ class Proposals:
 
     @property
     def has_round(self) -> bool:
-        """Return whether a round could be gathered now."""
+        """Return whether a round should be gathered now.
+
+        Beside rounds that wait for a quorum another one is worth its fsync only when it is at least half as large
+        as the last: so few callers get a round at once, and many share large ones.
+        """
         rounds, commit = self._rounds, self._context.core.commit
         while rounds and rounds[0] <= commit:
             rounds.popleft()
-        return bool(self._queue) and len(rounds) < self._context.settings.rounds_in_flight
+        if not self._queue or len(rounds) >= self._context.settings.rounds_in_flight:
+            return False
+        return not rounds or 2 * len(self._queue) >= self._round_count
 
     def gather(self) -> list[bytes]:
         """Return the entries of the next round, none while earlier rounds fill the pipeline."""
         if not self.has_round:
             return []
         entries: list[bytes] = []
+        waiting = len(self._queue)
         room = self._context.settings.round_bytes_max
         while self._queue and room > 0:
             entry = self._gather_entry(index=self._context.journal.last_index + 1 + len(entries))
@@ -262,6 +270,7 @@ class Proposals:
             room -= len(entry)
         if entries:
             self._rounds.append(self._context.journal.last_index + len(entries))
+            self._round_count = waiting - len(self._queue)
         return entries
 
     def _gather_entry(self, *, index: int) -> bytes | None:

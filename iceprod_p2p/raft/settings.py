@@ -24,7 +24,7 @@ class RaftSettings:
     append_bytes_max: int = 64 << 10  # One message of entries.
     window_messages: int = 64  # Messages of entries on their way to one follower.
     window_bytes: int = 1 << 20
-    rounds_in_flight: int = 2  # Rounds of proposals that may wait for a quorum before the next is gathered.
+    rounds_in_flight: int = 4  # Rounds of proposals that may wait for a quorum before the next is gathered.
     round_bytes_max: int = 512 << 10
     apply_entries_max: int = (
         256  # Entries applied in one tick: a tick must stay far below an election time-out.
