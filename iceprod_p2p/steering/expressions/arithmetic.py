@@ -141,7 +141,8 @@ class _Arithmetic:
         value = rule(self, node)
         self.depth -= 1
         bits = value.bit_length() if isinstance(value, int) else 0
-        self.spend(check_items(value) // 2 + bits // 16)
+        self.spend(items_of(value) // 2 + bits // 16)  # Paid also by what is then refused.
+        check_items(value)
         return value
 
     def constant(self, node: ast.Constant) -> Any:

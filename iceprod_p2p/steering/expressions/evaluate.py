@@ -83,11 +83,22 @@ class _Known(NamedTuple):
 
 @dataclass(slots=True)
 class _Part:
-    """A sentence's value; `guarded` is its text with the results of phrases made literal, so commas in them stay."""
+    """A sentence's value, and whether its phrases are resolved; `results` tells which texts in it are theirs."""
 
     piece: Piece
-    guarded: str
     resolved: bool
+    texts: list[str] = field(default_factory=list)
+    results: list[bool] = field(default_factory=list)
+
+    def arguments(self) -> str:
+        """Return the text with the results of phrases made literal, so that commas in them do not split.
+
+        A phrase that stands alone is no argument among others: its result is split.
+        """
+        if len(self.texts) == 1:
+            return self.texts[0]
+        pairs = zip(self.texts, self.results, strict=True)
+        return "".join(literal(text) if is_result else text for text, is_result in pairs)
 
 
 @dataclass(slots=True)
@@ -165,26 +176,23 @@ class Expander:
         raise Exhausted(f"does not come to rest after {ROUNDS_MAX} rounds")
 
     def sentence(self, sentence: Sentence) -> _Part:
-        pieces: list[str] = []
-        guarded: list[str] = []
+        texts: list[str] = []
         resolved = True
         size = 0
         for part in sentence:
             if isinstance(part, str):
-                pieces.append(part)
-                guarded.append(part)
+                texts.append(part)
             else:
                 piece, known = self.phrase(part)
                 resolved = resolved and known
                 if len(sentence) == 1 and not isinstance(piece, str):
-                    return _Part(piece, "", known)
-                pieces.append(_inside_text(piece))
-                self.budget.spend(len(pieces[-1]) // (16 if isinstance(piece, str) else 4))
-                guarded.append(pieces[-1] if len(sentence) == 1 else literal(pieces[-1]))
-            size += len(pieces[-1])
+                    return _Part(piece, known)
+                texts.append(_inside_text(piece))
+                self.budget.spend(len(texts[-1]) // (16 if isinstance(piece, str) else 4))
+            size += len(texts[-1])
             if size > EXPANDED_CHARS_MAX:
                 raise Exhausted(f"becomes longer than {EXPANDED_CHARS_MAX} characters")
-        return _Part("".join(pieces), "".join(guarded), resolved)
+        return _Part("".join(texts), resolved, texts, [not isinstance(part, str) for part in sentence])
 
     def phrase(self, phrase: Phrase) -> tuple[Piece, bool]:
         """Return the value of a phrase and True, or the phrase with its inner parts replaced and False."""
@@ -221,8 +229,10 @@ class Expander:
         if name == "eval":
             return _result(evaluate_arithmetic(plain(text), self.budget))
         if name == "sprintf":
-            return _result(functions.sprintf(argument.guarded or text))
-        value = argument.guarded if isinstance(argument.piece, str) else argument.piece
+            return _result(
+                functions.sprintf(argument.arguments() if isinstance(argument.piece, str) else text)
+            )
+        value = argument.arguments() if isinstance(argument.piece, str) else argument.piece
         if name == "choice":
             args = self.context.args
             key = (self.context.seed, args.get("job", 0), args.get("task", 0), self.place, phrase.column)

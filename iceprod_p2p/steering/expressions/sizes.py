@@ -47,11 +47,9 @@ def items_of(value: Any) -> int:
     return count
 
 
-def check_items(value: Any) -> int:
-    """Return the number of items of a value.  Raises TooCostly past a bound of any kind."""
+def check_items(value: Any) -> None:
+    """Refuse a value that is past a bound of any kind."""
     check_bits(value)
     if isinstance(value, str):
         check_string(len(value))
-    count = items_of(value)
-    check_count(count)
-    return count
+    check_count(items_of(value))

@@ -21,7 +21,8 @@ from iceprod_p2p.steering.write import canonical
 DOCUMENT = """
 options: {data_url: "gsiftp://store/$(dataset)", debug: false}
 steering:
-  parameters: {seed: "$args(seed)", outfile: "Level2.$sprintf('%06d', $(job)).i3", n: 3, cores: 2, gcd: "gcd_$(year).i3", year: 2016}
+  parameters: {seed: "$args(seed)", outfile: "Level2.$sprintf('%06d', $(job)).i3", n: 3, cores: 2,
+               gcd: "gcd_$(year).i3", year: 2016}
   system: {gpu_opts: "none"}
   batchsys: {"*": {queue: long}, condor: {ranks: "$(n)"}}
   data: [{type: permanent, movement: input, remote: "gcd/$(gcd)"}]
