@@ -77,6 +77,7 @@ class Engine:
         apply: Apply,
         read_members: ReadMembers,
         changes_members: Callable[[bytes], bool],
+        entry_changes_members: Callable[[bytes], bool] = lambda entry: True,
         clock: Clock,
         random: Random,
         on_results: Results,
@@ -91,6 +92,7 @@ class Engine:
         self._store = store
         self._apply = apply
         self._read_members = read_members
+        self._entry_changes_members = entry_changes_members
         self._clock = clock
         self._on_results = on_results
         self._on_reads = on_reads
@@ -312,6 +314,7 @@ class Engine:
         core, journal, transaction = self.core, self.journal, self.context.transaction
         assert transaction is not None
         first = core.applied
+        changed = False
         stop_s = self.context.now_s + self.settings.apply_budget_s
         while core.applied < core.commit:
             if core.applied - first >= self.settings.apply_entries_max or self._clock.monotonic_s() > stop_s:
@@ -325,8 +328,8 @@ class Engine:
             outcomes = self._apply(transaction.ledger, index, term, entry)
             core.applied = index
             self.proposals.finish(entry, outcomes)
-        changed = core.applied > first and self.context.adopt(self._read_members(transaction.ledger))
-        if changed and core.is_leader:
+            changed = changed or self._entry_changes_members(entry)
+        if changed and self.context.adopt(self._read_members(transaction.ledger)) and core.is_leader:
             self.leading.members_changed()
         self.reads.on_tick(self.leading.followers)
 

@@ -8,14 +8,24 @@ from typing import Any, Final
 
 import msgspec
 
+from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
-from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, PromoteMember, Proposal, RemoveMember
+from iceprod_p2p.ledger.commands import (
+    AddNode,
+    Command,
+    FoundCluster,
+    PromoteMember,
+    Proposal,
+    RemoveMember,
+    RenewNode,
+)
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.proposals import split_entry
 
 MEMBER_COMMANDS: Final = frozenset(
-    kind.__struct_config__.tag for kind in (FoundCluster, AddNode, PromoteMember, RemoveMember)
+    kind.__struct_config__.tag for kind in (FoundCluster, AddNode, PromoteMember, RemoveMember, RenewNode)
 )
 
 
@@ -30,7 +40,8 @@ class _ProposalHead(msgspec.Struct, array_like=True):
     command: _CommandHead
 
 
-_heads = msgspec.msgpack.Decoder(_ProposalHead)
+_head = msgspec.msgpack.Decoder(_ProposalHead)
+_heads = msgspec.msgpack.Decoder(list[_ProposalHead])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +56,6 @@ class StateMachine:
 
 def ledger_machine() -> StateMachine:
     """Return the job ledger as a state machine."""
-    from iceprod_p2p.ledger import queries
-    from iceprod_p2p.ledger.apply import apply
-
     return StateMachine(apply, queries.members, queries.ledger_time_ms, queries.state_digest)
 
 
@@ -57,8 +65,16 @@ def encode_proposal(request_id: bytes, made_at_ms: int, actor: str, command: Com
 
 
 def changes_members(body: bytes) -> bool:
-    """Return whether an encoded proposal admits, promotes or removes a member."""
+    """Return whether an encoded proposal admits, promotes, moves or removes a member."""
     try:
-        return _heads.decode(body).command.number in MEMBER_COMMANDS
+        return _head.decode(body).command.number in MEMBER_COMMANDS
     except (msgspec.DecodeError, msgspec.ValidationError):
         return False  # The ledger refuses what it cannot read.
+
+
+def entry_changes_members(entry: bytes) -> bool:
+    """Return whether an entry may change the members, so that they must be read again."""
+    try:
+        return any(head.command.number in MEMBER_COMMANDS for head in _heads.decode(entry))
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return True  # One damaged proposal spoils no other: look.

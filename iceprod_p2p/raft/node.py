@@ -19,7 +19,13 @@ from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.raft.engine import Engine
-from iceprod_p2p.raft.machine import StateMachine, changes_members, encode_proposal, ledger_machine
+from iceprod_p2p.raft.machine import (
+    StateMachine,
+    changes_members,
+    encode_proposal,
+    entry_changes_members,
+    ledger_machine,
+)
 from iceprod_p2p.raft.ports import FrameSender, KeyValue, Random
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.status import MemberStatus, RaftStatus
@@ -316,6 +322,7 @@ class RaftNode:
             apply=self._machine.apply,
             read_members=self._machine.members,
             changes_members=changes_members,
+            entry_changes_members=entry_changes_members,
             clock=self._clock,
             random=self._random,
             on_results=lambda done: self._on_loop(self._resolve, done),

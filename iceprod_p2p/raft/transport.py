@@ -273,7 +273,7 @@ class PeerTransport:
             stream = _Stream(call.write, preferred=self.node_id < member.node_id)
             # TLS has verified that the server bears this member's name.
             await self._run(member.node_id, stream, _messages(call), lambda: member.node_id)
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as cause:
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, IceProdError) as cause:
             log.debug("link not made", peer=member.node_id, address=member.address, cause=str(cause))
         finally:
             await channel.close(None)

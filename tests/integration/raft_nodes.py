@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,11 @@ class LoopbackNode:
         self.address = str(bound)
         await self.server.start()
 
-    async def start(self, first_members: Sequence[Member] = ()) -> None:
+    async def start(self, first_entry: bytes = b"") -> None:
         self.environment = Environment(self.path)
         if owner_of(self.environment) is None:
-            if first_members:
-                found(self.environment, self.name, genesis(first_members), apply=self.machine.apply)
+            if first_entry:
+                found(self.environment, self.name, first_entry, apply=self.machine.apply)
             else:
                 prepare_joiner(self.environment, self.name)
         self.raft = RaftNode(
@@ -156,7 +156,11 @@ class LoopbackCluster:
         names: str = "abc",
         settings: RaftSettings | None = None,
         machine: StateMachine = MACHINE,
+        genesis: Callable[[LoopbackCluster, Sequence[Member]], bytes] = lambda cluster, members: genesis(
+            members
+        ),
     ) -> None:
+        self._genesis = genesis
         self.ring = make_ring(now_ms=NOW_MS)
         self.root = root
         self.settings = settings or RaftSettings()
@@ -169,7 +173,7 @@ class LoopbackCluster:
     async def start(self) -> None:
         for node in self.nodes.values():
             await node.listen()
-        first = [node.member() for node in self.nodes.values()]
+        first = self._genesis(self, [node.member() for node in self.nodes.values()])
         for node in self.nodes.values():
             await node.start(first)
 
