@@ -10,6 +10,7 @@ from iceprod_p2p.store.errors import StoreBroken, StoreLocked, store_error
 
 
 def lock_directory(path: Path) -> int:
+    """Make the directory and hold it until the descriptor returned is closed; StoreLocked names the holder."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_fd = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -34,6 +35,7 @@ def lock_directory(path: Path) -> int:
 
 
 def read_current(path: Path) -> str:
+    """Return the name of the generation in use; empty for a new directory."""
     try:
         return (path / "CURRENT").read_text("ascii").strip()
     except FileNotFoundError:
@@ -41,6 +43,7 @@ def read_current(path: Path) -> str:
 
 
 def generation_number(name: str) -> int:
+    """Return the number in a generation's name, 1 for a new directory; StoreBroken when it is no such name."""
     if not name:
         return 1
     prefix, _, digits = name.partition("-")
@@ -52,6 +55,7 @@ def generation_number(name: str) -> int:
 
 
 def write_current(path: Path, name: str) -> None:
+    """Make `name` the generation in use, atomically and durably."""
     if read_current(path) == name:
         return
     temporary = path / "CURRENT.new"
@@ -64,6 +68,7 @@ def write_current(path: Path, name: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
+    """Put a directory's entries on the disk, so that a rename in it survives a power cut."""
     directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory_fd)
