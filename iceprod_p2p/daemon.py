@@ -29,6 +29,7 @@ from iceprod_p2p.security.random import new_node_id
 from iceprod_p2p.site import process
 from iceprod_p2p.site.founding import found_cluster
 from iceprod_p2p.site.joining import join_cluster
+from iceprod_p2p.site.keeper import end_pilots
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -120,8 +121,9 @@ def init(path: Path, **given: str | None) -> None:
 def join(invitation: str, path: Path, **given: str | None) -> None:
     """Join a cluster with the line that `iceprod cluster invite SITE` printed."""
     invited = parse_invitation(invitation)
-    for name in ("site", "cluster"):
-        given[name] = given[name] or getattr(invited, name)
+    if not path.exists():
+        for name in ("site", "cluster"):
+            given[name] = given[name] or getattr(invited, name)
     config = _configuration(path, given)
     joined = join_cluster(config, invited, SystemClock())
     click.echo(
@@ -146,12 +148,18 @@ def start(path: Path, *, foreground: bool) -> None:
 
 @main.command()
 @config_option
+@click.option("--pilots", is_flag=True, help="also end every pilot of the site; what they ran is done again")
 @said_once
-def stop(path: Path) -> None:
+def stop(path: Path, *, pilots: bool) -> None:
     """Stop the node; its pilots run on and report when it is back, or to another node."""
     config = site_config.load(path)
-    pid = process.stop(config)
-    click.echo(f"Node {config.node.id} has stopped (it was process {pid}).")
+    if not pilots or process.running_pid(config) is not None:
+        pid = process.stop(config)
+        click.echo(f"Node {config.node.id} has stopped (it was process {pid}).")
+    if pilots:
+        click.echo(
+            f"{end_pilots(config, make_grid(config))} pilots of site {config.node.site} were told to end."
+        )
 
 
 @main.command()

@@ -52,6 +52,7 @@ from iceprod_p2p.site.plans.queue import (
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.wire.pb import common_pb2
 
+PILOTS_DIRECTORY: Final = "pilots"  # In the data directory.
 QUEUE_PAGE: Final = 256  # Tasks per command: a small part of a log entry.
 REFS_AGE_S: Final = 2.0  # A task that a pilot takes at once needs no word that help is on its way.
 FORGET_AGE_MS: Final = 30_000  # A noted job that the system does not know for so long was never submitted.
@@ -122,12 +123,6 @@ class Keeper:
         self._back_off = after_success()
         self._capacity.grid_down = False
         await self._tell_ledger()
-
-    async def end_pilots(self) -> None:
-        """Remove every grid job of this node (`iceprod-node stop --pilots`)."""
-        ids = [job.grid_job_id for job in self._book.live() if job.grid_job_id]
-        if ids:
-            await self._thread(lambda: self._grid.remove(ids))
 
     async def _look(self) -> None:
         await self._find_noted()
@@ -286,3 +281,14 @@ class Keeper:
 
     async def _thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def end_pilots(config: SiteConfig, grid: Grid) -> int:
+    """Remove every live grid job of a node that does not run, and return how many there were; blocking.
+
+    The node accounts for them when it runs again.
+    """
+    jobs = [job for job in GridJobBook(config.node.data_dir / PILOTS_DIRECTORY).live() if job.grid_job_id]
+    if jobs:
+        grid.remove([job.grid_job_id for job in jobs])
+    return len(jobs)

@@ -34,6 +34,7 @@ from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.founding import RAFT_DIRECTORY
 from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.interceptors import AccessInterceptor
+from iceprod_p2p.site.keeper import PILOTS_DIRECTORY
 from iceprod_p2p.site.node_keys import NodeKeys, load_keys, save_certificate
 from iceprod_p2p.site.node_roles import NodeRoles
 from iceprod_p2p.site.orders import Orders
@@ -70,7 +71,7 @@ class SiteNode:
         self.grid = make_grid(config)
         for directory in (config.system.scratch_dir, config.system.cache_dir):
             make_private_directory(directory)
-        self.book = GridJobBook(node.data_dir / "pilots")
+        self.book = GridJobBook(node.data_dir / PILOTS_DIRECTORY)
         self.blobs = BlobStore(node.data_dir / "blobs")
         self.environment = Environment(node.data_dir / RAFT_DIRECTORY)
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="disk")
