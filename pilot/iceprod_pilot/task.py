@@ -164,7 +164,7 @@ class _Run:
     def close(self) -> None:
         """Remove what the attempt left on disk."""
         if self._directory is not None:
-            self._directory.close()
+            self._tools._workspace.close_task(self._directory)
 
     def _log_entry(self) -> list[common_pb2.FileEntry]:
         """Upload the task's log, when it printed anything."""

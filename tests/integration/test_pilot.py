@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from iceprod_pilot import processes
+from iceprod_pilot.report import Owed, read_journal
 
 from tests.integration.pilot_fakes import FakeCluster, document, write_config
 
@@ -242,6 +243,10 @@ def payload_pid(tmp_path: Path, cluster: FakeCluster) -> int:
     return int(next(work.glob("*/*/work/pid")).read_text())
 
 
+def owed(tmp_path: Path) -> Owed:
+    return read_journal(tmp_path / "pilot" / "state" / "journal")
+
+
 def gone(pid: int) -> bool:
     process = processes.read_process(pid)
     return process is None or process.state in "ZX"
@@ -255,7 +260,7 @@ def test_a_task_that_was_taken_away_is_ended_and_nothing_is_said_of_it(
     pid = payload_pid(tmp_path, cluster)
     cluster.void.add(ref)
     cluster.until(lambda: gone(pid), seconds=5, what="the end of the payload")
-    cluster.until(lambda: not list((tmp_path / "pilot" / "work").glob("*/*/work")), what="the clean-up")
+    cluster.until(lambda: not list((tmp_path / "pilot" / "work").glob("*/1.0.0-0")), what="the clean-up")
     cluster.until(lambda: not cluster.exchanges[-1][1].running, what="an idle exchange")
     assert not cluster.seen
 
@@ -266,9 +271,8 @@ def test_a_refused_report_drops_the_work(cluster: FakeCluster, start: Any, tmp_p
     cluster.until(lambda: ref in cluster.held)
     cluster.held[ref] = b"a newer passkey"
     cluster.until(lambda: cluster.seen, what="the late report")
-    cluster.until(lambda: not list((tmp_path / "pilot" / "state" / "reports").iterdir()), what="dropping it")
-    assert not cluster.accepted
-    assert not list((tmp_path / "pilot" / "state" / "orders").iterdir())
+    cluster.until(lambda: not owed(tmp_path).reports, what="dropping it")
+    assert not cluster.accepted and not owed(tmp_path).orders
     count = len(cluster.seen)
     seen = len(cluster.exchanges)
     cluster.until(lambda: len(cluster.exchanges) > seen + 2)
@@ -326,8 +330,7 @@ def test_reports_are_kept_over_a_kill_and_replayed(cluster: FakeCluster, start: 
     cluster.until(lambda: len(cluster.held) == 2)
     for node in cluster.nodes:
         node.unsure = True
-    reports = tmp_path / "pilot" / "state" / "reports"
-    cluster.until(lambda: list(reports.iterdir()), what="a report on disk")
+    cluster.until(lambda: owed(tmp_path).reports, what="a report on disk")
     pid = payload_pid(tmp_path, cluster)
     pilot.process.kill()
     pilot.wait()
