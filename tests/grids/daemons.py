@@ -99,6 +99,10 @@ class Daemons:
             raise AssertionError(f"{name} ended with {process.returncode}: {self.tail()}")
         return True
 
+    def pid(self, name: str) -> int:
+        """Return the process id of one."""
+        return self._running[name].pid
+
     def tail(self) -> str:
         """Return the last lines of every log."""
         return "\n".join(

@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from iceprod_p2p.grids.base import Grid
+from iceprod_p2p.grids.registry import create
 from tests.grids.daemons import Daemons, free_ports, need_root_and, private_directory, until
 
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
@@ -55,6 +57,10 @@ class SlurmSystem:
             self.daemons.stop_all()
             shutil.rmtree(self.root, ignore_errors=True)
 
+    def grid(self, **options: object) -> Grid:
+        """Make the plugin for it."""
+        return create("slurm", {"environment": self.environment, **options})
+
     def start_controller(self) -> None:
         """Start slurmctld and wait until it answers."""
         self.daemons.start("slurmctld", ("slurmctld", "-D", "-f", str(self.root / "slurm.conf")))
@@ -73,6 +79,15 @@ class SlurmSystem:
     def stop_node(self, name: str) -> None:
         """End one slurmd; what it runs goes on."""
         self.daemons.stop(name)
+
+    def lose_node(self, name: str) -> None:
+        """Let the controller believe that a node is lost; it comes back by itself or by `find_node`."""
+        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+
+    def find_node(self, name: str) -> None:
+        """Bring a lost node back."""
+        self._answers("scontrol", "update", f"nodename={name}", "state=resume")
+        until(lambda: "down" not in self.run("sinfo", "-h", "-n", name, "-o", "%T"), "the node is back")
 
     def run(self, *line: str, timeout_s: float = 20.0) -> str:
         """Run one of Slurm's commands to a good end."""
@@ -147,12 +162,24 @@ class SlurmSystem:
         assert self._sql(
             "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'private'; GRANT ALL ON *.* TO slurm@'127.0.0.1'"
         )
+        self.start_accounting()
+        self.run("sacctmgr", "-i", "add", "cluster", "ci")
+
+    def start_accounting(self) -> None:
+        """Start slurmdbd and wait until it answers."""
         self.daemons.start("slurmdbd", ("slurmdbd", "-D"))
         until(
             lambda: self.daemons.alive("slurmdbd") and self._answers("sacctmgr", "-n", "list", "cluster"),
             "slurmdbd answers",
         )
-        self.run("sacctmgr", "-i", "add", "cluster", "ci")
+
+    def stop_accounting(self) -> None:
+        """End slurmdbd."""
+        self.daemons.stop("slurmdbd")
+
+    def accounted_state(self, grid_job_id: str) -> str:
+        """Return what sacct says of a job."""
+        return self.run("sacct", "-nXP", "-j", grid_job_id, "--format=State").strip()
 
     def _sql(self, text: str) -> bool:
         line = ("mariadb", "--no-defaults", f"--socket={self.root}/mariadb/socket", "-e", text)
@@ -198,11 +225,11 @@ class SlurmSystem:
             f"SlurmctldLogFile={b}/log/slurmctld.log\nSlurmdLogFile={b}/spool/%n/slurmd.log\n"
             "ProctrackType=proctrack/pgid\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n"
             "MpiDefault=none\nSchedulerType=sched/backfill\n"
-            "SchedulerParameters=bf_interval=5,sched_min_interval=50000,batch_sched_delay=0,"
+            "SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=50000,batch_sched_delay=0,"
             "default_queue_depth=2000\n"
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory\nReturnToService=2\n"
-            "MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait=5\nInactiveLimit=0\n"
-            "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=5\n"
+            "MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait=2\nInactiveLimit=0\n"
+            "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=2\n"
             f"{accounting}{nodes}"
             "PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefMemPerCPU=100 State=UP\n"
         )

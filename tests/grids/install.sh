@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs the batch systems that tests/grids starts privately; says what it does, and does nothing twice.
+#   tests/grids/install.sh [slurm] [sge]      (without words: all of them; root on Debian 12 or newer)
+set -euo pipefail
+declare -A packages=(
+  [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
+  [sge]="gridengine-master gridengine-exec gridengine-client"
+)
+systems=("$@")
+[ ${#systems[@]} -gt 0 ] || systems=(slurm sge)
+wanted=()
+for system in "${systems[@]}"; do
+  [ -n "${packages[$system]:-}" ] || { echo "no such batch system: $system (known: ${!packages[*]})" >&2; exit 2; }
+  for package in ${packages[$system]}; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
+  done
+done
+if [ ${#wanted[@]} -eq 0 ]; then
+  echo "batch systems for tests are installed: ${systems[*]}"
+  exit 0
+fi
+command -v apt-get >/dev/null || { echo "only Debian's packages are known here; install ${wanted[*]} yourself" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "must be root to install ${wanted[*]}" >&2; exit 1; }
+echo "installing for the tests of grid plugins: ${wanted[*]}"
+# The tests start daemons of their own; those of the machine shall not start.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+  trap 'rm -f $policy' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
+echo "installed"

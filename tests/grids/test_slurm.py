@@ -1,0 +1,146 @@
+"""The Slurm plugin on a real Slurm of this machine, with and without accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iceprod_p2p.grids.base import Completed, Failed, Removed
+from iceprod_p2p.grids.errors import GridError
+from iceprod_p2p.grids.slurm import SlurmGrid
+from tests.grids.behaviour import GridBehaviour, System, Work
+from tests.grids.daemons import until
+from tests.grids.slurm_system import SlurmSystem
+
+
+def started(*, accounting: bool) -> Iterator[SlurmSystem]:
+    made = SlurmSystem(accounting=accounting)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[SlurmSystem]:
+    yield from started(accounting=False)
+
+
+@pytest.fixture(scope="module")
+def accounted() -> Iterator[SlurmSystem]:
+    yield from started(accounting=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def overtime(bare: SlurmSystem) -> tuple[Work, str, Path]:
+    """A grid job that stays longer than its minute, submitted before everything else."""
+    work = Work(bare, bare.root / "work", "overtime")
+    script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.2; done"
+    request = work.request("overtime", script, walltime_s=60)
+    (grid_job_id,) = work.submit(request)
+    return work, grid_job_id, Path(request.stdout_path)
+
+
+class SlurmBehaviour(GridBehaviour):
+    refused = {"queue": "nope"}
+    held = {"extra_lines": ("--hold",)}
+
+    def controller_pid(self, system: System) -> int:
+        assert isinstance(system, SlurmSystem)
+        return system.daemons.pid("slurmctld")
+
+    def test_amounts_reach_slurm(self, work: Work, system: SlurmSystem) -> None:
+        asked = work.request(
+            "j",
+            "sleep 30",
+            cores=3,
+            memory_mib=700,
+            gpus=2,
+            walltime_s=3_000,
+            queue="main",
+            priority=-7,
+            exclude_hosts=("n1",),
+        )
+        (grid_job_id,) = work.submit(asked)
+        work.until_running(grid_job_id)
+        shown = system.run("scontrol", "show", "job", grid_job_id)
+        for part in ("NumCPUs=3", "mem=700M", "gres:gpu:2", "TimeLimit=00:50:00", "Nice=70", "NodeList=n2"):
+            assert part in shown, shown
+        assert work.grid.status([grid_job_id])[grid_job_id].host == "n2"  # type: ignore[union-attr]
+
+    def test_what_no_node_can_run_is_refused(self, work: Work) -> None:
+        (result,) = work.grid.submit([work.request("j", "true", gpus=3)])
+        assert "node configuration is not available" in result.reason  # type: ignore[union-attr]
+
+    def test_a_lost_node_fails_its_grid_jobs_and_nothing_is_run_again(
+        self, work: Work, system: SlurmSystem
+    ) -> None:
+        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 60", exclude_hosts=("n1",)))
+        out = work.directory / "j" / "grid.out"
+        until(lambda: out.exists() and "run" in out.read_text(), "the grid job runs")
+        system.lose_node("n2")
+        try:
+            end = work.until_ended([grid_job_id])[grid_job_id]
+        finally:
+            system.find_node("n2")
+        assert end.state == Failed("its worker node failed (NODE_FAIL)")
+        assert out.read_text().count("run") == 1
+
+    def test_a_directory_that_is_gone_on_the_node_is_named(self, work: Work, system: SlurmSystem) -> None:
+        asked = work.request("j", "true", extra_lines=("--hold",))
+        (grid_job_id,) = work.submit(asked)
+        Path(asked.work_directory).rmdir()
+        system.run("scontrol", "release", grid_job_id)
+        end = work.until_ended([grid_job_id])[grid_job_id]
+        assert isinstance(end.state, Failed) and "work directory" in end.state.reason
+
+    def test_an_operators_cancellation_is_a_removal(self, work: Work, system: SlurmSystem) -> None:
+        (grid_job_id,) = work.submit(work.request("j", "sleep 60"))
+        work.until_running(grid_job_id)
+        system.run("scancel", grid_job_id)
+        assert isinstance(work.until_ended([grid_job_id])[grid_job_id].state, Removed)
+
+
+class TestSlurmWithAccounting(SlurmBehaviour):
+    @pytest.fixture
+    def system(self, accounted: SlurmSystem) -> SlurmSystem:
+        return accounted
+
+    def test_ends_outlive_the_controllers_memory(self, work: Work, system: SlurmSystem) -> None:
+        assert "accounting: yes" in work.grid.check()
+        assert isinstance(work.grid, SlurmGrid)
+        ids = work.submit(work.request("j", "exit 7"))
+        work.until_ended(ids)
+        until(lambda: system.accounted_state(ids[0]) == "FAILED", "sacct knows the end")
+        system.stop_controller()
+        try:
+            end = work.grid.history(ids)[ids[0]]
+        finally:
+            system.start_controller()
+        assert end.state == Completed(7) and end.host
+
+    def test_a_silent_accounting_is_no_reason_to_lose_an_end(self, work: Work, system: SlurmSystem) -> None:
+        ids = work.submit(work.request("j", "exit 8"))
+        system.stop_accounting()
+        try:
+            assert work.until_ended(ids)[ids[0]].state == Completed(8)
+            with pytest.raises(GridError):
+                work.grid.history(["999999"])
+        finally:
+            system.start_accounting()
+
+
+class TestSlurmWithoutAccounting(SlurmBehaviour):
+    @pytest.fixture
+    def system(self, bare: SlurmSystem) -> SlurmSystem:
+        return bare
+
+    def test_the_plugin_finds_that_there_is_no_accounting(self, work: Work) -> None:
+        assert "accounting: no" in work.grid.check()
+
+    def test_the_wall_time_ends_it_after_a_word(self, overtime: tuple[Work, str, Path]) -> None:
+        work, grid_job_id, out = overtime
+        end = work.until_ended([grid_job_id], limit_s=100)[grid_job_id]
+        assert end.state == Failed("its wall time was over (TIMEOUT)")
+        assert "told" in out.read_text()
