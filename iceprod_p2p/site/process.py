@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -121,15 +122,15 @@ def stop(config: SiteConfig) -> int:
     pid = running_pid(config)
     if pid is None:
         raise NotFound(f"node {config.node.id} does not run")
-    node = psutil.Process(pid)
-    node.send_signal(signal.SIGTERM)
-    try:
-        node.wait(STOP_S)
-    except psutil.TimeoutExpired as late:
-        raise Unavailable(
-            f"node {config.node.id} (process {pid}) has not stopped within {STOP_S:.0f} s",
-            remedy=f"see its log; kill -9 {pid} loses nothing that was acknowledged",
-        ) from late
+    os.kill(pid, signal.SIGTERM)
+    deadline_s = time.monotonic() + STOP_S
+    while running_pid(config) == pid:
+        if time.monotonic() > deadline_s:
+            raise Unavailable(
+                f"node {config.node.id} (process {pid}) has not stopped within {STOP_S:.0f} s",
+                remedy=f"see its log; kill -9 {pid} loses nothing that was acknowledged",
+            )
+        time.sleep(0.05)
     return pid
 
 
@@ -138,7 +139,8 @@ def running_pid(config: SiteConfig) -> int | None:
     try:
         pid_text, _, started = (config.node.data_dir / PID_FILE).read_text().partition(" ")
         process = psutil.Process(int(pid_text))
-        return process.pid if _start_time(process) == started and process.is_running() else None
+        over = process.status() == psutil.STATUS_ZOMBIE  # Ended, and its parent has not looked yet.
+        return process.pid if _start_time(process) == started and not over else None
     except (OSError, ValueError, psutil.Error):
         return None
 
