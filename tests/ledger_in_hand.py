@@ -114,7 +114,9 @@ class LedgerInHand:
 
     def submit(self, jobs: int = 1, shapes: tuple[TaskShape, ...] = PAIR, **fields: Any) -> int:
         """Submit a dataset and return its number."""
-        return self.done(SubmitDataset(STEERING, jobs, shapes, 7, fields.pop("owner", "ada"), **fields)).number
+        return self.done(
+            SubmitDataset(STEERING, jobs, shapes, 7, fields.pop("owner", "ada"), **fields)
+        ).number
 
     def claim(self, site: str, limit: int = 1, offers: tuple[Offer, ...] = SLOTS) -> list[TaskRef]:
         """Claim tasks for a site."""

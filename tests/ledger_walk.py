@@ -27,7 +27,11 @@ SHAPES = (
     PAIR,
     FIGURE_8,
     (TaskShape("alone"),),
-    (TaskShape("a"), TaskShape("b", (), Requirements(gpus=1)), TaskShape("c", (0, 1), Requirements(2, 0, 2_000))),
+    (
+        TaskShape("a"),
+        TaskShape("b", (), Requirements(gpus=1)),
+        TaskShape("c", (0, 1), Requirements(2, 0, 2_000)),
+    ),
 )
 OFFERS = (
     (Offer("std", 50),),
@@ -196,7 +200,9 @@ class Walk:
             files = files[: self.random.randint(0, 3)]
             holder = self.random.choice(HOLDERS)
             for _ in range(self.random.choice([1, 1, 2])):
-                commands.append(c.FinishTask(ref, holder, site, statistics, files, Usage(2_000, 1_000, 10, 10)))
+                commands.append(
+                    c.FinishTask(ref, holder, site, statistics, files, Usage(2_000, 1_000, 10, 10))
+                )
         return commands
 
     def fail(self) -> list[Command]:
@@ -248,7 +254,9 @@ class Walk:
     def set_dataset(self) -> list[Command]:
         """Change a dataset."""
         priority = self.random.choice([None, 0, 700])
-        return [c.SetDataset(self.a_dataset(), priority, sites_excluded=self.random.choice([None, (), ("desy",)]))]
+        return [
+            c.SetDataset(self.a_dataset(), priority, sites_excluded=self.random.choice([None, (), ("desy",)]))
+        ]
 
     def control_site(self) -> list[Command]:
         """Drain, ban or resume a site."""
