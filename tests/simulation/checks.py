@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.messages import AppendReply, decode
 from iceprod_p2p.raft.proposals import request_ids
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, World
+
+FORGOTTEN = b"tick"  # Request ids that begin so are of commands that nothing remembers.
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class Agreed:
 
 
 Follow = Callable[[int, bytes, Sequence[Any], float], None]
+Look = Callable[[Process, Any, int], None]
 
 
 class Checks:
@@ -45,12 +49,16 @@ class Checks:
         self.index_of: dict[bytes, int] = {}  # Request id -> where it was applied first.
         self.outcome_of: dict[bytes, Any] = {}
         self.followers: list[Follow] = []  # Models that are told each agreed entry once, in order.
+        self.watchers: list[Look] = []  # Look into the tables after each agreed entry.
         self._applied: dict[str, int] = {}
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._log_digests: dict[tuple[int, int], bytes] = {}
         self._acked: dict[str, tuple[int, int]] = {}  # Node -> (term, index it acknowledged in that term).
-        self._acking: dict[str, tuple[int, int]] = {}  # The same, of a tick whose frames may not have left yet.
+        self._acking: dict[
+            str, list[tuple[float, int, int]]
+        ] = {}  # The same with the time at which it leaves.
         self._led: set[tuple[str, int]] = set()
+        self.engines: dict[str, Engine] = {}  # Of the processes that run.
 
     # Applying.
 
@@ -78,6 +86,8 @@ class Checks:
             self.last = index
             self._world.trace("applied", index, term, blake2b(entry + encoded, digest_size=8).digest())
             self._learn(index, entry, outcomes)
+            for look in self.watchers:
+                look(process, kv, index)
             return
         if (known.term, known.entry) != (term, entry):
             raise Violation(
@@ -93,6 +103,8 @@ class Checks:
 
     def _learn(self, index: int, entry: bytes, outcomes: Sequence[Any]) -> None:
         for request_id, outcome in zip(request_ids(entry), outcomes, strict=False):
+            if request_id.startswith(FORGOTTEN):
+                continue
             first = self.outcome_of.setdefault(request_id, outcome)
             self.index_of.setdefault(request_id, index)
             if first != outcome:
@@ -107,6 +119,8 @@ class Checks:
 
     def booted(self, process: Process) -> None:
         """A process found on its disk what it must."""
+        assert process.engine is not None
+        self.engines[process.node_id] = process.engine
         self._applied[process.node_id] = self._check_position(process)
         self._seen.pop(process.node_id, None)
         self._check_promises(process)
@@ -126,10 +140,13 @@ class Checks:
         self._check_log(who, journal.last_index, journal.last_term, journal.digest_at(journal.last_index))
         self._check_promises(process)
         if who in self._acking:
-            self._acked[who] = self._acking.pop(who)
-        if core.is_leader and (who, core.term) not in self._led:
-            self._led.add((who, core.term))
-            self._check_leader(process)
+            self._promise(who)
+            self._check_promises(process)
+        if core.is_leader:
+            if (who, core.term) not in self._led:
+                self._led.add((who, core.term))
+                self._check_leader(process)
+            self._check_beliefs(process)
 
     def _check_position(self, process: Process) -> int:
         """Check a replica's tables at the index it stands at; return the index."""
@@ -147,7 +164,9 @@ class Checks:
             digest,
             process.disk.image.tables["ledger"].content,
         ):
-            raise Violation(f"at entry {index} the tables of {process.node_id} are not those of {known.first_by}")
+            raise Violation(
+                f"at entry {index} the tables of {process.node_id} are not those of {known.first_by}"
+            )
         return index
 
     def _check_promises(self, process: Process) -> None:
@@ -156,12 +175,28 @@ class Checks:
         acked_term, acked = self._acked.get(process.node_id, (0, 0))
         term, last = process.engine.core.term, process.engine.journal.last_index
         if acked_term == term and last < acked:
-            raise Violation(f"{process.node_id} acknowledged up to {acked} in term {term} and holds only {last}")
+            raise Violation(
+                f"{process.node_id} acknowledged up to {acked} in term {term} and holds only {last}"
+            )
 
     def _check_log(self, who: str, index: int, term: int, digest: bytes | None) -> None:
         """Logs that agree on index and term of an entry agree on all before it (Log Matching)."""
         if digest is not None and self._log_digests.setdefault((index, term), digest) != digest:
             raise Violation(f"{who} has another log up to entry {index} of term {term} than somebody else")
+
+    def _check_beliefs(self, process: Process) -> None:
+        """What a leader counts as held by a follower of its term is held there, and is the same."""
+        assert process.engine is not None
+        own = process.engine.journal
+        for name, progress in process.engine.leading.followers.items():
+            engine = self.engines.get(name)
+            if engine is None or engine.core.term != process.engine.core.term or not progress.match:
+                continue
+            here, there = own.digest_at(progress.match), engine.journal.digest_at(progress.match)
+            if engine.journal.last_index < progress.match or (here and there and here != there):
+                raise Violation(
+                    f"{process.node_id} counts entry {progress.match} as held by {name}, which does not hold it"
+                )
 
     def _check_leader(self, process: Process) -> None:
         """One leader a term; it holds everything that was committed in earlier terms (Leader Completeness)."""
@@ -178,25 +213,37 @@ class Checks:
             return
         known = self.agreed[index]
         if journal.last_index < index:
-            raise Violation(f"{who} leads term {term} without the committed entry {index} ({journal.last_index})")
+            raise Violation(
+                f"{who} leads term {term} without the committed entry {index} ({journal.last_index})"
+            )
         held = journal.digest_at(index)
         if held is not None and known.log_digest is not None and held != known.log_digest:
             raise Violation(f"{who} leads term {term} with another log up to the committed entry {index}")
 
     # Frames.
 
-    def sending(self, process: Process, target: str, frame: bytes) -> None:
-        """A frame leaves; what it promises is remembered."""
+    def sending(self, process: Process, target: str, frame: bytes, leaves_at: float) -> None:
+        """A frame leaves; what it promises is remembered from then on."""
         if len(frame) > 1 and frame[1] == 4:
             reply = decode(frame)
             assert isinstance(reply, AppendReply)
             if reply.ok:
-                known = self._acking.get(process.node_id) or self._acked.get(process.node_id, (0, 0))
-                best = max(known[1], reply.index) if known[0] == reply.term else reply.index
-                self._acking[process.node_id] = (reply.term, best)
+                self._acking.setdefault(process.node_id, []).append((leaves_at, reply.term, reply.index))
 
-    def died(self, node_id: str, *, all_left: bool) -> None:
+    def died(self, node_id: str) -> None:
         """A process died; what had not left it was never promised."""
-        acking = self._acking.pop(node_id, None)
-        if acking is not None and all_left:
-            self._acked[node_id] = acking
+        self.engines.pop(node_id, None)
+        self._promise(node_id)
+        self._acking.pop(node_id, None)
+
+    def _promise(self, who: str) -> None:
+        """Remember as promised what has left by now."""
+        waiting = []
+        for leaves_at, term, index in self._acking.pop(who, ()):
+            if leaves_at > self._world.now:
+                waiting.append((leaves_at, term, index))
+                continue
+            known_term, known = self._acked.get(who, (0, 0))
+            self._acked[who] = (term, max(known, index) if known_term == term else index)
+        if waiting:
+            self._acking[who] = waiting

@@ -119,29 +119,32 @@ class Cluster:
 
     def members(self) -> dict[str, Member]:
         """The members as the most advanced replica knows them."""
-        best = max(self.processes.values(), key=lambda process: self._applied(process))
+        best = max(self.processes.values(), key=self.applied_index)
         with best.disk.image.read() as snapshot:
             return {member.node_id: member for member in self.machine.read_members(snapshot.ledger)}
 
-    def _applied(self, process: Process) -> tuple[int, str]:
+    def applied_index(self, process: Process) -> tuple[int, str]:
+        """Return where a node's tables stand, and its name to break ties."""
         with process.disk.image.read() as snapshot:
             return self.machine.applied_index(snapshot.ledger), process.node_id
+
+    def ledger_time_ms(self, process: Process) -> int:
+        """Return the ledger time as a node knows it."""
+        with process.disk.image.read() as snapshot:
+            return int(self.machine.ledger_time_ms(snapshot.ledger))
 
     def voters(self) -> list[str]:
         """The voters' names, in order."""
         return sorted(name for name, member in self.members().items() if member.role is MemberRole.VOTER)
 
-    def converged(self) -> bool:
-        """Whether every member runs, one leads, and all have applied everything that any of them holds."""
+    def converged(self, index: int) -> bool:
+        """Whether one leads, and every member runs and has applied at least entry `index`."""
         leader = self.leader()
         if leader is None or leader.engine is None:
             return False
-        last = leader.engine.journal.last_index
         for name in leader.engine.context.members:
             process = self.processes[name]
             engine = process.engine
-            if not process.up or engine is None or process.paused:
-                return False
-            if (engine.core.applied, engine.journal.last_index) != (last, last):
+            if not process.up or engine is None or process.paused or engine.core.applied < index:
                 return False
         return True

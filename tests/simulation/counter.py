@@ -90,6 +90,9 @@ class CounterMachine:
     def applied_index(self, kv: Any) -> int:
         return self._progress(kv)[0]
 
+    def ledger_time_ms(self, kv: Any) -> int:
+        return 0
+
     def counters(self, kv: Any) -> dict[str, int]:
         """Return every counter."""
         return {

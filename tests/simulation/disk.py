@@ -106,7 +106,9 @@ class View:
 class Handle:
     """Three views that live and end together."""
 
-    def __init__(self, tables: dict[str, Rows], undo: Undo | None, hook: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, tables: dict[str, Rows], undo: Undo | None, hook: Callable[[], None] | None = None
+    ) -> None:
         self.open = True
         self.ledger = View(tables["ledger"], self, undo, hook)
         self.log = View(tables["log"], self, undo, hook)

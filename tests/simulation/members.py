@@ -15,13 +15,15 @@ MEMBERS_MAX = 7
 
 
 class MemberCommands(Protocol):
-    """How member changes are encoded for the state machine at hand."""
+    """How member changes are said to the state machine at hand: (actor, command) one after the other."""
 
-    def add(self, request_id: bytes, member: Member) -> bytes: ...
+    def join(self, member: Member) -> list[tuple[str, Any]]: ...
 
-    def promote(self, request_id: bytes, node_id: str) -> bytes: ...
+    def promote(self, node_id: str) -> list[tuple[str, Any]]: ...
 
-    def remove(self, request_id: bytes, node_id: str) -> bytes: ...
+    def remove(self, node_id: str) -> list[tuple[str, Any]]: ...
+
+    def encode(self, request_id: bytes, actor: str, command: Any, made_at_ms: int) -> bytes: ...
 
 
 class Operator:
@@ -64,35 +66,40 @@ class Operator:
         process.boot()
         self._world.note("operator", "joins", node=name)
         member = Member(name, f"site{self._number}", f"{name}:1", MemberRole.OBSERVER)
-        self._submit(lambda request_id: self._commands.add(request_id, member), lambda outcome: None)
+        self._submit(self._commands.join(member))
 
     def _promote(self, name: str) -> None:
         self._world.note("operator", "promotes", node=name)
-        self._submit(lambda request_id: self._commands.promote(request_id, name), lambda outcome: None)
+        self._submit(self._commands.promote(name))
 
     def _remove(self, name: str) -> None:
         self._world.note("operator", "removes", node=name)
 
-        def removed(outcome: Any) -> None:
+        def removed() -> None:
             if name not in self._cluster.members():
                 process = self._cluster.processes[name]
                 self._world.after(8 * self._world.random.random(), self._switch_off, process)
 
-        self._submit(lambda request_id: self._commands.remove(request_id, name), removed)
+        self._submit(self._commands.remove(name), removed)
 
     def _switch_off(self, process: Process) -> None:
         process.gone = True
         process.kill("switched off")
 
-    def _submit(self, encode: Callable[[bytes], bytes], done: Callable[[Any], None]) -> None:
+    def _submit(self, steps: list[tuple[str, Any]], done: Callable[[], None] = lambda: None) -> None:
         self._busy = True
+        node = self._world.random.choice(self._cluster.alive())
+        (actor, command), rest = steps[0], steps[1:]
         request_id = self._world.identifier()
-        alive = self._cluster.alive()
+        body = self._commands.encode(request_id, actor, command, self._cluster.ledger_time_ms(node))
 
         def answered(outcome: Any) -> None:
+            self._world.note("operator", "is told", outcome=str(outcome))
+            if rest:
+                self._submit(rest, done)
+                return
             self._busy = False
             self.changes += 1
-            done(outcome)
+            done()
 
-        node_id = self._world.random.choice(alive).node_id
-        self._calls.submit(request_id, encode(request_id), node_id, answered)
+        self._calls.submit(request_id, body, node.node_id, answered)

@@ -59,9 +59,7 @@ class Nemesis:
             link.free_at = min(link.free_at, self._world.now)
             cluster.network.heal(*pair)
         for process in cluster.alive():
-            process.disk.fsync_s = cluster.profile.fsync_s
-            process.disk.fail_next_commit = None
-            process.resume()
+            process.mend(fsync_s=cluster.profile.fsync_s)
             if process.engine is not None and process.engine.failed is not None:
                 process.kill("stopped by its supervisor")
             if process.engine is None:
@@ -123,7 +121,11 @@ class Nemesis:
             self._world.note("nemesis", "slow disk", node=process.node_id, fsync_s=process.disk.fsync_s)
             self._world.after(between(self._random, 0.5, 10.0), self._mend_disk, process)
         else:
-            error = StoreFull("cannot commit: no space left") if fault == "full disk" else StoreBroken("cannot commit: EIO")
+            error = (
+                StoreFull("cannot commit: no space left")
+                if fault == "full disk"
+                else StoreBroken("cannot commit: EIO")
+            )
             process.failing = True
             process.disk.fail_next_commit = error
             self._restart_later(process)
@@ -144,7 +146,9 @@ class Nemesis:
         pairs = self._pairs(fault, names)
         holds = fault == "half open" or self._random.random() < 0.3
         lasts_s = between(self._random, 0.2, 12.0)
-        self._world.note("nemesis", "cut", pairs=" ".join(f"{a}>{b}" for a, b in pairs), holds=holds, for_s=lasts_s)
+        self._world.note(
+            "nemesis", "cut", pairs=" ".join(f"{a}>{b}" for a, b in pairs), holds=holds, for_s=lasts_s
+        )
         if fault == "flap":
             for number in range(self._random.randrange(2, 8)):
                 self._world.after(2 * number * lasts_s / 8, self._set_cut, pairs, True, holds)
@@ -167,7 +171,9 @@ class Nemesis:
             return [(a, b) for a, b in everything if names[0] not in (a, b) and (a in left) != (b in left)]
         if fault == "ring":
             place = {name: number for number, name in enumerate(names)}
-            return [(a, b) for a, b in everything if (place[a] - place[b]) % len(names) not in (1, len(names) - 1)]
+            return [
+                (a, b) for a, b in everything if (place[a] - place[b]) % len(names) not in (1, len(names) - 1)
+            ]
         if fault == "deaf":
             return [(a, b) for a, b in everything if b == one]
         if fault == "mute":

@@ -28,7 +28,7 @@ class Link:
     in_order: bool = True
     cut: bool = False
     holds: bool = False  # While cut: keep frames for later instead of dropping them.
-    held: list[tuple[str, str, bytes, "Life"]] = field(default_factory=list)
+    held: list[tuple[str, str, bytes, Life]] = field(default_factory=list)
     free_at: float = 0.0
     last_at: float = 0.0
 

@@ -47,9 +47,9 @@ class Watch(Protocol):
 
     def ticked(self, process: Process) -> None: ...
 
-    def sending(self, process: Process, target: str, frame: bytes) -> None: ...
+    def sending(self, process: Process, target: str, frame: bytes, leaves_at: float) -> None: ...
 
-    def died(self, node_id: str, *, all_left: bool) -> None: ...
+    def died(self, node_id: str) -> None: ...
 
 
 class NodeClock:
@@ -99,6 +99,8 @@ class Process:
         self.failing = False  # A disk failure was ordered: the engine must end by name.
         self.refused = ""  # Why the last start was refused.
         self.boots = 0
+        self.on_boot: list[Callable[[], None]] = []
+        self._reported = False  # The end of its Raft part is in the story already.
         self._random = Random(f"{world.seed}/{node_id}")
         self._busy_until = 0.0
         self._leaves_at: float | None = None  # Set between a tick's commit and its end.
@@ -119,7 +121,7 @@ class Process:
         """Start a process on what is on the disk."""
         assert self.engine is None, f"{self.node_id} runs already"
         self.boots += 1
-        self.paused = self.failing = False
+        self.paused = self.failing = self._reported = False
         self.disk.fail_next_commit = None
         self._crash_in = {}
         self._busy_until = self.world.now
@@ -145,8 +147,12 @@ class Process:
             return
         self.life = Life()
         self.watch.booted(self)
-        self.world.note(self.node_id, "starts", term=self.engine.core.term, last=self.engine.journal.last_index)
+        self.world.note(
+            self.node_id, "starts", term=self.engine.core.term, last=self.engine.journal.last_index
+        )
         self._schedule(self.world.now)
+        for begin in self.on_boot:
+            begin()
 
     def kill(self, why: str = "killed") -> None:
         """End the process at once; what its last fsync had not finished may be lost."""
@@ -162,7 +168,7 @@ class Process:
         self._reads.clear()
         self._tick_at = float("inf")
         self._leaves_at = None
-        self.watch.died(self.node_id, all_left=now >= self._busy_until)
+        self.watch.died(self.node_id)
         self.world.note(self.node_id, why, last_commit="lost" if lose_last else "kept")
 
     def pause(self) -> None:
@@ -187,6 +193,15 @@ class Process:
         self._crash_in[point] = countdown
         if point == "put":
             self.disk.on_put = lambda: self._pass("put")
+
+    def mend(self, *, fsync_s: float) -> None:
+        """Forget every fault that was ordered: from here the disk is sound and the power stays."""
+        self._crash_in = {}
+        self.failing = False
+        self.disk.fail_next_commit = None
+        self.disk.on_put = None
+        self.disk.fsync_s = fsync_s
+        self.resume()
 
     # What others ask.
 
@@ -247,7 +262,9 @@ class Process:
         self._busy_until = self.world.now + fsync_s
         self._leaves_at = None
         if engine.failed is not None:
-            self.world.note(self.node_id, "Raft part ended", why=engine.failed)
+            if not self._reported:
+                self._reported = True
+                self.world.note(self.node_id, "Raft part ended", why=engine.failed)
             if not self.failing:
                 raise Violation(f"{self.node_id} stopped though its disk is sound: {engine.failed}")
         else:
@@ -256,7 +273,8 @@ class Process:
             self.watch.ticked(self)
         wakeup_s = engine.wakeup_at_s()
         if wakeup_s != float("inf"):
-            self._schedule(self.clock.world_time(wakeup_s) if wakeup_s else self._busy_until + 0.0001)
+            # A timer never fires early, though its clock is rounded.
+            self._schedule(self.clock.world_time(wakeup_s) + 1e-6 if wakeup_s else self._busy_until + 0.0001)
 
     def _on_commit(self, point: str) -> None:
         self._pass(point)
@@ -319,8 +337,9 @@ class Process:
         assert self.engine is not None
         if self.engine.failed is not None:
             raise Violation(f"{self.node_id} sends to {node_id} after its Raft part has ended")
-        self.watch.sending(self, node_id, frame)
-        self.network.send(self.node_id, node_id, frame, self._after_commit(), self.life)
+        leaves_at = self._after_commit()
+        self.watch.sending(self, node_id, frame, leaves_at)
+        self.network.send(self.node_id, node_id, frame, leaves_at, self.life)
 
     def members_changed(self, members: Sequence[Member]) -> None:
         """Links follow by themselves."""

@@ -46,6 +46,8 @@ FAULTS = (
 class Profile:
     """One kind of history."""
 
+    production: bool  # The job ledger with its sites and pilots; otherwise counters.
+    grace_s: float  # How long a site may be silent.
     voters: int
     observers: int
     delay_s: float
@@ -67,7 +69,7 @@ class Profile:
     def describe(self) -> str:
         """Return one line for people."""
         return (
-            f"{self.voters} voters, {self.observers} observers, {self.delay_s * 1e3:.1f} ms + "
+            f"{'production' if self.production else 'counters'}, {self.voters} voters, {self.observers} observers, {self.delay_s * 1e3:.1f} ms + "
             f"{self.jitter_s * 1e3:.1f} ms, loss {self.loss:.1%}, double {self.double:.1%}, "
             f"{'in' if self.in_order else 'out of'} order, {self.rate_bytes_per_s / 1e3:.0f} kB/s, fsync "
             f"{self.fsync_s * 1e3:.1f} ms, log kept {self.settings.log_keep_entries}, a fault every "
@@ -81,8 +83,10 @@ def draw(random: Random) -> Profile:
     delay_s = random.choice((0.0003, 0.0005, 0.002, 0.01, 0.04, 0.08, 0.15, 0.25))
     pace = max(1.0, delay_s / 0.04)  # Far nodes need longer time-outs: the operator's choice.
     faults = tuple(fault for fault in FAULTS if chance() < 0.35) or ("kill leader",)
-    faults_for_s = 15 + 25 * chance()
+    faults_for_s = (15 + 25 * chance()) * min(pace, 3.0)
     return Profile(
+        production=chance() < 0.7,
+        grace_s=random.choice((3.0, 10.0)) * pace,
         voters=random.choice((3, 3, 3, 3, 5, 5, 1)),
         observers=random.choice((0, 0, 0, 1, 2)),
         delay_s=delay_s,
@@ -94,9 +98,9 @@ def draw(random: Random) -> Profile:
         fsync_s=random.choice((0.0, 0.0005, 0.002, 0.01)),
         clock_drift=random.choice((0.0, 1e-4, 1e-2)),
         faults=faults,
-        fault_interval_s=between(random, 0.5, 8.0),
+        fault_interval_s=between(random, 0.7, 8.0) * pace,
         faults_for_s=faults_for_s,
-        settle_s=60.0 * pace,
+        settle_s=180.0 * pace,
         clients=random.choice((1, 2, 4, 8)),
         client_pause_s=random.choice((0.0, 0.02, 0.1, 0.5)),
         settings=_settings(random, pace),

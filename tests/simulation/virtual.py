@@ -20,8 +20,6 @@ class _NoChance:
         raise AssertionError(f"PySyncObj asked for random.{name} past the engine's own source of chance")
 
 
-
-
 def _no_clock(*_: object) -> NoReturn:
     raise AssertionError("a simulated history asked for the machine's clock")
 
@@ -31,11 +29,13 @@ def virtual_time(world: World) -> Iterator[None]:
     """Run with PySyncObj's clock, chance and poller replaced, and every log event told to the world's story."""
 
     def tell(_logger: object, method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        if method == "debug":
+            raise structlog.DropEvent
         fields = dict(event)
         fields.pop("part", None)
         fields.pop("exc_info", None)
         what = str(fields.pop("event", ""))
-        who = str(fields.pop("node", "?"))
+        who = str(fields.pop("node", world.speaker))
         world.note(who, what if method == "info" else f"{what} ({method})", **fields)
         raise structlog.DropEvent
 
@@ -47,7 +47,9 @@ def virtual_time(world: World) -> Iterator[None]:
     module.random = _NoChance()
     module.createPoller = lambda kind: None
     SystemClock.monotonic_s = SystemClock.wall_ms = _no_clock  # type: ignore[method-assign,assignment]
-    structlog.configure(processors=[tell], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False)
+    structlog.configure(
+        processors=[tell], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
+    )
     try:
         yield
     finally:

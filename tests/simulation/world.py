@@ -18,8 +18,11 @@ from typing import Any
 STORY_EVENTS = 20_000  # Kept in memory; a failure prints the last of them.
 
 
-class Violation(AssertionError):
-    """A checker saw something that must never happen; the message is the fact, for people."""
+class Violation(BaseException):
+    """A checker saw something that must never happen; the message is the fact, for people.
+
+    No `Exception`, so that no handler in the code under test can swallow it.
+    """
 
 
 class World:
@@ -31,6 +34,7 @@ class World:
         self.random = Random(seed)
         self.events = 0
         self.ticks = 0
+        self.speaker = "?"  # Whose code runs now, for log events that do not say.
         self.story: deque[tuple[float, str, str, dict[str, Any]]] = deque(maxlen=STORY_EVENTS)
         self._trace = blake2b(digest_size=16)
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
