@@ -234,7 +234,8 @@ class Engine:
         self.context.release()
         self._hand_out()
         if self.core.is_leader:
-            self._again = self._again or self.proposals.has_round or self._can_commit_more()
+            gathers = self.proposals.has_round and not self.leading.is_handing_over
+            self._again = self._again or gathers or self._can_commit_more()
 
     def _can_commit_more(self) -> bool:
         held = self.leading.quorum_holds()

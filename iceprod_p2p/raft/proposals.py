@@ -251,9 +251,16 @@ class Proposals:
         rounds, commit = self._rounds, self._context.core.commit
         while rounds and rounds[0] <= commit:
             rounds.popleft()
-        if not self._queue or len(rounds) >= self._context.settings.rounds_in_flight:
+        if not self._queue or self._head_waits() or len(rounds) >= self._context.settings.rounds_in_flight:
             return False
         return not rounds or 2 * len(self._queue) >= self._round_count
+
+    def _head_waits(self) -> bool:
+        """Return whether what is first in the queue changes the members while another such change is under way."""
+        core = self._context.core
+        return self._queue[0].changes_members and core.applied < max(
+            self._member_change_index, core.noop_index
+        )
 
     def gather(self) -> list[bytes]:
         """Return the entries of the next round, none while earlier rounds fill the pipeline."""
@@ -275,7 +282,6 @@ class Proposals:
 
     def _gather_entry(self, *, index: int) -> bytes | None:
         """Return one entry of what waits, in order; a change of members travels alone in its entry."""
-        core = self._context.core
         bodies: list[bytes] = []
         size = HEADER_BYTES
         while self._queue and len(bodies) < COMMANDS_PER_ENTRY_MAX:
@@ -283,8 +289,7 @@ class Proposals:
             if size + len(queued.body) > ENTRY_BYTES_MAX:
                 break
             if queued.changes_members:
-                may_change = core.applied >= max(self._member_change_index, core.noop_index)
-                if bodies or not may_change:
+                if bodies or self._head_waits():
                     break
                 self._member_change_index = index
             self._queue.popleft()
