@@ -20,6 +20,7 @@ from tests.simulation.network import Life, Network
 from tests.simulation.world import Violation, World
 
 Done = Callable[[Any], None]
+IDLE_TICKS_MAX = 100  # More would keep a core of the machine busy with nothing.
 
 
 class Machine(Protocol):
@@ -100,6 +101,7 @@ class Process:
         self.refused = ""  # Why the last start was refused.
         self.boots = 0
         self.on_boot: list[Callable[[], None]] = []
+        self._idle_ticks = 0  # In a row that wrote nothing and asked for another at once.
         self._reported = False  # The end of its Raft part is in the story already.
         self._random = Random(f"{world.seed}/{node_id}")
         self._busy_until = 0.0
@@ -272,6 +274,10 @@ class Process:
                 raise Violation(f"{self.node_id} goes on after a commit that failed")
             self.watch.ticked(self)
         wakeup_s = engine.wakeup_at_s()
+        idle = not wakeup_s and self.disk.commits == commits and engine.failed is None
+        self._idle_ticks = self._idle_ticks + 1 if idle else 0
+        if self._idle_ticks > IDLE_TICKS_MAX:
+            raise Violation(f"{self.node_id} ticks again and again at once, {self._idle_ticks} times without writing")
         if wakeup_s != float("inf"):
             # A timer never fires early, though its clock is rounded.
             self._schedule(self.clock.world_time(wakeup_s) + 1e-6 if wakeup_s else self._busy_until + 0.0001)
