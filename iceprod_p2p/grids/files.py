@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from iceprod_p2p.grids.request import GridRequest
 
@@ -20,14 +21,30 @@ def place_files(request: GridRequest) -> None:
             shutil.copy2(path, target)
 
 
-def shell_script(request: GridRequest, directives: Sequence[str] = ()) -> str:
+def shell_script(
+    request: GridRequest, directives: Sequence[str] = (), *, forward_signals: bool = False
+) -> str:
     """Return a script for /bin/sh that sets the environment and becomes the executable; pure.
 
-    It becomes it by `exec`, so that the signals of the batch system reach the executable itself.  Directives
-    stand where batch systems look for them: before the first command.
+    It becomes it by `exec`, so that the signals of the batch system reach the executable itself.  For systems
+    that warn by other signals than TERM, `forward_signals` keeps the shell, which turns USR1 and USR2 into
+    TERM.  Directives stand where batch systems look for them: before the first command.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in request.full_environment().items()]
     command = shlex.join((request.executable, *request.arguments))
-    return "\n".join(
-        ("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, f"exec {command}", "")
-    )
+    run = _FORWARDING.format(command=command) if forward_signals else f"exec {command}\n"
+    return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, run))
+
+
+# The warning goes to all processes, and the executable shall not die of it.
+# `wait` returns early for a trap; the child is then still there, be it as a zombie, and is waited for again.
+_FORWARDING: Final = """\
+(trap '' USR1 USR2; exec {command}) &
+child=$!
+trap 'kill -TERM $child' TERM USR1 USR2
+while :; do
+  wait $child
+  code=$?
+  kill -0 $child 2>/dev/null || exit $code
+done
+"""

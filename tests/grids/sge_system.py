@@ -84,9 +84,7 @@ class SgeSystem:
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}{self._messages()}"
         return done.stdout
 
-    def _try(
-        self, *line: str, user: str | None = None, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
+    def _try(self, *line: str, user: str | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             line,
             env={**os.environ, **self.environment},
@@ -179,7 +177,12 @@ class SgeSystem:
         resources = SHARE / "util" / "resources"
         tool = str(LIBRARY / "spooldefaults")
         self.run(
-            str(LIBRARY / "spoolinit"), "berkeleydb", "libspoolb", f"{self.root}/spool/db", "init", user="sgeadmin"
+            str(LIBRARY / "spoolinit"),
+            "berkeleydb",
+            "libspoolb",
+            f"{self.root}/spool/db",
+            "init",
+            user="sgeadmin",
         )
         self.run(tool, "configuration", str(path), user="sgeadmin")
         self.run(tool, "complexes", str(resources / "centry"), user="sgeadmin")
@@ -189,13 +192,8 @@ class SgeSystem:
     def _configure(self) -> None:
         self.run("qconf", "-as", self.host)
         self.run("qconf", "-ah", self.host)
-        complexes = self.run("qconf", "-sc")
-        complexes = "".join(
-            line.replace(" NO ", " YES ", 1) if line.startswith("h_vmem") else line
-            for line in complexes.splitlines(keepends=True)
-        )
-        self._file("-Mc", "complex", complexes + "gpu gpu INT <= YES YES 0 0\n")
-        host = f"hostname {self.host}\nload_scaling NONE\ncomplex_values slots=8,gpu=2,h_vmem=8G\n"
+        self._file("-Mc", "complex", self.run("qconf", "-sc") + "gpu gpu INT <= YES YES 0 0\n")
+        host = f"hostname {self.host}\nload_scaling NONE\ncomplex_values slots=8,gpu=2\n"
         self._file(
             "-Me" if self.host in self._try("qconf", "-sel").stdout else "-Ae",
             "host",
@@ -232,5 +230,9 @@ class SgeSystem:
         self.run("qconf", option, str(path))
 
     def _messages(self) -> str:
-        found = [*self.root.glob("*.out"), *self.root.glob("spool/**/messages"), *Path("/tmp").glob("*_messages.*")]
+        found = [
+            *self.root.glob("*.out"),
+            *self.root.glob("spool/**/messages"),
+            *Path("/tmp").glob("*_messages.*"),
+        ]
         return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
