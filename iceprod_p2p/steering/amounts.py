@@ -76,7 +76,7 @@ def _scaled(value: Value, units: dict[str, Fraction], most: int, allowed: str) -
             raise BadAmount(allowed)
         number = Fraction(match[1]) * unit
     elif math.isfinite(value):
-        number = Fraction(value) * units[""]
+        number = Fraction(repr(value)) * units[""]  # The decimal number as written: 0.1 h are 360 s.
     else:
         raise BadAmount(allowed)
     if number < 0 or number > most:

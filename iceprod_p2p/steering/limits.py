@@ -34,3 +34,9 @@ EVAL_INT_BITS_MAX: Final = 4_096
 EVAL_STRING_CHARS_MAX: Final = 65_536
 EVAL_ITEMS_MAX: Final = 5_000  # Items of a list with everything nested in it.
 FORMAT_WIDTH_MAX: Final = 1_000  # Width and precision in a format.
+
+REQUEST_BYTES_MAX: Final = (
+    4 * 1024 * 1024
+)  # One line of a batch, or one context: a whole file fits with escapes.
+CONTEXT_DEPTH_MAX: Final = 48  # As files.
+CONTEXT_NODES_MAX: Final = 100_000

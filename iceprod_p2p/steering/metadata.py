@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from iceprod_p2p.model.steering import Metadata, MetadataField
+from iceprod_p2p.model.steering import Metadata, MetadataField, Value
 
 _PERSON: Final = ("Role", "First_Name", "Last_Name", "Email")
 # Each element that has elements inside, and which.  Source: IceProd's iceprod.v3.dtd, section DIF_PLUS.
@@ -71,3 +71,15 @@ def _enter(table: dict[str, str], fields: tuple[MetadataField, ...], prefix: str
                 table.setdefault(name, field.value)
         else:
             _enter(table, field.value, f"{path}.")
+
+
+def metadata_table(metadata: Mapping[str, Value]) -> dict[str, Value]:
+    """Return one flat table of names from metadata given as JSON: flat, or with dif and plus inside."""
+    table: dict[str, Value] = {}
+    for name, value in metadata.items():
+        if name.lower() in ("dif", "plus") and isinstance(value, dict):
+            for inner, item in value.items():
+                table.setdefault(inner, item)
+        else:
+            table[name] = value
+    return table

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from iceprod_p2p.model.steering import Parameter, ParameterType, Value
+from iceprod_p2p.steering.limits import DEPTH_MAX
 
 _INT: Final = re.compile(r"[+-]?[0-9]{1,300}")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -139,12 +140,27 @@ def split_list(text: str) -> list[Value]:
 
 
 def parse_json(text: str) -> Value:
-    """Return the JSON value of `text`.  Raises NotThatType; NaN, Infinity and great depth are not JSON here."""
+    """Return the JSON value of `text`.  Raises NotThatType; NaN, infinities and depth over DEPTH_MAX are none."""
     try:
         value: Value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        _check_depth(value)
     except (ValueError, RecursionError) as bad:
         raise NotThatType("JSON") from bad
     return value
+
+
+def _check_depth(value: Value) -> None:
+    level = [value]
+    for _depth in range(DEPTH_MAX):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (list, dict))
+            for inner in (item if isinstance(item, list) else item.values())
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEPTH_MAX}")
 
 
 def _refuse(word: str) -> Value:

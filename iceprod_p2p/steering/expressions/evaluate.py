@@ -1,15 +1,15 @@
 """Evaluate expressions: innermost first, again until nothing changes.
 
-A phrase that cannot be resolved stays as it stands, with its inner parts replaced, and is noted with its place.  A
-parameter's own text is expanded when it is looked up, with the names on the way remembered: a name that comes back
-to itself is a cycle, which is named and never run.  Every text has a budget of phrases, characters and depth.
+A phrase that cannot be resolved stays as it stands, with its inner parts replaced, and is noted with its place; of a
+list that has no such item the list stays, with its subscript.  A parameter's own text is expanded when it is looked
+up, with the names on the way remembered: a name that comes back to itself is a cycle, which is named and never run.
+Every text has a budget of phrases, characters and depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from iceprod_p2p.model.steering import Value
 from iceprod_p2p.steering.expressions import functions
@@ -17,10 +17,17 @@ from iceprod_p2p.steering.expressions.arithmetic import evaluate_arithmetic
 from iceprod_p2p.steering.expressions.budget import Budget
 from iceprod_p2p.steering.expressions.context import LOOKUPS, Context
 from iceprod_p2p.steering.expressions.errors import Cycle, Exhausted, ExpressionError, Unresolved
-from iceprod_p2p.steering.expressions.formats import fill_template, unquoted
+from iceprod_p2p.steering.expressions.formats import fill_template
 from iceprod_p2p.steering.expressions.lexer import literal, plain
 from iceprod_p2p.steering.expressions.parser import Phrase, Sentence, parse
-from iceprod_p2p.steering.expressions.typed import type_text
+from iceprod_p2p.steering.expressions.pieces import (
+    Piece,
+    final,
+    from_function,
+    from_value,
+    inside_text,
+    item_of,
+)
 from iceprod_p2p.steering.faults import nearest
 from iceprod_p2p.steering.limits import (
     DOCUMENT_WORK_MAX,
@@ -30,7 +37,7 @@ from iceprod_p2p.steering.limits import (
     ROUNDS_MAX,
     TEXT_WORK_MAX,
 )
-from iceprod_p2p.steering.values import to_json, to_text
+from iceprod_p2p.steering.values import to_text
 
 FUNCTIONS: Final = ("eval", "sprintf", "choice", *functions.REDUCTIONS)
 _NAMES: Final = (*LOOKUPS[1:], *FUNCTIONS)
@@ -40,10 +47,6 @@ _PATHS: Final = {
 }  # Where scopes are in the tree.
 _HINTS_MAX: Final = 5  # Right names are sought for the first few wrong ones only: the search is slow.
 _SPECIAL: Final = "$()[]\\"
-
-# While it is worked on, a value is a text (in which escaped characters are literal ones), or a list or object that
-# is final.
-Piece: TypeAlias = "str | list[Value] | dict[str, Value]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def expand(value: Value, context: Context) -> Expansion:
 class _Known(NamedTuple):
     piece: Piece
     problems: tuple[Problem, ...]
+    lasting: tuple[Problem, ...]
 
 
 @dataclass(slots=True)
@@ -109,6 +113,7 @@ class Expander:
     known: dict[tuple[str, str], _Known] = field(default_factory=dict)
     way: list[tuple[str, str]] = field(default_factory=list)  # The names being looked up, outermost first.
     problems: dict[Problem, None] = field(default_factory=dict)
+    lasting: dict[Problem, None] = field(default_factory=dict)  # Of phrases that leave no phrase behind.
     origins: dict[str, Problem] = field(default_factory=dict)  # Where each unresolved phrase was seen first.
     place: str = ""
     document: Budget = field(default_factory=lambda: Budget(DOCUMENT_WORK_MAX))
@@ -121,6 +126,7 @@ class Expander:
         With `as_text` a text stays one: ``007`` is not read as a number.
         """
         self.problems = {}
+        self.lasting = {}
         self.origins = {}
         self.way = []
         self.budget = Budget(TEXT_WORK_MAX, of=self.document)
@@ -128,7 +134,7 @@ class Expander:
         self.place = here
         try:
             if as_text and isinstance(value, str):
-                found: Value = plain(_inside_text(self.text(value)))
+                found: Value = plain(inside_text(self.text(value)))
             else:
                 found = self.value(value)
         except Exhausted as exhausted:
@@ -168,7 +174,10 @@ class Expander:
             if len(current) > EXPANDED_CHARS_MAX:
                 raise Exhausted(f"is longer than {EXPANDED_CHARS_MAX} characters")
             self.budget.spend(len(current) // 256 + sum(map(current.count, _SPECIAL)))
-            self.problems = dict(before)  # Only the last round's count: a later one may resolve more.
+            self.problems = {
+                **before,
+                **self.lasting,
+            }  # Only the last round's count: a later one may resolve more.
             piece = self.sentence(parse(current)).piece
             if not isinstance(piece, str) or piece == current:
                 return piece
@@ -187,7 +196,7 @@ class Expander:
                 resolved = resolved and known
                 if len(sentence) == 1 and not isinstance(piece, str):
                     return _Part(piece, known)
-                texts.append(_inside_text(piece))
+                texts.append(inside_text(piece))
                 self.budget.spend(len(texts[-1]) // (16 if isinstance(piece, str) else 4))
             size += len(texts[-1])
             if size > EXPANDED_CHARS_MAX:
@@ -204,17 +213,29 @@ class Expander:
             if phrase.name in FUNCTIONS and not argument.resolved:
                 raise Unresolved("holds a phrase that is not resolved")
             piece = self.apply(phrase, argument)
-            for subscript in subscripts:
-                piece = _item(piece, plain(_inside_text(subscript.piece)))
-            return piece, True
+            return self.subscripted(phrase, argument, piece, subscripts) if subscripts else (piece, True)
         except ExpressionError as why:
             if isinstance(why, Exhausted) or (isinstance(why, Cycle) and self.way):
                 raise  # A cycle is the fault of the whole way that leads into it.
-            text = f"${phrase.name}({_inside_text(argument.piece)})"
-            text += "".join(f"[{_inside_text(subscript.piece)}]" for subscript in subscripts)
+            text = f"${phrase.name}({inside_text(argument.piece)}){_brackets(subscripts)}"
             if inner and len(self.problems) < PROBLEMS_MAX:
                 self.note(Problem(self.place, phrase.column + 1, plain(text)[:80], why.message))
             return text, False
+
+    def subscripted(
+        self, phrase: Phrase, argument: _Part, piece: Piece, subscripts: list[_Part]
+    ) -> tuple[Piece, bool]:
+        """Return the item that the subscripts name; else what was found, with the subscripts left, and False."""
+        for number, subscript in enumerate(subscripts):
+            try:
+                piece = item_of(piece, plain(inside_text(subscript.piece)))
+            except Unresolved as why:
+                if subscript.resolved and len(self.problems) < PROBLEMS_MAX:
+                    shown = f"${phrase.name}({inside_text(argument.piece)}){_brackets(subscripts)}"
+                    problem = Problem(self.place, phrase.column + 1, plain(shown)[:80], why.message)
+                    self.lasting[problem] = self.problems[problem] = None
+                return inside_text(piece) + _brackets(subscripts[number:]), False
+        return piece, True
 
     def note(self, problem: Problem) -> None:
         """Note a problem; a phrase that came out of a parameter is noted at its place there."""
@@ -222,23 +243,23 @@ class Expander:
 
     def apply(self, phrase: Phrase, argument: _Part) -> Piece:
         name = phrase.name
-        text = _inside_text(argument.piece)
+        text = inside_text(argument.piece)
         if name in LOOKUPS:
             return self.look_up(name, plain(text))
         self.budget.spend(len(text) // (4 if isinstance(argument.piece, str) else 2))
         if name == "eval":
-            return _result(evaluate_arithmetic(plain(text), self.budget))
+            return from_function(evaluate_arithmetic(plain(text), self.budget))
         if name == "sprintf":
-            return _result(
+            return from_function(
                 functions.sprintf(argument.arguments() if isinstance(argument.piece, str) else text)
             )
         value = argument.arguments() if isinstance(argument.piece, str) else argument.piece
         if name == "choice":
             args = self.context.args
             key = (self.context.seed, args.get("job", 0), args.get("task", 0), self.place, phrase.column)
-            return _result(functions.choice(value, *key))
+            return from_function(functions.choice(value, *key))
         if name in functions.REDUCTIONS:
-            return _result(functions.reduce(name, value))
+            return from_function(functions.reduce(name, value))
         self.hints += 1
         hint = nearest(name, _NAMES) if self.hints <= _HINTS_MAX else ""
         raise Unresolved(f"is no function{f': did you mean ${hint}(...)?' if hint else ''}")
@@ -261,117 +282,35 @@ class Expander:
             self.known[key] = known
         for problem in known.problems:
             self.note(problem)
+        self.lasting.update(dict.fromkeys(known.lasting))
         return known.piece
 
     def expand_parameter(self, key: tuple[str, str], value: Value) -> _Known:
         if len(self.way) >= LOOKUP_DEPTH_MAX:
             raise Exhausted(f"refers to parameters more than {LOOKUP_DEPTH_MAX} deep")
-        outside, place = self.problems, self.place
-        self.problems, self.place = {}, f"{_PATHS.get(key[0], key[0])}.{key[1]}"
+        outside, lasting, place = self.problems, self.lasting, self.place
+        self.problems, self.lasting = {}, {}
+        self.place = f"{_PATHS.get(key[0], key[0])}.{key[1]}"
         self.way.append(key)
         try:
             if isinstance(value, str):
                 text = self.filled(value) if key[0] == "metadata" else value
                 piece = self.text(text)
             else:
-                piece = _container(self.value(value))
-            return _Known(piece, tuple(self.problems))
+                piece = from_value(self.value(value))
+            return _Known(piece, tuple(self.problems), tuple(self.lasting))
         finally:
             self.way.pop()
-            self.problems, self.place = outside, place
+            self.problems, self.lasting, self.place = outside, lasting, place
 
     def filled(self, template: str) -> str:
         """Return a metadata text with its ``%(name)s`` filled from the metadata."""
         text, missing = fill_template(template, self.context.metadata)
         for name in missing:
-            self.problems[Problem(self.place, 1, f"%({name[:60]})", "is not in the metadata")] = None
+            problem = Problem(self.place, 1, f"%({name[:60]})", "is not in the metadata")
+            self.lasting[problem] = self.problems[problem] = None
         return text
 
 
-def final(piece: Piece) -> Value:
-    """Return the value of a piece: a text is typed, and its escaped characters become themselves."""
-    if not isinstance(piece, str):
-        return piece
-    return _unescaped(type_text(piece))
-
-
-def _unescaped(value: Value) -> Value:
-    if isinstance(value, str):
-        return plain(value)
-    if isinstance(value, list):
-        return [_retyped(item) for item in value]
-    if isinstance(value, dict):
-        return {plain(key): _retyped(item) for key, item in value.items()}
-    return value
-
-
-def _retyped(value: Value) -> Value:
-    """Texts inside a list are typed as the whole was, so that ``["5"]`` and ``[5]`` mean the same."""
-    return _unescaped(type_text(value) if isinstance(value, str) else value)
-
-
-def _container(value: Value) -> Piece:
-    return value if isinstance(value, (list, dict)) else to_text(value)
-
-
-def _inside_text(piece: Piece) -> str:
-    """Return a piece as part of a longer text; a list becomes JSON whose texts mean only themselves."""
-    return piece if isinstance(piece, str) else to_json(_literal_texts(piece))
-
-
-def _literal_texts(value: Value) -> Value:
-    if isinstance(value, str):
-        return literal(value)
-    if isinstance(value, list):
-        return [_literal_texts(item) for item in value]
-    if isinstance(value, dict):
-        return {literal(key): _literal_texts(item) for key, item in value.items()}
-    return value
-
-
-def _result(value: Value) -> Piece:
-    """Return what a function gave; its text is parsed again, but a backslash in it has done its work."""
-    if isinstance(value, (list, dict)):
-        return value
-    return to_text(value).replace("\\", literal("\\"))
-
-
-def _item(piece: Piece, index: str) -> Piece:
-    """Return an item of a list, a value of an object, or a character of a text; else the text with its brackets."""
-    value = type_text(piece) if isinstance(piece, str) else piece
-    number = type_text(index)
-    if isinstance(value, list):
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise Unresolved(f'needs a whole number as index, not "{index[:40]}"')
-        if not -len(value) <= number < len(value):
-            raise Unresolved(f"has no item {number}: the list has {len(value)}")
-        return _piece(value[number])
-    if isinstance(value, dict):
-        for key in (index, unquoted(index)):
-            if key in value:
-                return _piece(value[key])
-        raise Unresolved(f'has no "{index[:40]}"')
-    text = _inside_text(piece)
-    if isinstance(value, str) and isinstance(number, int) and not isinstance(number, bool):
-        characters = plain(text)
-        if -len(characters) <= number < len(characters):
-            return literal(characters[number])
-    return f"{text}[{index}]"
-
-
-def _piece(value: Value) -> Piece:
-    if isinstance(value, str):
-        return literal(value)
-    return value if isinstance(value, (list, dict)) else to_text(value)
-
-
-def metadata_table(metadata: Mapping[str, Value]) -> dict[str, Value]:
-    """Return one flat table of names from metadata given as JSON: flat, or with dif and plus inside."""
-    table: dict[str, Value] = {}
-    for name, value in metadata.items():
-        if name.lower() in ("dif", "plus") and isinstance(value, dict):
-            for inner, item in value.items():
-                table.setdefault(inner, item)
-        else:
-            table[name] = value
-    return table
+def _brackets(subscripts: list[_Part]) -> str:
+    return "".join(f"[{inside_text(subscript.piece)}]" for subscript in subscripts)

@@ -151,8 +151,9 @@ UNRESOLVED: list[tuple[str, Value]] = [
     ("$foo(ba]]r)", "$foo(ba]]r)"),
     ("$foo($(test2))", "$foo(t2)"),
     ("$(job) $(gone)", "1389 $(gone)"),
-    ("$steering(words)[$(job)]", "$steering(words)[1389]"),
-    ("$steering(ages)[qux]", "$steering(ages)[qux]"),
+    ("$steering(words)[$(job)]", '["foo", "bar", "baz"][1389]'),
+    ("$steering(ages)[qux] $(gone)", '{"foo": 1, "bar": 2, "baz": 3}[qux] $(gone)'),
+    ("$steering(tree)[bar][qux]", '{"baz": [1, 2, 3, 4.0]}[qux]'),
     ("$eval(import os)", "$eval(import os)"),
     ('$eval(os.remove\\("/"\\))', '$eval(os.remove("/"))'),
     ("$eval(1/0)", "$eval(1/0)"),
@@ -180,6 +181,16 @@ def test_a_problem_names_the_place_the_column_and_the_nearest_right_name() -> No
     assert [str(problem) for problem in problems] == [
         "steering.parameters.file:2: $stering(a) is no function: did you mean $steering(...)?",
         "tasks[0].container:20: $(other) is not known here",
+    ]
+
+
+def test_what_leaves_no_phrase_behind_is_a_problem_all_the_same() -> None:
+    context = Context(steering={"x": [1], "y": "$(x)[2]"}, metadata={"F": "%(gone)s"})
+    problems = expand("$(y) $metadata(F) $(other)", context).problems
+    assert [str(problem) for problem in problems] == [
+        "steering.parameters.y:1: $(x)[2] has no item 2: the list has 1",
+        "metadata.F:1: %(gone) is not in the metadata",
+        "expression:19: $(other) is not known here",
     ]
 
 
