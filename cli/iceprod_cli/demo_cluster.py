@@ -29,6 +29,13 @@ SITES_MIN, SITES_MAX = 3, len(SITE_NAMES)
 MARK = ".iceprod-demo"  # Only a directory with this file is ever emptied.
 GRACE_S = 20  # A demonstration does not wait ten minutes for a dead site.
 WAIT_S = 60.0
+STOP_S = 30.0
+_QUIET: Any = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "start_new_session": True,
+}
 
 
 @dataclass(slots=True)
@@ -150,17 +157,21 @@ class DemoCluster:
         return f"killed the leader at {site.name}: the cluster answered again after {silent_s:.1f} s"
 
     def stop(self) -> None:
-        """Stop every node: politely, then by SIGKILL; never leaves a process behind."""
-        running = [s.process for s in self.sites if s.process is not None and s.process.poll() is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Stop every node and end its pilots: politely, then the nodes by SIGKILL.
+
+        Pilots end within their grace; the local grid's supervisors a few seconds after their last grid job.
+        """
+        started = [site for site in self.sites if site.process is not None]
+        stops = [subprocess.Popen(_stop_command(site), **_QUIET) for site in started]
+        deadline = time.monotonic() + STOP_S
+        for site, stop in zip(started, stops, strict=True):
+            assert site.process is not None
+            for process in (stop, site.process):
+                try:
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def _node(self, site: DemoSite, *arguments: str) -> None:
         command = [sys.executable, "-m", "iceprod_p2p.daemon", *arguments]
@@ -214,6 +225,10 @@ def _all_vote(status: control_pb2.ClusterStatusReply, sites: int) -> bool:
 def _join_arguments(line: str) -> list[str]:
     words = shlex.split(line)
     return words[words.index("join") :] if "join" in words else ["join", line]
+
+
+def _stop_command(site: DemoSite) -> list[str]:
+    return [sys.executable, "-m", "iceprod_p2p.daemon", "stop", "--pilots", "--config", str(site.config)]
 
 
 def _prepare(directory: Path) -> None:

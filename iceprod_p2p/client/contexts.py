@@ -106,7 +106,7 @@ def load_context(name_or_directory: str = "", *, environ: Mapping[str, str] = os
     if not choice:
         raise NotFound(
             "no context: this program does not know which cluster to speak to",
-            remedy="run `iceprod login` or `iceprod context import DIR`, or give --context DIR",
+            remedy="run `iceprod context import DIR`, or give --context DIR/",
         )
     directory = Path(choice) if "/" in choice else config_directory(environ) / "contexts" / choice
     if not (directory / CONTEXT_FILE).is_file():
@@ -137,9 +137,13 @@ def use_context(name: str, *, environ: Mapping[str, str] = os.environ) -> None:
     _write(config_directory(environ) / "current", name.encode() + b"\n")
 
 
-def import_context(source: Path, name: str, *, environ: Mapping[str, str] = os.environ) -> None:
-    """Copy the context in directory `source` under `name` and use it if it is the first one."""
+def import_context(source: Path, name: str = "", *, environ: Mapping[str, str] = os.environ) -> str:
+    """Copy the context in directory `source` under `name` (its cluster's by default) and return the name.
+
+    The first context is also the one in use from then on.
+    """
     context = _read_context(name, source)
+    name = name or context.cluster
     if not is_name(name):
         raise ConfigError(f"{name!r} cannot name a context", remedy="use letters, digits, '-' and '_'")
     target = config_directory(environ) / "contexts" / name
@@ -154,6 +158,7 @@ def import_context(source: Path, name: str, *, environ: Mapping[str, str] = os.e
     )
     if not current_name(environ):
         use_context(name, environ=environ)
+    return name
 
 
 def remove_context(name: str, *, environ: Mapping[str, str] = os.environ) -> None:

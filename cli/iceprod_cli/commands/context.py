@@ -56,10 +56,13 @@ def use(name: str) -> None:
 
 @context.command("import")
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("name")
+@click.argument("name", required=False, default="")
 def import_(directory: Path, name: str) -> None:
-    """Copy the context in DIRECTORY, such as the one `iceprod-node init` wrote, under NAME."""
-    contexts.import_context(directory, name)
+    """Copy the context in DIRECTORY, such as the one `iceprod-node init` wrote, under NAME.
+
+    Without a NAME it is called as its cluster.
+    """
+    name = contexts.import_context(directory, name)
     click.echo(f"imported {directory} as {name}")
 
 

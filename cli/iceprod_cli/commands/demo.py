@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,19 @@ def demo(
     finally:
         if keep and finished:
             say(
-                f"the cluster keeps running; try: iceprod --context {cluster.context_directory}/ cluster status"
+                f"the cluster runs on; try: {_program()} --context {cluster.context_directory}/ cluster status"
             )
+            say(f"stop each site with: {_program()}-node stop --pilots --config {directory}/SITE/site.toml")
         else:
             cluster.stop()
-            say("every node is stopped")
+            say("every node and pilot is stopped")
     if not good:
         raise click.exceptions.Exit(1)
+
+
+def _program() -> str:
+    """How this program was called: a newcomer has it in `.venv/bin`, not on the search path."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "iceprod" else "iceprod"
 
 
 def _produce(
