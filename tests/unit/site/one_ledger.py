@@ -83,6 +83,7 @@ class OneLedger:
     def found(self, *, site: str = "madison", node_id: str = "madison-1") -> NodeKeys:
         """Found the cluster with one node and return its keys."""
         keys, _ = found_keys(cluster=CLUSTER, site=site, node_id=node_id, now_ms=NOW_MS)
+        self.keys = keys
         assert keys.root is not None
         entry = [
             FoundCluster(CLUSTER, to_der(keys.root.certificate), 60_000),

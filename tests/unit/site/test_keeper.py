@@ -1,0 +1,297 @@
+"""The keeper and a batch system that lies, falls silent or forgets: nothing is submitted twice, nobody is
+forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from iceprod_p2p.base import config as site_config
+from iceprod_p2p.base.clock import ManualClock
+from iceprod_p2p.grids.base import (
+    Capabilities,
+    Completed,
+    Grid,
+    GridJobStatus,
+    GridRequest,
+    GridState,
+    History,
+    NotSubmitted,
+    Queued,
+    Running,
+    SubmitConfig,
+    SubmitResult,
+    Submitted,
+    Unclear,
+    is_final,
+)
+from iceprod_p2p.grids.errors import GridDown
+from iceprod_p2p.ledger.commands import (
+    Claim,
+    ControlSite,
+    FailTask,
+    GiveBack,
+    QueueTasks,
+    SiteVerb,
+    StartTasks,
+    TaskStart,
+)
+from iceprod_p2p.model.resources import Offer
+from iceprod_p2p.site.capacity import Capacity
+from iceprod_p2p.site.cluster_facts import ClusterFacts
+from iceprod_p2p.site.cluster_view import ClusterView
+from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
+from iceprod_p2p.site.keeper import FORGET_AGE_MS, Keeper
+from iceprod_p2p.site.lost_pilots import LostPilots
+from iceprod_p2p.site.pilot_board import PilotBoard
+from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.stock import Stock
+from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
+
+
+class FakeGrid(Grid):
+    """A batch system with behaviour: `down`, `answers_lost`, `refuses`, and jobs that run or end on
+    demand.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, tuple[GridRequest, GridState]] = {}
+        self.submissions = 0
+        self.down = self.answers_lost = self.refuses = False
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Self:
+        return cls()
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+    def write_config(self, request: GridRequest) -> SubmitConfig:
+        return SubmitConfig(())
+
+    def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
+        if self.down:
+            raise GridDown("no answer")
+        results: list[SubmitResult] = []
+        for request in requests:
+            self.submissions += 1
+            if self.refuses:
+                results.append(NotSubmitted(request.tag, "no such queue"))
+                continue
+            self.jobs[str(request.tag)] = (request, Queued())
+            lost = self.answers_lost
+            results.append(
+                Unclear(request.tag, "time-out") if lost else Submitted(request.tag, str(request.tag))
+            )
+        return results
+
+    def status(self, grid_job_ids: Collection[str]) -> dict[str, GridState]:
+        if self.down:
+            raise GridDown("no answer")
+        return {name: self.jobs[name][1] for name in grid_job_ids if name in self.jobs}
+
+    def history(self, grid_job_ids: Collection[str]) -> dict[str, History]:
+        return {
+            n: History(n, self.jobs[n][1])
+            for n in grid_job_ids
+            if n in self.jobs and is_final(self.jobs[n][1])
+        }
+
+    def remove(self, grid_job_ids: Collection[str]) -> None:
+        for name in grid_job_ids:
+            self.jobs.pop(name, None)
+
+    def our_jobs(self, site: str) -> list[GridJobStatus]:
+        if self.down:
+            raise GridDown("no answer")
+        return [GridJobStatus(name, request.tag, state) for name, (request, state) in self.jobs.items()]
+
+    def all_are(self, state: GridState) -> None:
+        self.jobs = {name: (request, state) for name, (request, _) in self.jobs.items()}
+
+
+class Site:
+    """A keeper over a fake grid and the real ledger; `again` makes what a restart of the node would."""
+
+    def __init__(self, directory: Path, ledger: OneLedger, grid: FakeGrid, clock: ManualClock) -> None:
+        self.ledger, self.grid, self.clock = ledger, grid, clock
+        config = site_config.parse(
+            f'[node]\nsite = "madison"\nid = "madison-1"\ncluster = "ice"\ndata_dir = "{directory}"\n'
+            '[queue]\ngrid_jobs_max = 3\n[[queue.class]]\nname = "cpu"\nslots = 2\n'
+        )
+        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(ledger.keys), clock=clock)  # type: ignore[arg-type]
+        self.cluster = ClusterView(ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+        self.book = GridJobBook(directory / "pilots")
+        self.board = PilotBoard(clock)
+        self.stock = Stock(lambda: self.cluster.claimed("madison"))
+        self.capacity = Capacity(config.queue, self.book, self.board)
+        self.executor = ThreadPoolExecutor(1)
+        self.keeper = Keeper(
+            config,
+            grid,
+            PilotKit(config, ledger.keys.root_pem),
+            self.book,
+            self.capacity,
+            self.stock,
+            ledger,
+            self.cluster,
+            self.executor,
+            clock,
+        )
+        self.lost = LostPilots(
+            site="madison",
+            node_id="madison-1",
+            book=self.book,
+            board=self.board,
+            consensus=ledger,
+            cluster=self.cluster,
+            clock=clock,
+        )
+        self.stock.refresh()
+
+    def again(self, directory: Path) -> Site:
+        return Site(directory, self.ledger, self.grid, self.clock)
+
+    def claim(self, count: int) -> None:
+        self.ledger.must(Claim("madison", (Offer("cpu", count),), count))
+        self.stock.refresh()
+
+    def proposed(self, kind: type) -> list[object]:
+        return [command for command in self.ledger.proposed if isinstance(command, kind)]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    ledger = OneLedger()
+    ledger.found()
+    ledger.submit(jobs=20)
+    return Site(tmp_path, ledger, FakeGrid(), ManualClock(wall_ms=NOW_MS))
+
+
+async def test_pilots_follow_the_claims_within_the_limit_and_the_ledger_hears_of_them(site: Site) -> None:
+    await site.keeper.step()
+    assert site.grid.submissions == 0
+    site.claim(20)
+    for _ in range(3):
+        await site.keeper.step()
+        site.clock.advance(3.0)
+    assert site.grid.submissions == 3
+    assert site.proposed(QueueTasks)
+    job = site.book.live()[0]
+    secret = site.book.path(job.pilot) / "secret"
+    assert secret.stat().st_mode & 0o077 == 0 and secret.read_text() not in str(job)
+
+
+async def test_a_crash_between_submission_and_note_submits_nothing_twice(site: Site, tmp_path: Path) -> None:
+    site.claim(2)
+    site.grid.answers_lost = True
+    await site.keeper.step()
+    assert [job.phase for job in site.book] == [GridJobPhase.NOTED]
+    site.grid.answers_lost = False
+    restarted = site.again(tmp_path)
+    for _ in range(3):
+        await restarted.keeper.step()
+        site.clock.advance(5.0)
+    assert site.grid.submissions == 1
+    assert [job.phase for job in restarted.book] == [GridJobPhase.QUEUED]
+
+
+async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_anew(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.keeper.step()
+    site.claim(2)
+    site.grid.down = True
+    await site.keeper.step()
+    site.grid.down = False
+    restarted = site.again(tmp_path)
+    site.clock.advance(FORGET_AGE_MS / 1_000 + 1)
+    for _ in range(3):
+        await restarted.keeper.step()
+        site.clock.advance(1.0)
+    assert site.grid.submissions == 1
+    assert sorted(str(job.phase) for job in restarted.book) == ["ended", "queued"]
+
+
+async def test_orphans_with_our_tag_are_removed_once_at_the_start(site: Site, tmp_path: Path) -> None:
+    site.claim(2)
+    await site.keeper.step()
+    (name,) = site.grid.jobs
+    empty = site.again(tmp_path / "lost data directory")
+    await empty.keeper.step()
+    assert name not in site.grid.jobs
+
+
+async def test_a_silent_batch_system_is_left_alone_for_longer_and_longer(site: Site) -> None:
+    site.claim(2)
+    site.grid.down = True
+    asked = 0
+    for _ in range(200):
+        before = site.keeper._back_off.failures
+        await site.keeper.step()
+        asked += site.keeper._back_off.failures != before
+        site.clock.advance(1.0)
+    assert asked <= 5 and site.capacity.grid_down
+    site.grid.down = False
+    site.clock.advance(1_000.0)
+    await site.keeper.step()
+    assert site.grid.submissions == 1 and not site.capacity.grid_down
+
+
+async def test_refused_pilots_are_not_submitted_again_and_again(site: Site) -> None:
+    site.claim(2)
+    site.grid.refuses = True
+    for _ in range(60):
+        await site.keeper.step()
+        site.clock.advance(1.0)
+    assert site.grid.submissions <= 4
+
+
+async def test_a_draining_site_gives_its_claims_back_and_empties_its_queue(site: Site) -> None:
+    site.claim(4)
+    await site.keeper.step()
+    site.ledger.must(ControlSite("madison", SiteVerb.DRAIN), actor="person:ada")
+    site.clock.advance(1.0)
+    await site.keeper.step()
+    site.stock.refresh()
+    assert not site.grid.jobs and not site.stock.tasks and site.proposed(GiveBack)
+
+
+async def test_tasks_of_a_pilot_whose_grid_job_ended_are_reported_lost_once(site: Site) -> None:
+    site.claim(1)
+    await site.keeper.step()
+    site.grid.all_are(Running("w1"))
+    await site.keeper.step()
+    (job,) = site.book.live()
+    (entry,) = site.stock.tasks
+    start = TaskStart(entry.ref, b"k" * 16, "madison-1", b"h" * 32, job.pilot, "w1", 10**9)
+    site.ledger.must(StartTasks("madison", (start,)))
+    await site.lost.step()
+    assert not site.proposed(FailTask), "a pilot that lives is not lost"
+    site.grid.all_are(Completed(137))
+    await site.keeper.step()
+    for _ in range(3):
+        site.clock.advance(3.0)
+        await site.lost.step()
+    (fail,) = site.proposed(FailTask)
+    assert isinstance(fail, FailTask) and fail.ref == entry.ref and "exit code 137" in fail.message
+    ended = site.book.get(job.pilot)
+    assert ended is not None and ended.settled
+
+
+async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: Site) -> None:
+    site.claim(1)
+    await site.keeper.step()
+    site.grid.all_are(Running("w1"))
+    await site.keeper.step()
+    hidden = dict(site.grid.jobs)
+    site.grid.jobs.clear()
+    await site.keeper.step()
+    site.grid.jobs.update(hidden)
+    await site.keeper.step()
+    assert [job.phase for job in site.book] == [GridJobPhase.RUNNING]
