@@ -15,6 +15,7 @@ from iceprod_p2p.grids.base import Grid
 
 GROUP: Final = "iceprod_p2p.grids"
 BUILT_IN: Final[Mapping[str, str]] = {
+    "htcondor": "iceprod_p2p.grids.htcondor:HtcondorGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",
     "sge": "iceprod_p2p.grids.sge:SgeGrid",
     "slurm": "iceprod_p2p.grids.slurm:SlurmGrid",
