@@ -2,14 +2,24 @@
 
 Memory and disk in MiB, wall time in seconds.  An attribute is a word such as ``gpu-emulation`` or ``arch=x86_64``
 that a site declares and a task may require; a task fits an offer when every amount fits and every attribute it
-requires is among the offer's.
+requires is among the offer's.  A task may name alternatives of a value: ``os=RHEL_8_x86_64|RHEL_9_x86_64``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from iceprod_p2p.model.bounds import Amount, Number16, Number32, Word
+
+
+def has_attribute(offered: Collection[str], attribute: str) -> bool:
+    """Return whether what is offered has an attribute, or any of its alternatives: ``os=RHEL_8|RHEL_9``."""
+    if attribute in offered:
+        return True
+    name, equals, values = attribute.partition("=")
+    return "|" in values and any(f"{name}{equals}{value}" in offered for value in values.split("|") if value)
 
 
 class Requirements(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -49,7 +59,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
             and need.memory_mib <= self.memory_mib
             and need.disk_mib <= self.disk_mib
             and need.walltime_s <= self.walltime_s
-            and all(attribute in self.attributes for attribute in need.attributes)
+            and all(has_attribute(self.attributes, attribute) for attribute in need.attributes)
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.steering import Configuration
+from iceprod_p2p.steering.cycles import shown_way
 from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends, topological
 from iceprod_p2p.steering.expand import base_context
 from iceprod_p2p.steering.expressions.evaluate import Expander
@@ -59,7 +60,7 @@ def dependencies(
         parents.append(tuple(sorted(inside)))
     around = cycle(parents)
     if around:
-        way = " -> ".join(configuration.tasks[index].name for index in (*around, around[0]))
+        way = shown_way([configuration.tasks[index].name for index in around])
         raise BadInput(f"tasks wait for each other: {way}")
     return parents, tuple(outside)
 

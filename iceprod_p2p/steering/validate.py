@@ -24,6 +24,7 @@ from iceprod_p2p.model.steering import (
     Value,
 )
 from iceprod_p2p.steering import amounts
+from iceprod_p2p.steering.cycles import parameter_cycles, shown_way
 from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends
 from iceprod_p2p.steering.faults import Fault, FaultList, TooManyFaults
 from iceprod_p2p.steering.limits import ITERATIONS_MAX, NAME_CHARS_MAX, TASKS_MAX
@@ -78,6 +79,8 @@ class _Validator:
         self.depends(configuration.tasks)
         for index, task in enumerate(configuration.tasks):
             self.task(task, f"tasks[{index}]")
+        for path, way in parameter_cycles(configuration):
+            self.say(path, f"a parameter that refers to itself: {way}", "parameters without a cycle")
 
     def task_names(self, tasks: tuple[Task, ...]) -> None:
         first: dict[str, int] = {}
@@ -112,7 +115,7 @@ class _Validator:
         around = cycle(parents)
         if around:
             path = f"tasks[{around[0]}].depends"
-            way = " -> ".join(tasks[index].name for index in (*around, around[0]))
+            way = shown_way([tasks[index].name for index in around])
             self.say(path, f"tasks that wait for each other: {way}", "dependencies without a cycle")
 
     def task(self, task: Task, path: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iceprod_p2p.ledger.commands import TaskRef
-from iceprod_p2p.model.resources import Requirements
+from iceprod_p2p.model.resources import Requirements, has_attribute
 
 ORDERS_MAX = 256  # In one exchange: the reply stays small, and one pilot does not empty a site's stock.
 
@@ -59,7 +59,7 @@ def choose(candidates: Sequence[Candidate], room: Room) -> list[Candidate]:
             continue
         if room.walltime_s and need.walltime_s > room.walltime_s:
             continue
-        if not room.attributes.issuperset(need.attributes):
+        if not all(has_attribute(room.attributes, attribute) for attribute in need.attributes):
             continue
         cpus -= need.cpus
         gpus -= need.gpus

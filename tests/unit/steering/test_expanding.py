@@ -135,10 +135,11 @@ def test_submission_is_told_of_phrases_that_would_stay_but_not_of_those_a_site_k
     assert unresolved(without, options={"year": 2016}) == ()
 
 
-def test_submission_is_told_of_cycles_and_bad_values_without_being_stopped(
+def test_submission_is_told_of_hidden_cycles_and_bad_values_without_being_stopped(
     configuration: Configuration,
 ) -> None:
-    text = DOCUMENT.replace("n: 3", 'n: "$(m)", m: "$(n)"').replace('flag: "TRUE"', 'flag: "$(cores)5"')
+    text = DOCUMENT.replace("n: 3", "n: \"$($sprintf('%s','m'))\", m: \"$(n)\"")
+    text = text.replace('flag: "TRUE"', 'flag: "$(cores)5"')
     reasons = [str(problem) for problem in unresolved(read(text.encode(), name="x.yaml"))]
     assert any("refers to itself" in reason for reason in reasons)
     assert any("flag" in reason and "not true or false" in reason for reason in reasons)
