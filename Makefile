@@ -6,7 +6,7 @@ SEEDS ?= 300
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types unit sim bench protos clean
+.PHONY: help setup demo test check format lint types unit sim bench bless protos clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 
 
 bench: $(VENV)/.ready ## measure; the tables go to docs/performance.md
 	$(BIN)/python -m benchmarks
+
+bless: $(VENV)/.ready ## write what the ledger's scenarios give now into tests/golden/scenarios; then read the diff
+	ICEPROD_BLESS=1 $(BIN)/python -m pytest -q tests/unit/ledger/test_scenarios.py
 
 protos: $(VENV)/.ready ## regenerate iceprod_p2p/wire/pb from protos/
 	$(BIN)/python protos/generate.py

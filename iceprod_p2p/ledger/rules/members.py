@@ -68,6 +68,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
         refusal = _check_turn(t, asked)
     if refusal is not None:
         return refusal
+    _use_invitation(t, command)
     _admit_site(t, member.site, command.issuing_certificate)
     t.nodes.put(
         key,
@@ -90,7 +91,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
 
 
 def _check_invitation(t: Tables, command: AddNode) -> Refused | None:
-    """Check the invitation and note who used it; the founder's own node needs none."""
+    """Check the invitation; the founder's own node needs none."""
     cluster, member = t.cluster, command.member
     assert cluster is not None
     if not command.token_digest:
@@ -106,6 +107,14 @@ def _check_invitation(t: Tables, command: AddNode) -> Refused | None:
     if invitation.node_id:
         return Refused(Refusal.NOT_ALLOWED, f"the invitation was used by node {invitation.node_id}")
     return None
+
+
+def _use_invitation(t: Tables, command: AddNode) -> None:
+    """Note who used an invitation, so that nobody else can."""
+    key = keys.INVITATION + command.token_digest
+    invitation = t.invitations.get(key)
+    if invitation is not None:
+        t.invitations.put(key, msgspec.structs.replace(invitation, node_id=command.member.node_id))
 
 
 def _check_room(t: Tables, command: AddNode) -> Refused | None:
