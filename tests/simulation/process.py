@@ -277,7 +277,9 @@ class Process:
         idle = not wakeup_s and self.disk.commits == commits and engine.failed is None
         self._idle_ticks = self._idle_ticks + 1 if idle else 0
         if self._idle_ticks > IDLE_TICKS_MAX:
-            raise Violation(f"{self.node_id} ticks again and again at once, {self._idle_ticks} times without writing")
+            raise Violation(
+                f"{self.node_id} ticks again and again at once, {self._idle_ticks} times without writing"
+            )
         if wakeup_s != float("inf"):
             # A timer never fires early, though its clock is rounded.
             self._schedule(self.clock.world_time(wakeup_s) + 1e-6 if wakeup_s else self._busy_until + 0.0001)
@@ -298,7 +300,10 @@ class Process:
 
     def _apply(self, kv: Any, index: int, term: int, entry: bytes) -> Sequence[Any]:
         outcomes = self.machine.apply(kv, index, term, entry)
-        self.watch.applied(self, kv, index, term, entry, outcomes)
+        try:
+            self.watch.applied(self, kv, index, term, entry, outcomes)
+        except Exception as error:  # Not the engine's: it must not take it for its own.
+            raise Violation(f"a checker failed at entry {index}: {type(error).__name__}: {error}") from error
         return outcomes
 
     def _copy_job(self, make: Callable[[], Any], take: Callable[[Any], None]) -> None:

@@ -37,10 +37,9 @@ class TaskModel:
     def __init__(self) -> None:
         self._tasks: dict[Task, _Known] = {}
         self._requests: set[bytes] = set()
-        self._resets: dict[int, list[tuple[int, int, int]]] = {}  # Dataset -> (index, first job, last job).
+        self._resets: dict[int, list[tuple[int, int, int]]] = {}  # Dataset -> (place, first job, last job).
         self._numbers: dict[str, int] = {}
-        self._time_ms = 0
-        self._term = 0
+        self._position = 0  # Counts commands, not entries: one entry holds several.
         self.grants = self.finishes = self.refused_stale = 0
 
     def follow(self, index: int, entry: bytes, outcomes: Sequence[Any], now: float) -> None:
@@ -50,31 +49,30 @@ class TaskModel:
                 continue
             if not isinstance(proposal.command, c.Tick):
                 self._requests.add(proposal.request_id)
+            self._position += 1
             if isinstance(outcome, Applied):
-                self._applied(index, proposal.command, outcome)
+                self._applied(self._position, proposal.command, outcome)
             elif outcome.code == "stale_attempt":
                 self.refused_stale += 1
 
-    def _applied(self, index: int, command: Any, outcome: Applied) -> None:
+    def _applied(self, at: int, command: Any, outcome: Applied) -> None:
         match command:
             case c.Claim():
                 for grant in outcome.grants:
-                    self._granted(index, (grant.dataset, grant.job, grant.task), grant.attempt, command.site)
+                    self._granted(at, (grant.dataset, grant.job, grant.task), grant.attempt, command.site)
             case c.StartTasks():
                 started = {(g.dataset, g.job, g.task, g.attempt) for g in outcome.grants}
                 for start in command.starts:
                     if (start.ref.dataset, start.ref.job, start.ref.task, start.ref.attempt) in started:
                         self._started(command.site, start)
             case c.FinishTask():
-                self._finished(index, command)
+                self._finished(at, command)
             case c.FailTask():
                 self._over(command.ref, command.holder)
             case c.ControlDataset(verb=c.Verb.RESET | c.Verb.RESET_FAILED):
-                self._resets.setdefault(command.dataset, []).append((index, 0, 1 << 40))
+                self._resets.setdefault(command.dataset, []).append((at, 0, 1 << 40))
             case c.ControlTasks(verb=c.Verb.RESET | c.Verb.RESET_FAILED):
-                self._resets.setdefault(command.dataset, []).append(
-                    (index, command.first_job, command.last_job)
-                )
+                self._resets.setdefault(command.dataset, []).append((at, command.first_job, command.last_job))
             case c.SubmitDataset():
                 number = self._numbers.setdefault(command.description, outcome.number)
                 if number != outcome.number:
@@ -82,7 +80,7 @@ class TaskModel:
                         f"{command.description!r} became dataset {number} and dataset {outcome.number}"
                     )
 
-    def _granted(self, index: int, task: Task, attempt: int, site: str) -> None:
+    def _granted(self, at: int, task: Task, attempt: int, site: str) -> None:
         known = self._tasks.setdefault(task, _Known())
         if attempt <= known.attempt:
             raise Violation(
@@ -99,7 +97,7 @@ class TaskModel:
 
     def _was_reset(self, task: Task, since: int) -> bool:
         return any(
-            index > since and first <= task[1] <= last for index, first, last in self._resets.get(task[0], ())
+            at > since and first <= task[1] <= last for at, first, last in self._resets.get(task[0], ())
         )
 
     def _started(self, site: str, start: c.TaskStart) -> None:
@@ -114,7 +112,7 @@ class TaskModel:
             raise Violation(f"{ref} was handed to two pilots")
         known.holder = start.holder
 
-    def _finished(self, index: int, command: c.FinishTask) -> None:
+    def _finished(self, at: int, command: c.FinishTask) -> None:
         ref = command.ref
         known = self._tasks.get((ref.dataset, ref.job, ref.task), _Known())
         if ref.attempt != known.attempt:
@@ -127,7 +125,7 @@ class TaskModel:
             return
         if known.ended:
             raise Violation(f"a result of {ref} was accepted after that attempt had failed")
-        known.finished, known.finished_at = ref.attempt, index
+        known.finished, known.finished_at = ref.attempt, at
         known.statistics = dict(command.statistics)
         self.finishes += 1
 
