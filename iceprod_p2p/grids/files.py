@@ -22,18 +22,23 @@ def place_files(request: GridRequest) -> None:
 
 
 def shell_script(
-    request: GridRequest, directives: Sequence[str] = (), *, forward_signals: bool = False
+    request: GridRequest,
+    directives: Sequence[str] = (),
+    *,
+    forward_signals: bool = False,
+    first: Sequence[str] = (),
 ) -> str:
     """Return a script for /bin/sh that sets the environment and becomes the executable; pure.
 
     It becomes it by `exec`, so that the signals of the batch system reach the executable itself.  For systems
     that warn by other signals than TERM, `forward_signals` keeps the shell, which turns USR1 and USR2 into
-    TERM.  Directives stand where batch systems look for them: before the first command.
+    TERM.  Directives stand where batch systems look for them: before the first command; `first` are commands
+    before the executable.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in request.full_environment().items()]
     command = shlex.join((request.executable, *request.arguments))
     run = _FORWARDING.format(command=command) if forward_signals else f"exec {command}\n"
-    return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, run))
+    return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, *first, run))
 
 
 # The warning goes to all processes, and the executable shall not die of it.

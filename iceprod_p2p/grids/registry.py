@@ -17,6 +17,7 @@ GROUP: Final = "iceprod_p2p.grids"
 BUILT_IN: Final[Mapping[str, str]] = {
     "htcondor": "iceprod_p2p.grids.htcondor:HtcondorGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",
+    "pbs": "iceprod_p2p.grids.pbs:PbsGrid",
     "sge": "iceprod_p2p.grids.sge:SgeGrid",
     "slurm": "iceprod_p2p.grids.slurm:SlurmGrid",
 }
