@@ -60,6 +60,7 @@ class Janitor:
         self._cluster = cluster
         self._executor = executor
         self._clock = clock
+        self._cursor = ""  # Where the last step stopped looking at blobs.
 
     async def step(self) -> None:
         """Clean up once."""
@@ -86,13 +87,17 @@ class Janitor:
         now_s = self._clock.wall_ms() / 1_000
         found = []
         for blob in self._blobs:
+            if blob.digest <= self._cursor:
+                continue
             try:
                 touched_s = self._blobs.path(blob.digest).stat().st_mtime
             except OSError:
                 continue  # It went while we looked.
             found.append(StoredBlob(blob.digest, blob.size_bytes, max(0.0, now_s - touched_s)))
             if len(found) >= BLOBS_PAGE:
-                break
+                self._cursor = blob.digest
+                return found
+        self._cursor = ""
         return found
 
     def _remove_scratch(self, pilots: list[str]) -> None:
