@@ -45,7 +45,7 @@ class Capacity:
         result = []
         for kind in self._queue.classes:
             present = sum(
-                job.slots
+                _wanted(job, notes.get(job.pilot))
                 for job in self._book.live()
                 if job.resource_class == kind.name and not _is_ending(notes.get(job.pilot))
             )
@@ -114,6 +114,11 @@ def _free(job: GridJob, note: PilotNote | None) -> int:
     if note is None:
         return job.slots  # It has just started, and will call.
     return 0 if note.ending else note.room.slots
+
+
+def _wanted(job: GridJob, note: PilotNote | None) -> int:
+    """How many tasks a pilot wants in all: its slots, or more while tasks are so short that it asks ahead."""
+    return job.slots if note is None else max(job.slots, len(note.running) + note.room.slots)
 
 
 def _is_ending(note: PilotNote | None) -> bool:
