@@ -6,11 +6,14 @@ and its way into the log.  What is overridden, each as a whole: the tick, the re
 applying, sending entries, compaction, the loading of dumps, the random time-out.  Journal and transport
 are its own seams and are ours.
 
-Its pickle module is replaced, at import, by a MessagePack codec that knows `Node` and nothing else.
+Its pickle module is replaced, at import, by a MessagePack codec that knows `Node` and nothing else, and what
+it puts into the `socket` module of every platform is taken out again.
 """
 
 from __future__ import annotations
 
+import _socket
+import socket
 from enum import IntEnum
 from typing import Any, Final, NoReturn, Protocol
 
@@ -104,6 +107,8 @@ def replace_pickle() -> None:
 
 
 replace_pickle()
+# pysyncobj.win_inet_pton puts a function that works on Windows alone into everybody's `socket`.
+socket.inet_ntop = _socket.inet_ntop
 
 
 class Role(IntEnum):

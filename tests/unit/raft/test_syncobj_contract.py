@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import socket
 from pathlib import Path
 
 import pysyncobj
@@ -102,3 +103,8 @@ def test_nothing_of_the_constructor_s_own_journal_is_left() -> None:
 def test_stock_sending_past_the_rules_is_refused() -> None:
     with pytest.raises(AssertionError, match="past the engine's rules"):
         syncobj._Seam().send(Node("b"), {"type": "append_entries"})
+
+
+def test_addresses_can_be_printed_after_pysyncobj_was_imported() -> None:
+    assert socket.inet_ntop(socket.AF_INET, b"\x7f\0\0\1") == "127.0.0.1"
+    assert socket.inet_ntop(socket.AF_INET6, bytes(15) + b"\1") == "::1"
