@@ -41,10 +41,11 @@ def shell_script(
     return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, *first, run))
 
 
-# The warning goes to all processes, and the executable shall not die of it.
+# The warning goes to all processes: the executable shall ignore it, and inherits that from its first moment.
 # `wait` returns early for a trap; the child is then still there, be it as a zombie, and is waited for again.
 _FORWARDING: Final = """\
-(trap '' USR1 USR2; exec {command}) &
+trap '' USR1 USR2
+{command} &
 child=$!
 trap 'kill -TERM $child' TERM USR1 USR2
 while :; do
