@@ -1,4 +1,4 @@
-"""The whole chain over three real nodes, undisturbed and disturbed: the results are the same, every task exactly once."""
+"""The whole chain over three real nodes, undisturbed and disturbed: equal results, every task exactly once."""
 
 from __future__ import annotations
 
