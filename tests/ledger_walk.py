@@ -50,6 +50,7 @@ class Walk:
         self.ledger.found(*SITES, grace_ms=60_000)
         self.attempts: dict[tuple[int, int, int], int] = {}
         self.claimed: set[tuple[int, int, int, int]] = set()
+        self.files: dict[tuple[int, int, str, int], tuple[str, int, int, int]] = {}
         self.done: dict[str, int] = {}
         self.passkeys = 0
         self.actions: list[tuple[int, Callable[[], list[Command]]]] = [
@@ -66,6 +67,7 @@ class Walk:
             (9, self.tick),
             (3, self.control_dataset),
             (8, self.control_tasks),
+            (4, self.redo),
             (2, self.set_dataset),
             (2, self.control_site),
             (3, self.replicas),
@@ -99,13 +101,17 @@ class Walk:
                 assert any(offer.fits(grant.requirements) for offer in command.offers)
 
     def look(self) -> None:
-        """Check that attempts only grow, and that lists agree with counters."""
+        """Check that attempts only grow, that files stay as they are, and that lists agree with counters."""
         kv = self.ledger.kv
         for dataset in queries.datasets(kv, limit=4).rows:
             for row in queries.tasks(kv, dataset.dataset, limit=40).rows:
                 key = (row.dataset, row.job, row.task)
                 assert row.attempt >= self.attempts.get(key, 0), row
                 self.attempts[key] = row.attempt
+            for file in queries.files(kv, dataset.dataset, limit=40).rows:
+                name = (dataset.dataset, file.job, file.name, file.attempt)
+                content = (file.sha256, file.size_bytes, file.by_job, file.task)
+                assert self.files.setdefault(name, content) == content, f"file record changed: {name}"
             if dataset.jobs <= 12:
                 counted = dict.fromkeys(TaskState, 0)
                 for job in queries.jobs(kv, dataset.dataset, limit=20).rows:
@@ -250,6 +256,12 @@ class Walk:
         last = first + self.random.choice([0, 0, 0, 1, 250])
         verb = self.random.choice((*VERBS, Verb.RESET_FAILED, Verb.RESET_FAILED))
         return [c.ControlTasks(self.a_dataset(), verb, first, last, self.random.choice([-1, -1, 0, 1, 3]))]
+
+    def redo(self) -> list[Command]:
+        """Reset a task that is complete."""
+        done = queries.tasks(self.ledger.kv, self.a_dataset(), state=TaskState.COMPLETE, limit=20).rows
+        rows = self.random.sample(done, min(len(done), 1))
+        return [c.ControlTasks(row.dataset, Verb.RESET, row.job, row.job, row.task) for row in rows]
 
     def set_dataset(self) -> list[Command]:
         """Change a dataset."""

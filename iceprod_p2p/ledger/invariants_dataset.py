@@ -141,7 +141,6 @@ class DatasetCheck:
             ("touched jobs", self.touched, counts.touched),
             ("ready tasks", self.ready, counts.ready),
             ("held cpus", self.held_cpus, counts.held_cpus),
-            ("jobs", sum(kinds), ds.record.jobs),
         ):
             if counted != known:
                 yield f"{self.name}: {what} are {counted}, noted as {known}"
