@@ -6,7 +6,7 @@ SEEDS ?= 300
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types unit sim bench bless protos clean
+.PHONY: help setup demo test test-grids check format lint types unit sim bench bless protos clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 
 test: check ## everything the README promises, with real processes
 	$(BIN)/python -m pytest tests/simulation tests/integration tests/acceptance --seeds $(SEEDS)
+
+test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
+	$(BIN)/python -m pytest tests/grids
 
 check: $(VENV)/.ready lint types unit ## the fast loop: format, lint, types, layers, unit and property tests
 
