@@ -46,7 +46,9 @@ class Clients:
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    def begin(self, *, submitters: int = 4, sites: int = 6, text_bytes: int = 100, pause_s: float = 0.0) -> None:
+    def begin(
+        self, *, submitters: int = 4, sites: int = 6, text_bytes: int = 100, pause_s: float = 0.0
+    ) -> None:
         """Start so many people and so many volunteers of sites."""
         for number in range(submitters):
             self._tasks.append(asyncio.create_task(self._submit(number, text_bytes, pause_s)))
@@ -114,7 +116,8 @@ class Clients:
         holder = self.random.randbytes(32)
         refs = [TaskRef(grant.dataset, grant.job, grant.task, grant.attempt) for grant in grants]
         starts = tuple(
-            TaskStart(ref, self.random.randbytes(16), "key-a", holder, "pilot", "host", DAY_MS) for ref in refs
+            TaskStart(ref, self.random.randbytes(16), "key-a", holder, "pilot", "host", DAY_MS)
+            for ref in refs
         )
         started = await self.call(StartTasks(site, starts), f"node:{site}")
         if not isinstance(started, Applied):
@@ -122,8 +125,12 @@ class Clients:
         for grant in started.grants:
             ref = TaskRef(grant.dataset, grant.job, grant.task, grant.attempt)
             if self.random.random() < 0.1:
-                await self.call(FailTask(ref, holder, site, FailReason.PAYLOAD, "it broke", 1), f"node:{site}")
+                await self.call(
+                    FailTask(ref, holder, site, FailReason.PAYLOAD, "it broke", 1), f"node:{site}"
+                )
                 continue
             file = FileEntry(f"out.{ref.task}", 5, self.random.randbytes(32).hex())
-            finish = FinishTask(ref, holder, site, {"events": float(ref.job)}, (file,), Usage(1_000, 900, 50, 10))
+            finish = FinishTask(
+                ref, holder, site, {"events": float(ref.job)}, (file,), Usage(1_000, 900, 50, 10)
+            )
             await self.call(finish, f"node:{site}")

@@ -63,18 +63,7 @@ class MemberProcess:
     async def start(self, *, environment: dict[str, str] | None = None, wait: bool = True) -> None:
         """Start a process on what is in the directory; Gone when it ends before it serves."""
         config = self.directory / "member.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "node_id": self.name,
-                    "cluster": CLUSTER,
-                    "directory": str(self.directory),
-                    "listen": f"127.0.0.1:{self.port}",
-                    "settings": self.cluster.settings,
-                    "genesis": self.cluster.genesis.hex(),
-                }
-            )
-        )
+        config.write_text(json.dumps(self.cluster.configuration(self)))
         self.starts += 1
         with (self.directory / "member.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -91,7 +80,9 @@ class MemberProcess:
             line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
             if not line:
                 self.process.wait()
-                raise Gone(f"{self.name} ended with {self.process.returncode} before it served: {self.last_words()}")
+                raise Gone(
+                    f"{self.name} ended with {self.process.returncode} before it served: {self.last_words()}"
+                )
             self.caller = await Caller.connect(int(line))
 
     async def kill(self) -> None:
@@ -167,7 +158,9 @@ class ChaosCluster:
 
     def _genesis(self) -> bytes:
         """The first entry: the cluster, its founder, and everybody else by an invitation."""
-        commands: list[tuple[int, Command]] = [(0, FoundCluster(CLUSTER, to_der(self.root_authority.certificate)))]
+        commands: list[tuple[int, Command]] = [
+            (0, FoundCluster(CLUSTER, to_der(self.root_authority.certificate)))
+        ]
         for number, process in enumerate(self.members.values()):
             token = process.name.encode().ljust(32, b"t") if number else b""
             keys = process.name.encode().ljust(32, b"\0")
@@ -182,6 +175,17 @@ class ChaosCluster:
             for n, (made_at, command) in enumerate(commands)
         ]
         return encode_entry(proposals)
+
+    def configuration(self, member: MemberProcess) -> dict[str, Any]:
+        """What the process of one member reads."""
+        return {
+            "node_id": member.name,
+            "cluster": CLUSTER,
+            "directory": str(member.directory),
+            "listen": f"127.0.0.1:{member.port}",
+            "settings": self.settings,
+            "genesis": self.genesis.hex(),
+        }
 
     async def start(self) -> None:
         """Start everybody and wait for a leader."""
@@ -208,6 +212,14 @@ class ChaosCluster:
             if other != name:
                 self.switch.cut(name, other)
                 self.switch.cut(other, name)
+
+    async def lose(self, name: str) -> None:
+        """Lose a machine at once: its process, and what is still on its wires."""
+        self.isolate(name)
+        await self.members[name].kill()
+        for other in self.members:
+            if other != name:
+                self.switch.reset(name, other)
 
     def heal(self) -> None:
         """Mend every wire; its shape stays."""

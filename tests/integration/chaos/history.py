@@ -14,7 +14,7 @@ from typing import Any
 from iceprod_p2p.ledger import invariants, queries
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import Damaged, decode_entry, encode_outcome
-from iceprod_p2p.ledger.commands import Claim, Command, FinishTask
+from iceprod_p2p.ledger.commands import Claim, Command, FinishTask, Tick
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.store.memory_tables import MemoryTables
 from tests.integration.chaos.member import TRACE_HEAD
@@ -59,8 +59,8 @@ class Truth:
             term, entry = self.entries[index]
             outcomes = apply(tables, index, term, entry)
             for place, (proposal, outcome) in enumerate(zip(decode_entry(entry), outcomes, strict=True)):
-                if isinstance(proposal, Damaged):
-                    continue
+                if isinstance(proposal, Damaged) or isinstance(proposal.command, Tick):
+                    continue  # Ticks are harmless to repeat, and not remembered.
                 known = self.outcomes.setdefault(proposal.request_id, (index, place, outcome))
                 if encode_outcome(known[2]) != encode_outcome(outcome):
                     self.applied_twice.append(
@@ -104,7 +104,9 @@ def check(history: History, truth: Truth, terms: Mapping[int, set[str]]) -> list
     found += list(_out_of_order(history, truth))
     found += list(_claimed_twice(history))
     found += list(_finished_twice(history))
-    found += [f"term {term} had the leaders {sorted(names)}" for term, names in terms.items() if len(names) > 1]
+    found += [
+        f"term {term} had the leaders {sorted(names)}" for term, names in terms.items() if len(names) > 1
+    ]
     if truth.tables is not None:
         found += invariants.check(truth.tables)
     return found

@@ -74,7 +74,7 @@ async def test_the_profile_that_breaks_stock_pysyncobj_loses_nothing(cluster: Ch
         follower = next(name for name in cluster.members if name != leader.name)
         cluster.isolate(follower)
         await asyncio.sleep(3.0)
-        await leader.kill()
+        await cluster.lose(leader.name)
         cluster.heal()
         await cluster.leader(but=leader.name)
         await asyncio.sleep(1.5)
