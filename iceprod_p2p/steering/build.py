@@ -30,6 +30,7 @@ from iceprod_p2p.steering.values import make_parameter
 
 FORMAT: Final = "iceprod-p2p/1"  # The name of our own JSON and YAML form.
 
+_TYPES: Final = {kind.value: kind for kind in ParameterType}
 _LEGACY: Final = ("data", "resources", "classes", "projects")
 _STEERING: Final = ("parameters", "batchsys", "data")
 _STEERING_OURS: Final = (*_STEERING, "system", "resources", "types")
@@ -290,8 +291,9 @@ def _parameter_list(fields: Fields, block: str, declared: dict[str, Node]) -> tu
         if kind is not None and kind.is_list and isinstance(node.content, str):
             fields.reading.count.add(node.content.count(","), node.place)
         parameters.append(make_parameter(name, node.plain(), kind))
+    names = {parameter.name for parameter in parameters}
     for name, node in declared.items():
-        if name not in (parameter.name for parameter in parameters):
+        if name not in names:
             fields.reading.faults.say(
                 node.place, fields.at("types"), f'a type for "{name[:60]}"', f"names of {fields.at(block)}"
             )
@@ -301,14 +303,13 @@ def _parameter_list(fields: Fields, block: str, declared: dict[str, Node]) -> tu
 def _declared_type(fields: Fields, path: str, node: Node | None) -> ParameterType | None:
     if node is None:
         return None
-    words = [kind.value for kind in ParameterType]
-    if isinstance(node.content, str) and node.content in words:
-        return ParameterType(node.content)
-    allowed = ", ".join(words)
+    if isinstance(node.content, str) and node.content in _TYPES:
+        return _TYPES[node.content]
+    allowed = ", ".join(_TYPES)
     if node.content == "pickle":
         allowed += " (pickled values can run code and are never read)"
     if isinstance(node.content, str):
-        fields.reading.faults.add(node.place, path, node.content, allowed, names=words)
+        fields.reading.faults.add(node.place, path, node.content, allowed, names=_TYPES)
     else:
         fields.wrong(node, path, allowed)
     return None

@@ -7,6 +7,7 @@ in every attempt.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from iceprod_p2p.base.errors import BadInput
@@ -15,11 +16,14 @@ from iceprod_p2p.model.steering import (
     Value,
 )
 from iceprod_p2p.steering.expanded import ExpandedTask
+from iceprod_p2p.steering.expressions.budget import Budget
 from iceprod_p2p.steering.expressions.context import Context
+from iceprod_p2p.steering.expressions.errors import Exhausted
 from iceprod_p2p.steering.expressions.evaluate import Problem, expand
+from iceprod_p2p.steering.limits import CHECK_WORK_MAX
 from iceprod_p2p.steering.metadata import lookup_table
 from iceprod_p2p.steering.seeds import job_seed, subdirectory
-from iceprod_p2p.steering.task_expander import TaskExpander, values_of
+from iceprod_p2p.steering.task_expander import Level, TaskExpander, values_of
 
 _SITES_OWN: Final = ("$system(", "$environ(")
 
@@ -84,28 +88,55 @@ def unresolved(
     """Return every phrase that would stay as it stands in the first job, with its place: submission warns of them.
 
     What only a site knows (`$system`, `$environ`) is left out.  Cycles, bad amounts and values that do not fit their
-    type are among the problems too; nothing is raised.
+    type are among the problems too; nothing is raised.  A parameter of the steering may refer to what some task, tray
+    or module defines.  The work is bounded by CHECK_WORK_MAX: a last problem says so when there was more to look at.
     """
     found: dict[Problem, None] = {}
-    for index, task in enumerate(configuration.tasks):
-        known = job_arguments(dataset=0, job=0, jobs=1, task=task.name, task_index=index, seed=0)
-        context = base_context(
-            configuration,
-            args={**known, **(args or {})},
-            system={},
-            options=options or {},
-            environ={},
-            seed=0,
-        )
-        expander = TaskExpander(configuration, task, index, context, probing=True)
-        try:
-            expander.task_expanded()
-        except BadInput as bad:  # Requirements, which stop a submission, name their place themselves.
-            expander.problems[Problem(f"tasks[{index}]", 1, "", bad.message)] = None
-        found.update(expander.problems)
+    budget = Budget(CHECK_WORK_MAX)
+    context = base_context(configuration, args={}, system={}, options=options or {}, environ={}, seed=0)
+    try:
+        for index, task in enumerate(configuration.tasks):
+            known = job_arguments(dataset=0, job=0, jobs=1, task=task.name, task_index=index, seed=0)
+            here = replace(context, args={**known, **(args or {})})
+            if index == 0:
+                of_steering = TaskExpander(configuration, task, index, here, probing=True, document=budget)
+                found.update(dict.fromkeys(_of_steering(of_steering)))
+            expander = TaskExpander(configuration, task, index, here, probing=True, document=budget)
+            found.update(dict.fromkeys(_of_task(expander)))
+    except Exhausted:
+        found[Problem("", 1, "", "the file is too large to look at every phrase of it")] = None
     # $(input) and $(output) repeat names of files whose own places are listed already.
     shown = (problem for problem in found if not problem.place.startswith("args."))
     return tuple(problem for problem in shown if not problem.phrase.startswith(_SITES_OWN))
+
+
+def _of_task(expander: TaskExpander) -> tuple[Problem, ...]:
+    """Return the problems of one task.  Raises Exhausted when the budget of the file is spent."""
+    try:
+        expander.task_expanded()
+    except Exhausted:
+        raise
+    except BadInput as bad:  # Requirements, which stop a submission, name their place themselves.
+        expander.problems[Problem(f"tasks[{expander.index}]", 1, "", bad.message)] = None
+    if expander.document.left < 0:
+        raise Exhausted("takes too many steps")
+    return tuple(expander.problems)
+
+
+def _of_steering(expander: TaskExpander) -> list[Problem]:
+    """Return the problems of the steering's parameters, but not of names that only tasks, trays or modules have."""
+    configuration = expander.configuration
+    expander.enter(Level("steering", expander.context))
+    expander.parameters(configuration.steering.parameters, "steering")
+    inner: set[str] = set()
+    for task in configuration.tasks:
+        inner.update(values_of(task.parameters))
+        for tray in task.trays:
+            inner.update(values_of(tray.parameters))
+            for module in tray.modules:
+                inner.update(values_of(module.parameters))
+    defined = {f"$({name})" for name in inner}
+    return [problem for problem in expander.problems if problem.phrase not in defined]
 
 
 def base_context(

@@ -9,12 +9,13 @@ import json.decoder
 import re
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text, finite_float, whole_number
 
+_BLANKS: Final = frozenset(" \t\r\n")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # A string, or one that is never closed: so that it is never tried again from within.
@@ -58,6 +59,8 @@ class _JsonReader:
         return Refusal(self.place(offset), found, allowed, suggestion)
 
     def skip(self, offset: int) -> int:
+        if self.text[offset : offset + 1] not in _BLANKS:
+            return offset
         match = _BLANK.match(self.text, offset)
         return match.end() if match else offset
 
@@ -69,21 +72,21 @@ class _JsonReader:
         return node
 
     def value(self, offset: int, depth: int) -> tuple[Node, int]:
-        self.count.add(1, self.place(offset))
+        place = self.place(offset)
+        self.count.add(1, place)
         if depth > DEPTH_MAX:
-            raise Refusal(self.place(offset), f"values nested deeper than {DEPTH_MAX}", f"{DEPTH_MAX} levels")
+            raise Refusal(place, f"values nested deeper than {DEPTH_MAX}", f"{DEPTH_MAX} levels")
         first = self.text[offset : offset + 1]
         if first == "{":
-            return self.object(offset, depth)
+            return self.object(offset, depth, place)
         if first == "[":
-            return self.array(offset, depth)
+            return self.array(offset, depth, place)
         if first == '"':
-            text, end = self.string(offset)
-            return Node(text, self.place(offset)), end
-        return self.plain(offset)
+            text, end = self.string(offset, place)
+            return Node(text, place), end
+        return self.plain(offset, place)
 
-    def plain(self, offset: int) -> tuple[Node, int]:
-        place = self.place(offset)
+    def plain(self, offset: int, place: Place) -> tuple[Node, int]:
         number = _NUMBER.match(self.text, offset)
         if number and not _WORD.match(self.text, number.end()):
             digits = number.group()
@@ -98,8 +101,7 @@ class _JsonReader:
         suggestion = word.group().lower() if word and word.group().lower() in _WORDS else ""
         raise self.refuse(offset, "a JSON value", suggestion)
 
-    def string(self, offset: int) -> tuple[str, int]:
-        place = self.place(offset)
+    def string(self, offset: int, place: Place) -> tuple[str, int]:
         try:
             text, end = _scan_string(self.text, offset + 1, True)
         except json.JSONDecodeError as bad:
@@ -109,9 +111,9 @@ class _JsonReader:
         check_text(text, place)
         return text, end
 
-    def array(self, offset: int, depth: int) -> tuple[Node, int]:
+    def array(self, offset: int, depth: int, place: Place) -> tuple[Node, int]:
         items: list[Node] = []
-        node = Node(items, self.place(offset))
+        node = Node(items, place)
         offset = self.skip(offset + 1)
         if self.text.startswith("]", offset):
             return node, offset + 1
@@ -125,9 +127,9 @@ class _JsonReader:
                 raise self.refuse(offset, 'a comma or "]"')
             offset = self.skip(offset + 1)
 
-    def object(self, offset: int, depth: int) -> tuple[Node, int]:
+    def object(self, offset: int, depth: int, place: Place) -> tuple[Node, int]:
         entries: dict[str, Node] = {}
-        node = Node(entries, self.place(offset))
+        node = Node(entries, place)
         offset = self.skip(offset + 1)
         if self.text.startswith("}", offset):
             return node, offset + 1
@@ -135,7 +137,7 @@ class _JsonReader:
             if not self.text.startswith('"', offset):
                 raise self.refuse(offset, "a name in double quotes")
             place = self.place(offset)
-            key, offset = self.string(offset)
+            key, offset = self.string(offset, place)
             if key in entries:
                 raise Refusal(place, f'the name "{key[:60]}" a second time', "each name once in an object")
             offset = self.skip(offset)

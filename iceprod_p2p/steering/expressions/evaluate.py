@@ -145,7 +145,10 @@ class Expander:
     def value(self, value: Value) -> Value:
         """Return a value with everything in it expanded and typed."""
         if isinstance(value, str):
-            return final(self.text(value))
+            piece = self.text(value)
+            if isinstance(piece, str) and piece[:1] in ("[", "{"):
+                self.budget.spend(len(piece) // 8)
+            return final(piece)
         if isinstance(value, (list, dict)):
             self.budget.spend(len(value))
             here = self.place
@@ -227,6 +230,8 @@ class Expander:
     ) -> tuple[Piece, bool]:
         """Return the item that the subscripts name; else what was found, with the subscripts left, and False."""
         for number, subscript in enumerate(subscripts):
+            if isinstance(piece, str):
+                self.budget.spend(len(piece) // 4)  # A text may be a list, which is read to find its item.
             try:
                 piece = item_of(piece, plain(inside_text(subscript.piece)))
             except Unresolved as why:

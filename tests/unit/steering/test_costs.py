@@ -1,0 +1,96 @@
+"""What hostile files and expressions may cost: a budget of steps, equal on every machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from iceprod_p2p.model.steering import Value
+from iceprod_p2p.steering.commands import check_answer
+from iceprod_p2p.steering.expand import expand_text
+from iceprod_p2p.steering.expressions.context import Context
+
+TRAYS = [{"modules": [{"src": "a"}]}]
+NUMBERS: list[Value] = list(range(20_000))
+
+
+def document(tasks: list[Any], **parameters: Any) -> bytes:
+    steering = {"parameters": parameters}
+    return json.dumps({"format": "iceprod-p2p/1", "steering": steering, "tasks": tasks}).encode()
+
+
+FILES: dict[str, bytes] = {
+    "tasks that wait for each other": document(
+        [{"name": f"t{n}", "depends": [f"t{(n + 1) % 1000}"], "trays": TRAYS} for n in range(1000)]
+    ),
+    "malformed tasks": json.dumps(
+        {"version": 3.2, "description": "", "tasks": [{"nam": 1}] * 10_000}
+    ).encode(),
+    "parameters that all refer to all": document(
+        [{"name": "a", "trays": TRAYS}],
+        **{f"p{n}": "".join(f"$(p{m})" for m in range(100)) for n in range(100)},
+    ),
+    "references without end": document([{"name": "a", "trays": TRAYS}], q="$(a)" * 60_000),
+    "one long list many times": document(
+        [{"name": "a", "trays": [{"modules": [{"src": "$len($(l))" * 2_000}]}]}], l=NUMBERS[:9_000]
+    ),
+    "many parameters in many tasks": document(
+        [{"name": f"t{n}", "trays": TRAYS} for n in range(500)],
+        **{f"p{n}": "$eval(1+1)" for n in range(4_000)},
+    ),
+    "types that nothing has": b"<configuration><steering>"
+    + b"".join(b"<parameter name='a%d' type='int' value='x'/>" % n for n in range(2_900))
+    + b"</steering></configuration>",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_is_checked_within_its_bound(name: str) -> None:
+    begin = time.process_time()
+    answer = check_answer(FILES[name], name="x")
+    assert time.process_time() - begin < 1.0  # The bar is 50 ms; a loaded machine gets more.
+    assert len(answer["faults"]) <= 200 and len(answer["warnings"]) <= 20_000
+    assert answer["faults"] or answer["warnings"] or answer["valid"]
+
+
+def test_a_file_too_large_to_look_at_says_so() -> None:
+    warnings = check_answer(FILES["many parameters in many tasks"], name="x")["warnings"]
+    assert warnings[-1].endswith("the file is too large to look at every phrase of it")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$len($(l))",
+        "$min($(l))",
+        "$sum($(l))",
+        "$choice($(l))",
+        "$(l)[1]",
+        "$(t)[1]",
+        "$max($(t))",
+        "$eval(len([1]*4000))",
+        "$eval(math.fsum([0.1]*4900))",
+        "$sprintf('%1000d',1)",
+    ],
+)
+def test_repeated_work_on_long_lists_is_paid_for(text: str) -> None:
+    context = Context(args={"l": NUMBERS, "t": json.dumps(NUMBERS)})
+    begin = time.process_time()
+    value, resolved = expand_text(text * 3_000, context)
+    assert time.process_time() - begin < 0.5
+    assert value == text * 3_000 and not resolved, "what passes the bound stays as it stands"
+
+
+@pytest.mark.parametrize("depth", [49, 450, 900, 5_000])
+def test_lists_nested_deeper_than_any_file_stay_text(depth: int) -> None:
+    text = "[" * depth + "]" * depth
+    assert expand_text(text, Context()) == (text, True)
+    assert expand_text("$(a)", Context(args={"a": text}))[0] in (text, "$(a)")
+
+
+def test_a_text_that_is_a_list_is_paid_for_when_an_item_of_it_is_taken() -> None:
+    assert expand_text("$(t)[0]", Context(args={"t": "[" + "1," * 60_000 + "1]"}))[1] is False
+    assert expand_text("$(t)[0]", Context(args={"t": "[" + "1," * 6_000 + "1]"})) == (1, True)
