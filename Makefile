@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
+SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-grids check format lint types unit sim bench bless protos clean
+.PHONY: help setup demo test test-grids check format lint types unit sim fuzz bench bless protos clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +50,9 @@ unit: $(VENV)/.ready
 
 sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.ready ## throw random input at what reads untrusted text: make fuzz SECONDS=7200
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.ready ## measure; the tables go to docs/performance.md
 	$(BIN)/python -m benchmarks
