@@ -12,11 +12,12 @@ from hashlib import blake2b
 from typing import Any
 
 from iceprod_p2p.raft.engine import Engine
-from iceprod_p2p.raft.messages import AppendReply, decode
+from iceprod_p2p.raft.messages import AppendReply, VoteReply, VoteRequest, decode
 from iceprod_p2p.raft.proposals import request_ids
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, World
 
+VOTE_REQUEST, VOTE_REPLY, APPEND_REPLY = 1, 2, 4  # The numbers of these messages.
 FORGOTTEN = b"tick"  # Request ids that begin so are of commands that nothing remembers.
 
 
@@ -35,6 +36,7 @@ class Agreed:
 
 
 Follow = Callable[[int, bytes, Sequence[Any], float], None]
+State = tuple[int, int, int, int, bool]  # Term, commit, applied, last, leads.
 Look = Callable[[Process, Any, int], None]
 
 
@@ -51,12 +53,13 @@ class Checks:
         self.followers: list[Follow] = []  # Models that are told each agreed entry once, in order.
         self.watchers: list[Look] = []  # Look into the tables after each agreed entry.
         self._applied: dict[str, int] = {}
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, State] = {}
         self._log_digests: dict[tuple[int, int], bytes] = {}
         self._acked: dict[str, tuple[int, int]] = {}  # Node -> (term, index it acknowledged in that term).
         self._acking: dict[
             str, list[tuple[float, int, int]]
         ] = {}  # The same with the time at which it leaves.
+        self._votes: dict[tuple[str, int], str] = {}
         self._led: set[tuple[str, int]] = set()
         self.engines: dict[str, Engine] = {}  # Of the processes that run.
 
@@ -130,23 +133,38 @@ class Checks:
         engine, who = process.engine, process.node_id
         assert engine is not None
         core, journal = engine.core, engine.journal
-        if core.applied != self._applied.get(who, 0):
+        now = (core.term, core.commit, core.applied, journal.last_index, core.is_leader)
+        before = self._seen.get(who)
+        if who in self._acking:
+            self._check_promises(process)
+            self._promise(who)
+        if core.is_leader:
+            self._check_beliefs(process)
+        if now == before:
+            return
+        self._seen[who] = now
+        if now[2] != self._applied.get(who, 0):
             self._applied[who] = self._check_position(process)  # A snapshot was installed.
-        state = (core.term, core.commit, core.applied)
-        before = self._seen.get(who, state)
-        if any(new < old for new, old in zip(state, before, strict=True)):
-            raise Violation(f"{who} went back from (term, commit, applied) {before} to {state}")
-        self._seen[who] = state
+        if before is not None:
+            self._check_progress(process, before, now)
         self._check_log(who, journal.last_index, journal.last_term, journal.digest_at(journal.last_index))
         self._check_promises(process)
-        if who in self._acking:
-            self._promise(who)
-            self._check_promises(process)
-        if core.is_leader:
-            if (who, core.term) not in self._led:
-                self._led.add((who, core.term))
-                self._check_leader(process)
-            self._check_beliefs(process)
+        if core.is_leader and (who, core.term) not in self._led:
+            self._led.add((who, core.term))
+            self._check_leader(process)
+
+    def _check_progress(self, process: Process, before: State, now: State) -> None:
+        """Nothing goes back; a leader commits by counting only up to entries of its own term (the paper's 5.4.2)."""
+        if any(new < old for new, old in zip(now[:3], before[:3], strict=True)):
+            raise Violation(
+                f"{process.node_id} went back from (term, commit, applied) {before[:3]} to {now[:3]}"
+            )
+        assert process.engine is not None
+        leads_on = before[4] and now[4] and before[0] == now[0]
+        if leads_on and now[1] > before[1] and process.engine.journal.term_at(now[1]) != now[0]:
+            raise Violation(
+                f"{process.node_id} leads term {now[0]} and committed entry {now[1]} of an older term"
+            )
 
     def _check_position(self, process: Process) -> int:
         """Check a replica's tables at the index it stands at; return the index."""
@@ -224,11 +242,25 @@ class Checks:
 
     def sending(self, process: Process, target: str, frame: bytes, leaves_at: float) -> None:
         """A frame leaves; what it promises is remembered from then on."""
-        if len(frame) > 1 and frame[1] == 4:
+        kind = frame[1] if len(frame) > 1 else 0
+        if kind == APPEND_REPLY:
             reply = decode(frame)
             assert isinstance(reply, AppendReply)
             if reply.ok:
                 self._acking.setdefault(process.node_id, []).append((leaves_at, reply.term, reply.index))
+        elif kind in (VOTE_REQUEST, VOTE_REPLY):
+            message = decode(frame)
+            assert isinstance(message, VoteRequest | VoteReply)
+            if isinstance(message, VoteReply) and message.granted and not message.pre:
+                self._check_vote(process.node_id, message.term, target)
+            elif isinstance(message, VoteRequest) and not message.pre:
+                self._check_vote(process.node_id, message.term, process.node_id)
+
+    def _check_vote(self, voter: str, term: int, candidate: str) -> None:
+        """A voter votes once a term, whatever happens to its process."""
+        given = self._votes.setdefault((voter, term), candidate)
+        if given != candidate:
+            raise Violation(f"{voter} voted for {given} and for {candidate} in term {term}")
 
     def died(self, node_id: str) -> None:
         """A process died; what had not left it was never promised."""

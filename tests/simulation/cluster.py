@@ -8,7 +8,7 @@ from typing import Any
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.founding import found, prepare_joiner
 from tests.simulation.checks import Checks
-from tests.simulation.network import Link, Network
+from tests.simulation.network import Life, Link, Network
 from tests.simulation.process import NodeClock, Process
 from tests.simulation.profile import Profile
 from tests.simulation.world import World
@@ -76,9 +76,23 @@ class Cluster:
             for pair in ((other, node_id), (node_id, other)):
                 self.network.links[pair] = self.healthy_link()
         self.processes[node_id] = made
+        made.on_boot.append(lambda: self._connect(made))
         for act in self.on_new:
             act(made)
         return made
+
+    def _connect(self, process: Process) -> None:
+        """The links of a process that has just begun come up, one after the other, and both ends notice."""
+        for name in sorted(self.processes):
+            if name != process.node_id:
+                pause_s = 0.001 + 0.2 * self.world.random.random()
+                self.world.after(pause_s, self._notice, process.node_id, name, process.life)
+
+    def _notice(self, name: str, other: str, life: Life) -> None:
+        here, there = self.processes[name], self.processes[other]
+        if here.life is life and here.up and there.up and not self.network.link(name, other).cut:
+            here.link_changed(other)
+            there.link_changed(name)
 
     def healthy_link(self) -> Link:
         """Return a link as the profile has them."""
@@ -88,6 +102,7 @@ class Cluster:
             jitter_s=profile.jitter_s,
             loss=profile.loss,
             double=profile.double,
+            straggle=profile.straggle,
             rate_bytes_per_s=profile.rate_bytes_per_s,
             in_order=profile.in_order,
         )
@@ -95,7 +110,7 @@ class Cluster:
     def _arrive(self, source: str, target: str, frame: bytes) -> None:
         process = self.processes.get(target)
         if process is not None:
-            self.world.trace(source, target, frame)
+            self.world.trace_frame(source, target, frame)
             process.receive(source, frame)
 
     # Who is there.

@@ -1,6 +1,6 @@
 """The smallest replicated state machine that shows lost, doubled and reordered commands: named counters.
 
-Its entries have the ledger's outer form, so the engine sees no difference.  A command is ``["add", name, n]``,
+Its entries have the ledger's outer form, so the engine sees no difference.  A command is ``["add", name, n, padding]``,
 ``["member", node id, role]`` (an empty role removes) or anything else, which is refused.
 """
 
@@ -55,7 +55,7 @@ class CounterMachine:
 
     def _command(self, kv: Any, command: Any) -> list[Any]:
         match command:
-            case ["add", str(name), int(n)]:
+            case ["add", str(name), int(n), str()]:
                 key = COUNTER + name.encode()
                 total = int.from_bytes(kv.get(key) or b"", "big") + n
                 kv.put(key, total.to_bytes(8, "big"))

@@ -11,7 +11,6 @@ from tests.simulation.counter import proposal
 from tests.simulation.world import Violation
 
 CALLS_MAX = 1_000  # In one history: beyond it clients only call now and then.
-PADDING = (0, 0, 100, 3_000)  # Bytes that make some commands large.
 
 
 class CounterMembers:
@@ -66,9 +65,9 @@ class CounterWork:
             return
         random = self._world.random
         request_id, n = self._world.identifier(), random.randrange(1, 10)
-        command: list[Any] = ["add", name, n]
+        command: list[Any] = ["add", name, n, "x" * self._cluster.profile.command_bytes]
         if random.random() < 0.02:
-            command = ["nonsense" + "x" * random.choice(PADDING)]
+            command = ["nonsense"]
         body = proposal(request_id, command)
         alive = self._cluster.alive()
         node_id = alive[random.randrange(len(alive))].node_id

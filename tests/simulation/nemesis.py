@@ -56,6 +56,7 @@ class Nemesis:
             healthy = cluster.healthy_link()
             link.delay_s, link.jitter_s, link.loss = healthy.delay_s, healthy.jitter_s, healthy.loss
             link.double, link.rate_bytes_per_s = healthy.double, healthy.rate_bytes_per_s
+            link.straggle = healthy.straggle
             link.free_at = min(link.free_at, self._world.now)
             cluster.network.heal(*pair)
         for process in cluster.alive():
@@ -192,13 +193,8 @@ class Nemesis:
         if self._random.random() < 0.7:  # The transport notices, at either end, sooner or later.
             for source, target in pairs:
                 for here, there in ((source, target), (target, source)):
-                    self._world.after(2 * self._random.random(), self._link_changed, here, there)
-
-    def _link_changed(self, here: str, there: str) -> None:
-        process = self._cluster.processes[here]
-        if process.engine is not None:
-            process.engine.link_changed(there)
-            process.poke()
+                    process = self._cluster.processes[here]
+                    self._world.after(2 * self._random.random(), process.link_changed, there)
 
     def _degrade(self, fault: str) -> None:
         links = self._cluster.network.links

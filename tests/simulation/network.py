@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from iceprod_p2p.raft.messages import urgency
 from tests.simulation.world import World
 
+LATE_S_MAX = 8.0
 BACKLOG_BYTES_MAX = 4 << 20  # What a link queues before it drops, as a bounded send buffer does.
 
 
@@ -24,13 +25,14 @@ class Link:
     jitter_s: float = 0.0
     loss: float = 0.0
     double: float = 0.0
+    straggle: float = 0.0  # How often a frame comes seconds late, long after those sent after it.
     rate_bytes_per_s: float = 1e9
     in_order: bool = True
     cut: bool = False
     holds: bool = False  # While cut: keep frames for later instead of dropping them.
     held: list[tuple[str, str, bytes, Life]] = field(default_factory=list)
     free_at: float = 0.0
-    last_at: float = 0.0
+    last_at: dict[bool, float] = field(default_factory=dict)  # Urgent or not: each lane keeps its order.
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Network:
         self._world = world
         self.links: dict[tuple[str, str], Link] = {}
         self.arrive: Callable[[str, str, bytes], None] = lambda source, target, frame: None
+        self.intercept: Callable[[str, str, bytes], bool] | None = None  # Takes a frame off the wire.
         self.sent = self.dropped = 0
 
     def link(self, source: str, target: str) -> Link:
@@ -60,6 +63,8 @@ class Network:
         """Send one frame that leaves at time `at`, if its process lives until then."""
         world, link = self._world, self.link(source, target)
         self.sent += 1
+        if self.intercept is not None and self.intercept(source, target, frame):
+            return
         if link.cut:
             if link.holds:
                 link.held.append((source, target, frame, life))
@@ -80,7 +85,8 @@ class Network:
 
     def _arrival(self, link: Link, frame: bytes, at: float) -> float | None:
         takes_s = len(frame) / link.rate_bytes_per_s
-        if urgency(frame) == 0:
+        urgent = urgency(frame) == 0
+        if urgent:
             leaves = at + takes_s
         else:
             if (link.free_at - at) * link.rate_bytes_per_s > BACKLOG_BYTES_MAX:
@@ -89,8 +95,10 @@ class Network:
         arrival = leaves + link.delay_s
         if link.jitter_s:
             arrival += link.jitter_s * self._world.random.random()
+        if link.straggle and self._world.random.random() < link.straggle:
+            return arrival + LATE_S_MAX * self._world.random.random()
         if link.in_order:
-            arrival = link.last_at = max(link.last_at, arrival)
+            arrival = link.last_at[urgent] = max(link.last_at.get(urgent, 0.0), arrival)
         return arrival
 
     def _deliver(self, source: str, target: str, frame: bytes, left_at: float, life: Life) -> None:

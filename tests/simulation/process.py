@@ -232,6 +232,12 @@ class Process:
             self.engine.receive(source, frame)
             self.poke()
 
+    def link_changed(self, peer: str) -> None:
+        """The transport says that the link to `peer` came up or went down."""
+        if self.engine is not None:
+            self.engine.link_changed(peer)
+            self.poke()
+
     def poke(self) -> None:
         """Something waits: tick soon."""
         self._schedule(self.world.now + 0.0002)

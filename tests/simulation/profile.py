@@ -54,6 +54,7 @@ class Profile:
     jitter_s: float
     loss: float
     double: float
+    straggle: float
     in_order: bool
     rate_bytes_per_s: float
     fsync_s: float
@@ -64,13 +65,14 @@ class Profile:
     settle_s: float  # How long after the last fault everything may take to be right again.
     clients: int
     client_pause_s: float
+    command_bytes: int  # How large the commands on counters are.
     settings: RaftSettings
 
     def describe(self) -> str:
         """Return one line for people."""
         return (
             f"{'production' if self.production else 'counters'}, {self.voters} voters, {self.observers} observers, {self.delay_s * 1e3:.1f} ms + "
-            f"{self.jitter_s * 1e3:.1f} ms, loss {self.loss:.1%}, double {self.double:.1%}, "
+            f"{self.jitter_s * 1e3:.1f} ms, loss {self.loss:.1%}, double {self.double:.1%}, late {self.straggle:.1%}, "
             f"{'in' if self.in_order else 'out of'} order, {self.rate_bytes_per_s / 1e3:.0f} kB/s, fsync "
             f"{self.fsync_s * 1e3:.1f} ms, log kept {self.settings.log_keep_entries}, a fault every "
             f"{self.fault_interval_s:.1f} s for {self.faults_for_s:.0f} s: {', '.join(self.faults)}"
@@ -81,7 +83,10 @@ def draw(random: Random) -> Profile:
     """Draw a profile."""
     chance = random.random
     delay_s = random.choice((0.0003, 0.0005, 0.002, 0.01, 0.04, 0.08, 0.15, 0.25))
-    pace = max(1.0, delay_s / 0.04)  # Far nodes need longer time-outs: the operator's choice.
+    rate = random.choice((1e9, 1e7, 4e5, 5e4))
+    pace = max(
+        random.choice((1.0, 1.0, 2.0)), delay_s / 0.04
+    )  # Far nodes need longer time-outs: the operator's choice.
     faults = tuple(fault for fault in FAULTS if chance() < 0.35) or ("kill leader",)
     faults_for_s = (15 + 25 * chance()) * min(pace, 3.0)
     return Profile(
@@ -93,8 +98,9 @@ def draw(random: Random) -> Profile:
         jitter_s=random.choice((0.0, 0.1, 0.5, 2.0)) * delay_s,
         loss=random.choice((0.0, 0.0, 0.001, 0.02)),
         double=random.choice((0.0, 0.0, 0.02, 0.1)),
+        straggle=random.choice((0.0, 0.0, 0.002, 0.02)),
         in_order=chance() < 0.6,
-        rate_bytes_per_s=random.choice((1e9, 1e7, 4e5, 5e4)),
+        rate_bytes_per_s=rate,
         fsync_s=random.choice((0.0, 0.0005, 0.002, 0.01)),
         clock_drift=random.choice((0.0, 1e-4, 1e-2)),
         faults=faults,
@@ -103,6 +109,7 @@ def draw(random: Random) -> Profile:
         settle_s=180.0 * pace,
         clients=random.choice((1, 2, 4, 8)),
         client_pause_s=random.choice((0.0, 0.02, 0.1, 0.5)),
+        command_bytes=min(random.choice((0, 0, 0, 200, 4_000, 20_000)), int(rate / 500)),
         settings=_settings(random, pace),
     )
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
 from random import Random
+from struct import Struct
 from typing import Any
 
+_NOW = Struct(">d")
 STORY_EVENTS = 20_000  # Kept in memory; a failure prints the last of them.
 
 
@@ -67,6 +69,10 @@ class World:
     def trace(self, *parts: bytes | str | float | int) -> None:
         """Add what happened to the trace of this history."""
         self._trace.update(repr((self.now, parts)).encode())
+
+    def trace_frame(self, source: str, target: str, frame: bytes) -> None:
+        """Add a frame that arrived."""
+        self._trace.update(b"%b%b>%b:%b" % (_NOW.pack(self.now), source.encode(), target.encode(), frame))
 
     def trace_digest(self) -> str:
         """Return the digest of everything traced so far."""
