@@ -10,6 +10,7 @@ from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.steering.limits import FAULTS_MAX
 
 FOUND_CHARS_MAX = 80  # What was found is quoted up to here: a fault is a line, not a dump.
+PATH_CHARS_MAX = 400  # Names in a path may be long.
 NAMES_COMPARED_MAX = (
     100  # Names among which the nearest is sought, and faults that get a suggestion: both keep
 )
@@ -57,8 +58,14 @@ def quoted(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     if len(text) > FOUND_CHARS_MAX:
         text = text[: FOUND_CHARS_MAX - 3] + "..."
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return f'"{shown}"' if isinstance(value, str) else shown
+    return f'"{printable(text)}"' if isinstance(value, str) else printable(text)
+
+
+def printable(text: str) -> str:
+    """Return a text with characters that no terminal shows escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -89,4 +96,7 @@ class FaultList:
         """Add one fault whose `found` is a phrase of ours and needs no quotes.  Raises TooManyFaults at the bound."""
         if len(self.faults) >= FAULTS_MAX:
             raise TooManyFaults(f"more than {FAULTS_MAX} faults")
-        self.faults.append(Fault(self.file, *place, path, found, allowed, suggestion))
+        if len(path) > PATH_CHARS_MAX:
+            path = f"{path[: PATH_CHARS_MAX // 2]}...{path[-PATH_CHARS_MAX // 2 :]}"
+        texts = (printable(text) for text in (path, found, allowed, suggestion))
+        self.faults.append(Fault(self.file, *place, *texts))

@@ -83,7 +83,8 @@ def item_of(piece: Piece, index: str) -> Piece:
     if isinstance(value, str) and isinstance(number, int) and not isinstance(number, bool):
         characters = plain(text)
         if -len(characters) <= number < len(characters):
-            return literal(characters[number])
+            character = characters[number]
+            return literal(character) if character in "$()[]\\" else character
     return f"{text}[{index}]"
 
 
