@@ -7,24 +7,28 @@ one snapshot each, in pages.  The policy table has let the caller in; whose data
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.config import NodeConfig
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.invariants import check
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.model.identity import Identity, IdentityKind
+from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site import control_reads as reads
 from iceprod_p2p.site.cluster_status import ClusterStatus
+from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
+from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.submission import Submission
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
-
-if TYPE_CHECKING:
-    from iceprod_p2p.site.node import SiteNode
 
 Reply = TypeVar("Reply")
 
@@ -32,34 +36,35 @@ Reply = TypeVar("Reply")
 class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
     """Serves the control calls of one node, on its event loop."""
 
-    def __init__(self, node: SiteNode) -> None:
-        config = node.config.node
-        self._raft = node.raft
-        self._cluster = node.cluster
-        self._files = node.files
-        self._keys = node.keys
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        raft: RaftNode,
+        cluster: ClusterView,
+        files: FileService,
+        peers: Peers,
+        keys: Callable[[], NodeKeys],
+        problems: Callable[[], Sequence[str]],
+        clock: Clock,
+    ) -> None:
+        self._raft = raft
+        self._cluster = cluster
+        self._files = files
+        self._keys = keys
         self.status = ClusterStatus(
-            raft=node.raft,
-            peers=node.peers,
-            cluster=node.cluster,
-            keys=node.keys,
+            raft=raft,
+            peers=peers,
+            cluster=cluster,
+            keys=keys,
             data_dir=config.data_dir,
-            problems=lambda: node.roles.roles.problems(),
-            clock=node.clock,
+            problems=problems,
+            clock=clock,
         )
-        self._writes = ControlWrites(
-            consensus=node.raft, cluster=node.cluster, raft=node.raft, keys=node.keys
-        )
-        self._submission = Submission(
-            node_id=config.id, files=node.files, consensus=node.raft, cluster=node.cluster
-        )
+        self._writes = ControlWrites(consensus=raft, cluster=cluster, raft=raft, keys=keys)
+        self._submission = Submission(node_id=config.id, files=files, consensus=raft, cluster=cluster)
         self.verification = Verification(
-            site=config.site,
-            node_id=config.id,
-            raft=node.raft,
-            files=node.files,
-            peers=node.peers,
-            cluster=node.cluster,
+            site=config.site, node_id=config.id, raft=raft, files=files, peers=peers, cluster=cluster
         )
 
     # Who and files.

@@ -74,8 +74,8 @@ class SiteNode:
         self.book = GridJobBook(node.data_dir / PILOTS_DIRECTORY)
         self.blobs = BlobStore(node.data_dir / "blobs")
         self.environment = Environment(node.data_dir / RAFT_DIRECTORY)
-        self._disk = ThreadPoolExecutor(4, thread_name_prefix="disk")
-        self._grid_thread = ThreadPoolExecutor(1, thread_name_prefix="grid")
+        self.disk = ThreadPoolExecutor(4, thread_name_prefix="disk")
+        self.grid_thread = ThreadPoolExecutor(1, thread_name_prefix="grid")  # One call at a time.
         self._build_consensus()
         self._build_services()
         self._servers: list[grpc.aio.Server] = []
@@ -105,7 +105,7 @@ class SiteNode:
         self.files = FileService(
             self.blobs,
             self.peers,
-            self._disk,
+            self.disk,
             holders=lambda sha256: self.cluster.holders(sha256, but=node.id),
             fetched=self.replicas.fetched,
         )
@@ -147,7 +147,16 @@ class SiteNode:
             pilot_lifetime_ms=node.pilot_certificate_s * 1_000,
             clock=self.clock,
         )
-        self.control = ControlService(self)
+        self.control = ControlService(
+            config=node,
+            raft=self.raft,
+            cluster=self.cluster,
+            files=self.files,
+            peers=self.peers,
+            keys=self.keys,
+            problems=lambda: self.roles.roles.problems(),
+            clock=self.clock,
+        )
 
     # Life.
 
@@ -171,8 +180,8 @@ class SiteNode:
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
         await self.peers.close()
         await self.raft.stop()
-        self._disk.shutdown(wait=True, cancel_futures=True)
-        self._grid_thread.shutdown(wait=True, cancel_futures=True)
+        self.disk.shutdown(wait=True, cancel_futures=True)
+        self.grid_thread.shutdown(wait=True, cancel_futures=True)
         self.environment.close()
         log.info("node stopped", node=self.config.node.id)
 
@@ -210,16 +219,6 @@ class SiteNode:
     def tls(self) -> TlsMaterial:
         """What the node shows and trusts now; quick, from any thread."""
         return self._keys.tls
-
-    @property
-    def disk(self) -> ThreadPoolExecutor:
-        """Threads for the disk."""
-        return self._disk
-
-    @property
-    def grid_thread(self) -> ThreadPoolExecutor:
-        """The one thread that speaks with the batch system."""
-        return self._grid_thread
 
     def renew_certificate(self) -> bool:
         """Renew this node's certificate at half of its life; return whether that was done."""

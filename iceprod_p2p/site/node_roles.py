@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
 
 import iceprod_p2p
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.ledger.commands import RenewNode
 from iceprod_p2p.model.site import Member, SiteCounts
-from iceprod_p2p.raft.node import Jitter
+from iceprod_p2p.raft.node import Jitter, RaftNode
 from iceprod_p2p.security.certificates import fingerprint
+from iceprod_p2p.site.capacity import Capacity
+from iceprod_p2p.site.cluster_view import ClusterView
+from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.janitor import Janitor
 from iceprod_p2p.site.keeper import Keeper
 from iceprod_p2p.site.lost_pilots import LostPilots
+from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.orders import Orders
+from iceprod_p2p.site.pilot_board import PilotBoard
+from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.roles import Role, Roles
+from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.timekeeper import SiteHeartbeat, Timekeeper
 from iceprod_p2p.site.volunteer import Volunteer
-
-if TYPE_CHECKING:
-    from iceprod_p2p.site.node import SiteNode
+from iceprod_p2p.store.blobs import BlobStore
 
 STOCK_S: Final = 1.0  # Resets and takeovers shrink the stock; a claim of ours refreshes it at once.
 REPLICAS_S: Final = 0.5
@@ -32,10 +43,38 @@ HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so
 log = get_logger("roles")
 
 
+class NodeParts(Protocol):
+    """What the roles use of a node; all of it is built before they are."""
+
+    config: SiteConfig
+    clock: Clock
+    grid: Grid
+    raft: RaftNode
+    cluster: ClusterView
+    book: GridJobBook
+    board: PilotBoard
+    stock: Stock
+    capacity: Capacity
+    kit: PilotKit
+    orders: Orders
+    replicas: Replicas
+    blobs: BlobStore
+    disk: ThreadPoolExecutor
+    grid_thread: ThreadPoolExecutor
+
+    def keys(self) -> NodeKeys:
+        """The node's present keys."""
+        ...
+
+    def renew_certificate(self) -> bool:
+        """Renew the node's certificate when it is due; return whether that was done."""
+        ...
+
+
 class NodeRoles:
     """Builds and runs the roles of a node; used on its event loop."""
 
-    def __init__(self, node: SiteNode) -> None:
+    def __init__(self, node: NodeParts) -> None:
         self._node = node
         config = node.config
         name, site = config.node.id, config.node.site
