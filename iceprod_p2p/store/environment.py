@@ -336,6 +336,18 @@ class Environment:
         """Return how many bytes the current generation takes on disk."""
         return (self._generation.path / "data.mdb").stat().st_size
 
+    def table_bytes(self, name: str) -> int:
+        """Return how many bytes the pages in use of one database take (`ledger`, `log`, `meta`)."""
+        generation = self._generation
+        while not generation.enter():
+            generation = self._generation
+        try:
+            with generation.environment.begin() as transaction:
+                found = transaction.stat(generation.databases[name])
+        finally:
+            generation.leave()
+        return int((found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]) * found["psize"])
+
     def close(self) -> None:
         """Close the store and release the directory; harmless when repeated."""
         if self._lock_fd >= 0:
