@@ -29,7 +29,7 @@ from iceprod_p2p.raft.machine import (
 from iceprod_p2p.raft.ports import FrameSender, KeyValue, Random
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.status import MemberStatus, RaftStatus
-from iceprod_p2p.security.random import new_request_id
+from iceprod_p2p.security.random import new_ordered_request_id, new_request_id
 from iceprod_p2p.store.environment import Environment
 
 log = get_logger("raft")
@@ -89,7 +89,9 @@ class RaftNode:
         self._stopping = False
         # A lock used as a binary semaphore: the cheapest way to wake a thread in CPython.
         self._bell = threading.Lock()
-        self._waiting: dict[bytes, list[asyncio.Future[Any]]] = {}
+        # By request id: who waits, and until when (loop time) should the Raft thread answer nothing at all.
+        self._waiting: dict[bytes, list[tuple[float, asyncio.Future[Any]]]] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._read_token = 0
         self._time_ms = (0, -1e9)
@@ -119,6 +121,8 @@ class RaftNode:
             await asyncio.to_thread(thread.join)
             self._thread = None
         self._fail_callers("this node is stopping")
+        if self._watch is not None:
+            self._watch.cancel()
         await self._links.stop()
         if self._engine is not None:
             self._engine.close()
@@ -145,19 +149,17 @@ class RaftNode:
         repeat it with the same `request_id` to learn the first outcome.
         """
         engine, loop = self._running()
-        request_id = request_id or new_request_id()
+        request_id = request_id or new_ordered_request_id(self._clock.wall_ms())
         body = encode_proposal(request_id, self._ledger_time_ms(), actor, command)
         future: asyncio.Future[Any] = loop.create_future()
-        waiting = self._waiting.setdefault(request_id, [])
-        waiting.append(future)
+        until_s = loop.time() + timeout_s + GRACE_S
+        self._waiting.setdefault(request_id, []).append((until_s, future))
         engine.propose(request_id, body, self._clock.monotonic_s() + timeout_s)
         self._ring()
-        late = loop.call_later(timeout_s + GRACE_S, self._give_up, request_id, future)
-        try:
-            outcome: Outcome = await future
-            return outcome
-        finally:
-            late.cancel()
+        if self._watch is None:
+            self._watch = loop.call_later(GRACE_S, self._give_up_late)
+        outcome: Outcome = await future
+        return outcome
 
     @contextlib.contextmanager
     def view(self) -> Iterator[KeyValue]:
@@ -278,7 +280,7 @@ class RaftNode:
 
     def _resolve(self, done: list[tuple[bytes, Any]]) -> None:
         for request_id, result in done:
-            for future in self._waiting.pop(request_id, ()):
+            for _, future in self._waiting.pop(request_id, ()):
                 _settle(future, result)
 
     def _resolve_reads(self, done: list[tuple[int, Any]]) -> None:
@@ -287,17 +289,23 @@ class RaftNode:
             if future is not None:
                 _settle(future, result)
 
-    def _give_up(self, request_id: bytes, future: asyncio.Future[Any]) -> None:
-        waiting = self._waiting.get(request_id, [])
-        if future in waiting:
-            waiting.remove(future)
-            if not waiting:
+    def _give_up_late(self) -> None:
+        """Answer those whom the engine should have answered long ago; one timer for all, while anyone waits."""
+        assert self._loop is not None
+        now_s = self._loop.time()
+        silent = Unavailable("this node's Raft thread does not answer", remedy="ask another node")
+        for request_id, waiting in list(self._waiting.items()):
+            for until_s, future in waiting:
+                if now_s >= until_s:
+                    _settle(future, silent)
+            self._waiting[request_id] = [waiter for waiter in waiting if not waiter[1].done()]
+            if not self._waiting[request_id]:
                 del self._waiting[request_id]
-        _settle(future, Unavailable("this node's Raft thread does not answer", remedy="ask another node"))
+        self._watch = self._loop.call_later(GRACE_S, self._give_up_late) if self._waiting else None
 
     def _fail_callers(self, reason: str) -> None:
         error = Unavailable(f"this node's Raft part has ended: {reason}", remedy="ask another node")
-        waiting = [future for futures in self._waiting.values() for future in futures]
+        waiting = [future for waiters in self._waiting.values() for _, future in waiters]
         for future in (*waiting, *self._reads.values()):
             _settle(future, error)
         self._waiting.clear()

@@ -11,11 +11,21 @@ from iceprod_p2p.model.identity import is_site_name
 
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # 32 signs; no l, o, 0, 1, which people misread.
 _SECRET_BYTES: Final = 32
+_WALL_MASK: Final = (1 << 48) - 1
 
 
 def new_request_id() -> bytes:
     """Return 16 random bytes that name one request for ever."""
     return os.urandom(16)
+
+
+def new_ordered_request_id(wall_ms: int) -> bytes:
+    """Return 16 bytes that name one request for ever: the time in milliseconds, then 80 random bits.
+
+    Requests made at about the same time lie side by side in the ledger's memory of requests, so that an entry
+    of a hundred touches a few pages of the store instead of a hundred.  A wall clock that jumps costs only that.
+    """
+    return (wall_ms & _WALL_MASK).to_bytes(6, "big") + os.urandom(10)
 
 
 def new_passkey_id() -> bytes:
