@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import NotAllowed, NotFound
 from iceprod_p2p.ledger import keys, queries
 from iceprod_p2p.ledger import records as r
@@ -23,6 +24,7 @@ from iceprod_p2p.model.resources import Offer, Requirements
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.trust import Trust
 from iceprod_p2p.site.cluster_facts import ClusterFacts
+from iceprod_p2p.site.held_tasks import HELD_PAGE, STARTED_STAGE, UNSTARTED, HeldCounts, held_tasks
 from iceprod_p2p.site.lost_pilots import RunningTask
 from iceprod_p2p.site.orders import DatasetFacts
 from iceprod_p2p.site.pilot_service import Standing
@@ -31,19 +33,19 @@ from iceprod_p2p.site.reports import Edge
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_p2p.wire.translate import file_to
 
-UNSTARTED, STARTED_STAGE = 0, 1  # The two halves of the index of what a site holds.
 CLAIMED_PAGE: Final = 4_096  # A site's stock; a larger one is read as it shrinks.
-HELD_PAGE: Final = 50_000
 Result = TypeVar("Result")
 
 
 class ClusterView:
-    """Used on the event loop only; facts are at most a quarter of a second old, tasks are as they are now."""
+    """Used on the event loop, but for `running`.  Facts are at most a quarter of a second old, tasks as now."""
 
-    def __init__(self, raft: RaftNode, facts: ClusterFacts, *, cluster: str) -> None:
+    def __init__(self, raft: RaftNode, facts: ClusterFacts, *, cluster: str, clock: Clock) -> None:
         self._raft = raft
         self._facts = facts
         self._cluster = cluster
+        self._clock = clock
+        self._held: dict[str, HeldCounts] = {}
 
     # Members and trust.
 
@@ -122,7 +124,7 @@ class ClusterView:
 
         def read(t: Tables) -> list[Candidate]:
             found = []
-            for place, record in _held(t, site, UNSTARTED, CLAIMED_PAGE):
+            for place, record in held_tasks(t, site, UNSTARTED, CLAIMED_PAGE):
                 if record.code in HELD and record.code not in STARTED:
                     need = t.requirements_of(record.requirements)
                     found.append(Candidate(_ref(place, record), need, record.code == r.QUEUED))
@@ -131,11 +133,11 @@ class ClusterView:
         return self._read(read)
 
     def running(self, site: str) -> list[RunningTask]:
-        """The attempts of a site that pilots have."""
+        """The attempts of a site that pilots have; from any thread."""
 
         def read(t: Tables) -> list[RunningTask]:
             found = []
-            for place, record in _held(t, site, STARTED_STAGE, HELD_PAGE):
+            for place, record in held_tasks(t, site, STARTED_STAGE, HELD_PAGE):
                 run = t.runs.get(keys.by_task(keys.RUN, place.ds.number, place.number, place.task))
                 if record.code in STARTED and run is not None:
                     copying = record.code == r.COPYING
@@ -146,14 +148,8 @@ class ClusterView:
 
     def held(self, site: str) -> Counter[Requirements]:
         """How many tasks a site holds, by what they need."""
-
-        def read(t: Tables) -> Counter[Requirements]:
-            counts: Counter[int] = Counter()
-            for stage in (UNSTARTED, STARTED_STAGE):
-                counts.update(record.requirements for _, record in _held(t, site, stage, HELD_PAGE))
-            return Counter({t.requirements_of(number): count for number, count in counts.items()})
-
-        return self._read(read)
+        counts = self._held.setdefault(site, HeldCounts(self._clock))
+        return self._read(lambda t: counts.counts(t, site))
 
     def standing(self, refs: Sequence[TaskRef], holder: bytes) -> dict[TaskRef, tuple[Standing, str]]:
         """How each attempt that a pilot names stands, and the site that holds it."""
@@ -232,21 +228,6 @@ class ClusterView:
     def _read(self, read: Callable[[Tables], Result]) -> Result:
         with self._raft.view() as kv:
             return read(Tables(kv))
-
-
-def _held(t: Tables, site: str, stage: int, limit: int) -> list[tuple[Place, r.TaskRecord]]:
-    record = t.site(site)
-    if record is None:
-        return []
-    prefix = keys.held(record.number, stage, 0, 0, 0)[:4]
-    found = []
-    for key, _ in t.scan_keys(prefix, limit):
-        dataset, job, task = keys.task_of_tail(key)
-        ds = t.dataset(dataset)
-        if ds is not None:
-            place = see_place(t, ds, job, task)
-            found.append((place, see_task(t, place)))
-    return found
 
 
 def _standing(t: Tables, ref: TaskRef, holder: bytes) -> tuple[Standing, str]:

@@ -9,6 +9,7 @@ it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -27,6 +28,7 @@ NOT_RECEIVED_S: Final = (
 SETTLE_S: Final = 2.0  # Reports of a pilot's last moments may still be on their way through the log.
 VANISHED_SILENCE_S: Final = 300.0
 LOG_TAIL_BYTES: Final = 1_500
+LOOK_SHARE: Final = 0.02  # Of one processor, for looking over what pilots have.
 PAGE: Final = 64  # Per step: a lost machine must not fill the log in one go.
 log = get_logger("lost_pilots")
 
@@ -45,7 +47,7 @@ class LostView(Protocol):
     """What is read of the ledger."""
 
     def running(self, site: str) -> Sequence[RunningTask]:
-        """Every attempt of the site that a pilot has."""
+        """Every attempt of the site that a pilot has; called on a thread."""
         ...
 
 
@@ -71,10 +73,16 @@ class LostPilots:
         self._cluster = cluster
         self._clock = clock
         self._suspects: dict[TaskRef, float] = {}
+        self._look_at_s = float("-inf")
 
     async def step(self) -> None:
-        """Look once over the attempts that pilots have."""
-        running = self._cluster.running(self._site)
+        """Look once over the attempts that pilots have; a large site is looked over less often."""
+        began_s = self._clock.monotonic_s()
+        if began_s < self._look_at_s:
+            return
+        running = await asyncio.to_thread(self._cluster.running, self._site)
+        now_s = self._clock.monotonic_s()
+        self._look_at_s = now_s + (now_s - began_s) / LOOK_SHARE
         await self._settle_ended(running)
         await self._take_back_unreceived(running)
 

@@ -96,7 +96,7 @@ class SiteNode:
         )
         roots = chain_from_pem(self._keys.root_pem)
         self.facts = ClusterFacts(self.raft, cluster=node.cluster, roots=roots, clock=self.clock)
-        self.cluster = ClusterView(self.raft, self.facts, cluster=node.cluster)
+        self.cluster = ClusterView(self.raft, self.facts, cluster=node.cluster, clock=self.clock)
         self.peers = Peers(node_id=node.id, tls=self.tls, known=self.cluster.nodes)
 
     def _build_services(self) -> None:

@@ -52,7 +52,7 @@ class Door:
         self.keys = self.ledger.found()
         self.clock = ManualClock(wall_ms=NOW_MS)
         facts = ClusterFacts(self.ledger, cluster=CLUSTER, roots=root_of(self.keys), clock=self.clock)  # type: ignore[arg-type]
-        self.cluster = ClusterView(self.ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+        self.cluster = ClusterView(self.ledger, facts, cluster=CLUSTER, clock=self.clock)  # type: ignore[arg-type]
         self.book = GridJobBook(directory)
         self.enrol = EnrolService(
             keys=lambda: self.keys,

@@ -125,7 +125,7 @@ class Site:
             '[queue]\ngrid_jobs_max = 3\n[[queue.class]]\nname = "cpu"\nslots = 2\n'
         )
         facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(ledger.keys), clock=clock)  # type: ignore[arg-type]
-        self.cluster = ClusterView(ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+        self.cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=clock)  # type: ignore[arg-type]
         self.book = GridJobBook(directory / "pilots")
         self.board = PilotBoard(clock)
         self.stock = Stock(lambda: self.cluster.claimed("madison"))

@@ -105,7 +105,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     ledger = OneLedger()
     keys = ledger.found()
     facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(keys), clock=clock)  # type: ignore[arg-type]
-    cluster = ClusterView(ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+    cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=clock)  # type: ignore[arg-type]
     board, stock = PilotBoard(clock), Stock(lambda: cluster.claimed("madison"))
     blobs = BlobStore(tmp_path / "blobs")
     executor = ThreadPoolExecutor(1)

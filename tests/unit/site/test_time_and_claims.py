@@ -123,7 +123,7 @@ class Site:
         self.clock = ManualClock()
         keys = root_of(ledger.keys)
         facts = ClusterFacts(ledger, cluster=CLUSTER, roots=keys, clock=self.clock)  # type: ignore[arg-type]
-        cluster = ClusterView(ledger, facts, cluster=CLUSTER)  # type: ignore[arg-type]
+        cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=self.clock)  # type: ignore[arg-type]
         self.stock = Stock(lambda: cluster.claimed("madison"))
         queue = site_config.parse(CONFIG).queue
         self.capacity = Capacity(queue, GridJobBook(directory), PilotBoard(self.clock))
