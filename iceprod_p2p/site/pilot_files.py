@@ -23,6 +23,7 @@ from iceprod_p2p.wire.pb import common_pb2
 
 PILOT_MODULE: Final = "iceprod_pilot.main"
 PILOT_MEMORY_MIB: Final = 256  # The pilot itself, beside its tasks.
+PILOT_WALLTIME_S: Final = 60  # Of the pilot's time no task can have: it starts, enrols, and ends in peace.
 SECRET_LIFETIME_MS: Final = 7 * 86_400_000  # Busy batch systems queue for days.
 
 
@@ -131,7 +132,12 @@ def secret_record(job: GridJob) -> OneTimeSecret:
 
 
 def offer_of(kind: ResourceClass) -> Offer:
-    """Return one slot of a resource class as the ledger knows it."""
+    """Return one slot of a resource class as the ledger knows it.
+
+    Its wall time is what a young pilot can give to a task, less than its own: a task that fits no pilot would
+    be claimed, and pilots submitted for it, for ever.
+    """
+    reserve_s = min(PILOT_WALLTIME_S, kind.walltime_s // 2)
     return Offer(
         kind.name,
         0,
@@ -139,7 +145,7 @@ def offer_of(kind: ResourceClass) -> Offer:
         gpus=kind.gpus,
         memory_mib=kind.memory_mib,
         disk_mib=kind.disk_mib,
-        walltime_s=kind.walltime_s,
+        walltime_s=kind.walltime_s - reserve_s,
         attributes=kind.attributes,
         gpu_tasks_only=kind.gpu_tasks_only,
     )

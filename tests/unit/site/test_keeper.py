@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +42,7 @@ from iceprod_p2p.ledger.commands import (
     StartTasks,
     TaskStart,
 )
-from iceprod_p2p.model.resources import Offer
+from iceprod_p2p.model.resources import Offer, Requirements
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
@@ -49,7 +50,7 @@ from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
 from iceprod_p2p.site.keeper import FORGET_AGE_MS, Keeper
 from iceprod_p2p.site.lost_pilots import LostPilots
 from iceprod_p2p.site.pilot_board import PilotBoard
-from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.pilot_files import PilotKit, offer_of
 from iceprod_p2p.site.stock import Stock
 from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
 
@@ -216,6 +217,16 @@ async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_an
         site.clock.advance(1.0)
     assert site.grid.submissions == 1
     assert sorted(str(job.phase) for job in restarted.book) == ["ended", "queued"]
+
+
+async def test_a_task_that_no_young_pilot_has_time_for_is_not_offered_room(site: Site) -> None:
+    """A pilot has spent some of its wall time before it asks for work, and keeps some for its end."""
+    (kind,) = site.keeper._config.queue.classes
+    pilots_grace_s = 20
+    assert pilots_grace_s < kind.walltime_s - offer_of(kind).walltime_s < 120
+    assert not offer_of(kind).fits(Requirements(walltime_s=kind.walltime_s))
+    brief = replace(kind, walltime_s=10)
+    assert 0 < offer_of(brief).walltime_s < 10
 
 
 async def test_orphans_with_our_tag_are_removed_once_at_the_start(site: Site, tmp_path: Path) -> None:
