@@ -56,7 +56,9 @@ class Production:
 
     def counts(self, dataset: str) -> dict[str, int]:
         """Tasks by state."""
-        return {count.state: count.count for count in detail_of(self.session, dataset).row.tasks if count.count}
+        return {
+            count.state: count.count for count in detail_of(self.session, dataset).row.tasks if count.count
+        }
 
     def watch(self, dataset: str, *, timeout_s: float = 300.0) -> str:
         """Wait for the dataset's end and return its state."""
@@ -70,7 +72,9 @@ class Production:
             "state": document["state"],
             "tasks": {state: count for state, count in document["tasks"].items() if count},
             "statistics": statistics_rows(self.session, dataset),
-            "files": sorted((f["job"], f["name"], f["sha256"], f["size_bytes"]) for f in files if f["kind"] != "log"),
+            "files": sorted(
+                (f["job"], f["name"], f["sha256"], f["size_bytes"]) for f in files if f["kind"] != "log"
+            ),
         }
 
     def tasks(self, dataset: str) -> list[dict[str, Any]]:

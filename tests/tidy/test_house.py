@@ -36,7 +36,9 @@ SOURCES = [
 
 
 def test_no_source_file_grows_past_the_limit() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > LINES_MAX}
+    long = {
+        str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > LINES_MAX
+    }
     assert not long, f"split these by idea (limit {LINES_MAX} lines): {long}"
 
 
@@ -100,7 +102,9 @@ def test_generated_wire_code_is_fresh(tmp_path: Path) -> None:
     module.generate(tmp_path)
     committed = ROOT / "iceprod_p2p" / "wire" / "pb"
     for path in sorted(tmp_path.iterdir()):
-        assert (committed / path.name).read_text() == path.read_text(), f"run `make protos`: {path.name} is old"
+        assert (committed / path.name).read_text() == path.read_text(), (
+            f"run `make protos`: {path.name} is old"
+        )
     names = {path.name for path in committed.glob("*_pb2*")}
     assert names == {path.name for path in tmp_path.iterdir()}
 
