@@ -17,7 +17,7 @@ from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal
 from iceprod_p2p.steering.xml_reader import Element
 
 # Per element: attribute -> name in the common shape.
-_ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
+ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "configuration": {"version": "version", "iceprod_version": "iceprod_version", "parentid": "parent_id"},
     "task": {
         "name": "name",
@@ -55,7 +55,7 @@ _ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "token_scope": {"prefix": "prefix", "scopes": "scopes"},
     "Project": {},
 }
-_REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "parameter": ("name",),
     "class": ("name",),
     "project": ("class",),
@@ -86,7 +86,7 @@ _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "module": {"resource": "resources", "data": "data", "class": "classes", "project": "projects"},
 }
-_CHILDREN: Final[Mapping[str, tuple[str, ...]]] = {
+CHILDREN: Final[Mapping[str, tuple[str, ...]]] = {
     "configuration": ("options", "steering", "task", "description", "category", "DIF_Plus", "extra"),
     "options": ("parameter",),
     "steering": ("parameter", "system", "batchsys", "resource", "data"),
@@ -119,7 +119,7 @@ _RESERVED: Final = frozenset(
     )
 )
 _IGNORED_ATTRIBUTES: Final = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation")
-_WITH_TEXT: Final = ("parameter", "description", "category", "extra", "config")
+WITH_TEXT: Final = ("parameter", "description", "category", "extra", "config")
 
 
 class XmlShape:
@@ -201,9 +201,9 @@ class XmlShape:
 
     def known_children(self, element: Element, path: str) -> Iterable[Element]:
         """Yield the children that may stand in `element`; the others, and stray text, are faults."""
-        if element.text.strip() and element.name not in _WITH_TEXT:
+        if element.text.strip() and element.name not in WITH_TEXT:
             self.faults.add(element.place, path, element.text.strip(), f"no text in <{element.name}>")
-        allowed = _CHILDREN.get(element.name, ())
+        allowed = CHILDREN.get(element.name, ())
         for child in element.children:
             if child.name in allowed:
                 yield child
@@ -215,7 +215,7 @@ class XmlShape:
 
     def attributes(self, element: Element, path: str) -> Node:
         """Return an element's attributes as a mapping of texts."""
-        known = _ATTRIBUTES.get(element.name, {})
+        known = ATTRIBUTES.get(element.name, {})
         content: dict[str, Node] = {}
         for name, text in element.attributes.items():
             if name in known:
@@ -223,7 +223,7 @@ class XmlShape:
             elif name not in _IGNORED_ATTRIBUTES:
                 what = f"the attributes {', '.join(known)}" if known else f"no attributes of <{element.name}>"
                 self.faults.add(element.place, path, name, what, names=known)
-        for name in _REQUIRED.get(element.name, ()):
+        for name in REQUIRED.get(element.name, ()):
             if name not in element.attributes:
                 self.faults.say(
                     element.place, path, f'<{element.name}> without "{name}"', f'the attribute "{name}"', name
