@@ -57,6 +57,11 @@ class Level:
 
 @dataclass(slots=True)
 class TaskExpander:
+    """Expands one task.  Used once; `document` bounds the work of all its texts, and may be shared by many tasks.
+
+    Raises BadInput at the first thing that cannot run; while probing it notes a problem where it can go on.
+    """
+
     configuration: Configuration
     task: Task
     index: int
