@@ -86,7 +86,7 @@ class DemoCluster:
         founder, *others = self.sites
         for site in self.sites:
             site.directory.mkdir(mode=0o700)
-            site.config.write_text(_site_toml(site, slots=self._slots))
+            site.config.write_text(self.site_toml(site))
         self._node(founder, "init", "--config", str(founder.config))
         self._say(f"founded cluster 'demo' at {founder.name}")
         self.start(founder)
@@ -106,6 +106,10 @@ class DemoCluster:
                 self._say(f"{site.name} joined by invitation and votes")
             self._wait("every node votes and agrees", lambda: _all_vote(_status(connection), len(self.sites)))
             connection.remember_nodes(_status(connection))
+
+    def site_toml(self, site: DemoSite) -> str:
+        """Return the text of a site's configuration; a cluster over other batch systems writes its own."""
+        return _site_toml(site, slots=self._slots)
 
     def connect(self) -> Connection:
         """Return a new connection as the first administrator."""

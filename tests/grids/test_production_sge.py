@@ -1,0 +1,91 @@
+"""The physics production through pilots of a real Grid Engine, with its master stopped in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from iceprod_cli.commands.dataset import statistics_rows
+from iceprod_cli.commands.site import site_rows
+
+from iceprod_p2p.grids.base import Running
+from tests.grids.sge_system import SgeSystem
+from tests.grids.site_on_grid import (
+    GPU_TASKS,
+    ours,
+    site_on_grid,
+    trip_wire,
+    until_done,
+    wait,
+)
+
+JOBS = 3
+TASKS = 7 * JOBS
+
+pytestmark = [pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def sge() -> Iterator[SgeSystem]:
+    made = SgeSystem()
+    made.start()
+    yield made
+    made.stop()
+
+
+def options(sge: SgeSystem) -> str:
+    pairs = ", ".join(f'{name} = "{value}"' for name, value in sge.environment.items())
+    # Numpy maps more memory than it uses, which h_vmem would refuse it.
+    return f'environment = {{ {pairs} }}\nmemory_resource = ""\n'
+
+
+def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilots_are_deleted(
+    sge: SgeSystem, tmp_path: Path
+) -> None:
+    with site_on_grid(tmp_path / "cluster", "sge", options(sge)) as running:
+        dataset = running.submit(jobs=JOBS)
+        looks = running.submit(GPU_TASKS, jobs=2)
+        until_done(running, dataset, 1)
+        victim = next(job for job in ours(sge.grid()) if isinstance(job.state, Running))
+        sge.run("qdel", victim.grid_job_id)
+        until_done(running, dataset, 3)
+        sge.stop_controller()
+        try:
+            until_done(running, dataset, running.done(dataset) + 1)
+        finally:
+            sge.start_controller()
+        assert running.watch(dataset) == "complete"
+        assert running.watch(looks) == "complete"
+        running.assert_whole(dataset, TASKS, losses_most=1)
+        assert running.counts(looks) == {"complete": 4}
+        assert next(row for row in site_rows(running.session))["grid"] == "sge"
+        sums = {(row["task"], row["name"]): row["sum"] for row in statistics_rows(running.session, looks)}
+        assert sums["look", "gpus"] == 2 and sums["none", "gpus"] == 0
+        wait(
+            lambda: all(record["phase"] in ("ended", "vanished") for record in running.records()),
+            "idle pilots have ended and are accounted for",
+            limit_s=90,
+        )
+
+
+def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem, tmp_path: Path) -> None:
+    pid_file = tmp_path / "cluster" / "madison" / "data" / "node.pid"
+    directory, trigger = trip_wire(tmp_path / "bin", "qsub", pid_file, submits=True)
+    for command in ("qstat", "qdel", "qacct", "qconf"):
+        (directory / command).symlink_to(f"/usr/bin/{command}")
+    with site_on_grid(
+        tmp_path / "cluster", "sge", f'bin_directory = "{directory}"\n{options(sge)}'
+    ) as running:
+        trigger.touch()
+        dataset = running.submit(jobs=JOBS)
+        assert running.first.process is not None
+        running.first.process.wait(60)
+        (lost,) = (record["pilot"] for record in running.records() if not record["grid_job_id"])
+        running.restart_node()
+        assert running.watch(dataset) == "complete"
+        running.assert_whole(dataset, TASKS)
+        found = next(record for record in running.records() if record["pilot"] == lost)
+        assert found["grid_job_id"] and found["enrolled_key"], "its pilot was lost or never ran"
+        ids = [record["grid_job_id"] for record in running.records()]
+        assert len(set(ids)) == len(ids)
