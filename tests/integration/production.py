@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from iceprod_cli.commands.dataset import detail_document, detail_of, statistics_rows
 from iceprod_cli.commands.file import file_rows, verified_rows
 from iceprod_cli.commands.task import task_rows
@@ -18,6 +17,7 @@ from iceprod_cli.demo_cluster import DemoCluster, DemoSite
 from iceprod_cli.output.progress import watch_dataset
 from iceprod_cli.selectors import Selector
 from iceprod_cli.session import Session
+
 from iceprod_p2p.client.submission import submit_file
 
 ROOT = Path(__file__).resolve().parents[2]
