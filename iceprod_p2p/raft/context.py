@@ -27,6 +27,7 @@ class Context:
         self.leader_heard_s = -1e9  # When a leader of the current term was last heard.
         self.durable_index = journal.last_index  # What this node's own disk holds for certain.
         self.members: dict[str, Member] = {}
+        self.session = 0  # This start of the node; what it promises names it (`promises`).
         self.voters: frozenset[str] = frozenset()
         self.observers: frozenset[str] = frozenset()
         self.peers: tuple[str, ...] = ()

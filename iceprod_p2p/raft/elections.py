@@ -93,7 +93,9 @@ class Elections:
             return
         if message.pre:
             granted = message.term > core.term and self._may_vote_for(message)
-            context.hold(sender, VoteReply(message.term if granted else core.term, True, granted))
+            context.hold(
+                sender, VoteReply(message.term if granted else core.term, True, granted, context.session)
+            )
             return
         if message.term > core.term:
             self.follow(message.term, None)
@@ -106,7 +108,7 @@ class Elections:
         if granted:
             core.set_term(core.term, sender)
             core.postpone_election(context.now_s)
-        context.hold(sender, VoteReply(core.term, False, granted))
+        context.hold(sender, VoteReply(core.term, False, granted, context.session))
 
     def on_vote_reply(self, sender: str, message: VoteReply) -> None:
         """Count a vote: of a voter, once, for this term and this kind of question only."""
@@ -168,7 +170,9 @@ class Elections:
     def _ask(self, term: int, *, pre: bool, transfer: bool) -> None:
         context = self._context
         journal, applied = context.journal, context.core.applied
-        question = VoteRequest(term, journal.last_index, journal.last_term, applied, pre, transfer)
+        question = VoteRequest(
+            term, journal.last_index, journal.last_term, applied, pre, transfer, context.session
+        )
         for voter in sorted(context.voters - {context.node_id}):
             # Held: by asking, a candidate says that its own vote is given, which must be durable first.
             context.hold(voter, question)

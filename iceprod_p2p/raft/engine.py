@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, Unavailable
+from iceprod_p2p.base.errors import BadInput, ConfigError, IntegrityError, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.compaction import compact
 from iceprod_p2p.raft.context import Context
@@ -29,6 +29,9 @@ from iceprod_p2p.raft.messages import (
     ForwardRefused,
     Heartbeat,
     HeartbeatReply,
+    Hello,
+    HelloRefused,
+    HelloWanted,
     Message,
     ReadAnswer,
     ReadQuery,
@@ -42,21 +45,14 @@ from iceprod_p2p.raft.messages import (
     decode,
 )
 from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
+from iceprod_p2p.raft.promises import Promises, check_not_retired
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.settings import RaftSettings
-from iceprod_p2p.raft.snapshots import SnapshotReceiver, SnapshotSender
+from iceprod_p2p.raft.snapshots import SnapshotReceiver, SnapshotSender, copy_in_place
 from iceprod_p2p.raft.syncobj import REGULAR, SafeSyncObj
 
 log = get_logger("raft")
-
-
-def copy_in_place(make: Callable[[], Any], take: Callable[[Any], None]) -> None:
-    """Copy the store at once, on the caller's thread: for tests and the simulation."""
-    try:
-        take(make())
-    except IceProdError as error:
-        take(error)
 
 
 class Engine:
@@ -113,9 +109,11 @@ class Engine:
                     f"this data directory belongs to node {identity.node_id}, not {node_id}",
                     remedy="start the node with its own data directory",
                 )
+            check_not_retired(snapshot.meta)
             self.journal = Journal(snapshot, cache_bytes=self.settings.log_cache_bytes)
             members = read_members(snapshot.ledger)
-        self.context = Context(node_id, self.journal, sender, self.settings, clock.monotonic_s())
+            self.context = Context(node_id, self.journal, sender, self.settings, clock.monotonic_s())
+            self.promises = Promises(self.context, snapshot.meta, identity, random)
         self.core = SafeSyncObj(node_id, self.journal, self, settings=self.settings, random=random)
         self.context.core = self.core
         self.elections = Elections(self.context)
@@ -141,6 +139,9 @@ class Engine:
             SnapshotPull: self._sending.on_pull,
             SnapshotPage: self._receiving.on_page,
             SnapshotDone: self._if_leading(self._on_snapshot_done),
+            Hello: self.promises.on_hello,
+            HelloWanted: self.promises.on_wanted,
+            HelloRefused: self.promises.on_refused,
         }
         self.context.adopt(members)
         self.core.postpone_election(self.context.now_s)
@@ -177,7 +178,12 @@ class Engine:
 
     def link_changed(self, peer: str) -> None:
         """The link to `peer` came up or went down: what was on its way may be lost."""
-        self._requests.append(lambda: self.leading.link_changed(peer))
+
+        def changed() -> None:
+            self.leading.link_changed(peer)
+            self.promises.greet(peer)
+
+        self._requests.append(changed)
 
     @property
     def is_leader(self) -> bool:
@@ -222,6 +228,7 @@ class Engine:
                 self._requests.popleft()()
             self._take_messages()
             self.core.doTick(0.0)
+            self.promises.save(transaction.meta)
             self.journal.save()
             transaction.commit()
         except BaseException:
@@ -233,6 +240,7 @@ class Engine:
         self.context.durable_index = self.journal.last_index
         self.context.release()
         self._hand_out()
+        self.promises.end_if_retired()
         if self.core.is_leader:
             gathers = self.proposals.has_round and not self.leading.is_handing_over
             self._again = self._again or gathers or self._can_commit_more()
@@ -281,7 +289,8 @@ class Engine:
 
     def on_message(self, sender: str, message: Message) -> None:
         """Act on one message of a certified peer."""
-        self._handlers[type(message)](sender, message)
+        if self.promises.counts(sender, message):
+            self._handlers[type(message)](sender, message)
         if self.elections.became_leader:
             self._begin_leading()
 

@@ -23,13 +23,13 @@ class Following:
         context = self._context
         core, journal = context.core, context.journal
         if message.term < core.term:
-            context.hold(sender, AppendReply(core.term, False, 0, 0))
+            context.hold(sender, AppendReply(core.term, False, 0, 0, context.session))
             return
         check_shape(message)
         self._elections.heard_leader(sender, message.term)
         verdict = judge_append(journal, core.commit, message)
         if isinstance(verdict, Refuse):
-            context.hold(sender, AppendReply(core.term, False, verdict.index, verdict.hint))
+            context.hold(sender, AppendReply(core.term, False, verdict.index, verdict.hint, context.session))
             return
         if verdict.truncate_from:
             journal.truncate_from(verdict.truncate_from)
@@ -37,7 +37,8 @@ class Following:
         for term, command in verdict.new:
             journal.append(term, command)
         core.commit = max(core.commit, min(message.commit, verdict.verified))
-        context.hold(sender, AppendReply(core.term, True, verdict.verified, 0))
+        journal.state.acked = max(journal.state.acked, verdict.verified)
+        context.hold(sender, AppendReply(core.term, True, verdict.verified, 0, context.session))
 
     def on_heartbeat(self, sender: str, message: Heartbeat) -> None:
         """Stay a follower, learn the commit index, and echo the round."""

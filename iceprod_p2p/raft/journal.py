@@ -30,6 +30,8 @@ POSITION: Final = Struct(">QQ")
 STATE_KEY: Final = b"state"
 BASE_KEY: Final = b"base"
 IDENTITY_KEY: Final = b"identity"
+PLACE_KEY: Final = b"place"  # Where this copy of the files lies; the store's own (`store.environment`).
+META_END: Final = b"\xff"
 _Record = TypeVar("_Record")
 LOG_END: Final = KEY.pack((1 << 64) - 1)
 REMEDY: Final = "this node may not vote again: remove it and join with a new node id"
@@ -42,6 +44,7 @@ class HardState(msgspec.Struct, array_like=True):
     vote: str = ""  # The node voted for in `term`; empty: none.
     commit: int = 0
     applied: int = 0
+    acked: int = 0  # How far the leader of `term` was told that this log agrees with its own.
 
 
 class Base(msgspec.Struct, frozen=True, array_like=True):
@@ -335,6 +338,8 @@ class Journal(JournalSeam):  # type: ignore[misc]
         return self.state.commit
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        if term != self.state.term:
+            self.state.acked = 0
         self.state.term = term
         self.state.vote = votedForNodeId or ""
 

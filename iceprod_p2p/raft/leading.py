@@ -69,7 +69,7 @@ class Leading:
         for peer, progress in self.followers.items():
             commit = min(progress.match, core.commit)
             progress.commit_sent = max(progress.commit_sent, commit)
-            context.send_at_once(peer, Heartbeat(core.term, commit, self._round))
+            context.send_at_once(peer, Heartbeat(core.term, commit, self._round, context.session))
         return self._round
 
     # Answers.
@@ -160,7 +160,7 @@ class Leading:
         commit = min(progress.match, core.commit)
         if progress.state is State.REPLICATE and progress.commit_sent < commit:
             progress.commit_sent = commit
-            context.send_at_once(peer, Heartbeat(core.term, commit, 0))
+            context.send_at_once(peer, Heartbeat(core.term, commit, 0, context.session))
 
     def _frame(self, start: int, frames: dict[int, tuple[bytes, int, int]]) -> tuple[bytes, int, int]:
         """Return the encoded message that starts at `start`, its last index and its size; shared by followers."""

@@ -32,6 +32,7 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):
     applied: Counting
     pre: bool
     transfer: bool
+    session: Counting = 0
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -40,6 +41,7 @@ class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     term: Counting
     pre: bool
     granted: bool
+    session: Counting = 0
 
 
 class Append(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -61,6 +63,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=4):
     ok: bool
     index: Counting
     hint: Counting
+    session: Counting = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -69,6 +72,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=5):
     term: Counting
     commit: Counting
     round: Counting
+    session: Counting = 0
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -145,6 +149,30 @@ class SnapshotDone(msgspec.Struct, frozen=True, array_like=True, tag=15):
     term: Counting
     snapshot_id: SnapshotId
     index: Counting
+    session: Counting = 0
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Introduces a session: what its node has on its disk (`promises`)."""
+
+    incarnation: Annotated[bytes, msgspec.Meta(max_length=32)]
+    boot: Counting
+    session: Counting
+    term: Counting
+    vote: Annotated[str, msgspec.Meta(max_length=255)]
+    acked: Counting
+    last_index: Counting
+
+
+class HelloWanted(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """What you said does not count yet: introduce your session."""
+
+
+class HelloRefused(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """This session's node has gone back behind what it promised: it may not take part."""
+
+    session: Counting
+    reason: Annotated[str, msgspec.Meta(max_length=512)]
 
 
 Message = (
@@ -163,6 +191,9 @@ Message = (
     | SnapshotPull
     | SnapshotPage
     | SnapshotDone
+    | Hello
+    | HelloWanted
+    | HelloRefused
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -20,8 +20,9 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.journal import (
     BASE_KEY,
-    IDENTITY_KEY,
     KEY,
+    META_END,
+    PLACE_KEY,
     STATE_KEY,
     Base,
     HardState,
@@ -48,6 +49,14 @@ def pairs_digest(snapshot: Snapshot) -> tuple[bytes, int]:
         total.update(b"%b%b%b%b" % (KEY.pack(len(key)), key, KEY.pack(len(value)), value))
         count += 1
     return total.digest(), count
+
+
+def copy_in_place(make: Callable[[], Any], take: Callable[[Any], None]) -> None:
+    """Copy the store at once, on the caller's thread: for tests and the simulation."""
+    try:
+        take(make())
+    except IceProdError as error:
+        take(error)
 
 
 @dataclass(slots=True)
@@ -237,7 +246,10 @@ class SnapshotReceiver:
         context, incoming = self._context, self._incoming
         if message.index <= context.core.commit:
             self.discard()
-            context.hold(sender, SnapshotDone(context.core.term, message.snapshot_id, context.core.commit))
+            commit, state = context.core.commit, context.journal.state
+            state.acked = max(state.acked, commit)
+            done = SnapshotDone(context.core.term, message.snapshot_id, commit, context.session)
+            context.hold(sender, done)
             return
         if incoming is not None and incoming.offer.snapshot_id == message.snapshot_id:
             incoming.donor = sender
@@ -320,13 +332,15 @@ class SnapshotReceiver:
             return None
         transaction = incoming.staging.write()
         with self._store.read() as own:
-            identity = own.meta.get(IDENTITY_KEY)
-            if identity is not None:
-                transaction.meta.put(IDENTITY_KEY, identity)
+            for key, value in own.meta.scan(b"", META_END):  # Identity, session, what peers promised.
+                if key not in (STATE_KEY, BASE_KEY, PLACE_KEY):
+                    transaction.meta.put(key, value)
             kept = self._kept_suffix(own, offer)
         for index, row in kept:
             transaction.log.put(KEY.pack(index), pack_row(index, row))
         state = HardState(journal.state.term, journal.state.vote, offer.index, offer.index)
+        if journal.state.term >= offer.index_term:
+            state.acked = max(journal.state.acked, offer.index)
         state.term = max(state.term, offer.index_term)
         transaction.meta.put(STATE_KEY, seal(state))
         transaction.meta.put(BASE_KEY, seal(Base(offer.index, offer.index_term, offer.digest)))
@@ -338,7 +352,7 @@ class SnapshotReceiver:
         context.core.reload()
         context.durable_index = journal.last_index
         log.info("snapshot in place", node=context.node_id, index=offer.index, kept_entries=len(kept))
-        return SnapshotDone(context.core.term, offer.snapshot_id, offer.index)
+        return SnapshotDone(context.core.term, offer.snapshot_id, offer.index, context.session)
 
     def _kept_suffix(self, own: Snapshot, offer: SnapshotOffer) -> list[tuple[int, Row]]:
         """Return this node's entries after the snapshot, if its log agrees with the snapshot's end."""

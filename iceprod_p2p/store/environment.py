@@ -10,6 +10,9 @@ What one tick of the Raft thread does is one `WriteTransaction`; its commit is o
 thread take short `ReadSnapshot`s.  A snapshot from another node is built as a new generation beside the one
 in use and becomes current by one atomic rename, so it is installed whole or not at all.
 
+The environment knows the files it was made in (`place`, by inode): files that were copied or restored one by one
+are refused, for a copy may be older than what its node promised since.
+
 Deliberately absent: a retry after a failed commit (an fsync that failed once says nothing about the disk; the
 node stops and starts again from what is on disk), and nested transactions.
 """
@@ -35,6 +38,7 @@ from iceprod_p2p.store.directory import (
     write_current,
 )
 from iceprod_p2p.store.errors import StoreError, store_error
+from iceprod_p2p.store.place import is_placed, note_place
 
 MAP_SIZE_BYTES: Final = 64 << 30  # Sparse: address space, not disk.  A month of IceCube's whole history fits.
 DATABASES: Final = ("ledger", "log", "meta")
@@ -165,6 +169,24 @@ class _Generation:
         except (lmdb.Error, OSError) as cause:
             raise store_error("open the store", path, cause) from cause
 
+    def note_place(self) -> None:
+        transaction = WriteTransaction(self)
+        note_place(transaction.meta, self.path)
+        transaction.commit()
+
+    def check_place(self) -> None:
+        """Refuse files that were copied; close the environment then."""
+        snapshot = ReadSnapshot(self)
+        try:
+            noted = is_placed(snapshot.meta, self.path)
+        except StoreError:
+            snapshot.close()
+            self.environment.close()
+            raise
+        snapshot.close()
+        if not noted:
+            self.note_place()
+
     def enter(self) -> bool:
         with self._guard:
             if self._retired:
@@ -225,6 +247,10 @@ class Staging:
         """Begin a write transaction in the staging area; at most one at a time."""
         return WriteTransaction(self._generation)
 
+    def note_place(self) -> None:
+        """Write down which files these are."""
+        self._generation.note_place()
+
     def sync(self) -> None:
         """Put everything written so far on the disk."""
         try:
@@ -253,6 +279,7 @@ class Environment:
             self._remove_leftovers()
             self._number = generation_number(read_current(self.path))
             self._generation = self._open(self._number)
+            self._generation.check_place()
             write_current(self.path, self._generation.path.name)
         except (StoreError, OSError) as cause:
             os.close(self._lock_fd)
@@ -320,6 +347,7 @@ class Environment:
         if staging.path != self._generation_path(self._number + 1):
             raise StoreError(f"the snapshot in {staging.path} was staged for another generation")
         try:
+            staging.note_place()
             staging.sync()
             staging.close()
             sync_directory(staging.path)

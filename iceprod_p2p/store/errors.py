@@ -28,6 +28,10 @@ class StoreUnwritable(StoreError):
     """The data directory cannot be created or written by this user."""
 
 
+class StoreCopied(StoreError):
+    """The files were copied or restored: what they hold may be older than what the node has promised."""
+
+
 class StoreLocked(StoreError):
     """Another process has this data directory open."""
 

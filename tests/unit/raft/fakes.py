@@ -12,6 +12,7 @@ from sortedcontainers import SortedDict
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.model.site import Member, MemberRole
+from iceprod_p2p.raft import messages as wire
 from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.founding import found, prepare_joiner
 from iceprod_p2p.raft.proposals import split_entry
@@ -154,6 +155,16 @@ def genesis(*voters: str) -> bytes:
         [b"g" * 15 + bytes([n]), 0, "test", ["member", name, "voter"]] for n, name in enumerate(voters)
     ]
     return msgspec.msgpack.encode(commands)
+
+
+def said_by(engine: Engine, sender: str, message: Any) -> bytes:
+    """Return the frame of a message that `sender` sends in a session which `engine` has accepted."""
+    known = engine.promises._peers.get(sender)
+    if known is None:
+        engine.receive(sender, wire.encode(wire.Hello(b"", 1, 7, 0, "", 0, 0)))
+        engine.tick()
+        known = engine.promises._peers[sender]
+    return wire.encode(msgspec.structs.replace(message, session=known.session))
 
 
 class Network:

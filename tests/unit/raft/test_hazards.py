@@ -25,7 +25,7 @@ from iceprod_p2p.raft.messages import (
 )
 from iceprod_p2p.raft.settings import FRAME_BYTES_MAX, RaftSettings
 from iceprod_p2p.raft.syncobj import Role
-from tests.unit.raft.fakes import Cluster, MemoryStore, Node, apply
+from tests.unit.raft.fakes import Cluster, MemoryStore, Node, apply, said_by
 
 
 def committed_cluster(*names: str, commands: int = 5, **options: Any) -> tuple[Cluster, Node]:
@@ -78,7 +78,9 @@ def test_2_an_acknowledgement_of_another_term_does_not_count() -> None:
     last, commit = leader.engine.journal.last_index, leader.engine.core.commit
     assert last == commit + 1
     for peer in set(cluster.nodes) - {leader.name}:
-        leader.engine.receive(peer, encode(AppendReply(leader.engine.core.term - 1, True, last, 0)))
+        leader.engine.receive(
+            peer, said_by(leader.engine, peer, AppendReply(leader.engine.core.term - 1, True, last, 0))
+        )
     leader.engine.tick()
     assert leader.engine.core.commit == commit
 
@@ -89,20 +91,20 @@ def test_3_votes_are_counted_by_voter_once_and_for_their_term() -> None:
     cluster.network.isolate("a", list(cluster.nodes))
     cluster.run_until(lambda: node.elections._pre_votes is not None)
     for _ in range(3):
-        node.receive("b", encode(VoteReply(node.core.term + 1, True, True)))
-    node.receive("stranger", encode(VoteReply(node.core.term + 1, True, True)))
+        node.receive("b", said_by(node, "b", VoteReply(node.core.term + 1, True, True)))
+    node.receive("stranger", said_by(node, "stranger", VoteReply(node.core.term + 1, True, True)))
     node.tick()
     assert node.core.role is Role.FOLLOWER  # Two of five: itself, and b however often it says so.
-    node.receive("c", encode(VoteReply(node.core.term + 1, True, True)))
+    node.receive("c", said_by(node, "c", VoteReply(node.core.term + 1, True, True)))
     node.tick()
     assert node.core.role is Role.CANDIDATE
     term = node.core.term
     for sender in ("b", "b", "b", "stranger"):
-        node.receive(sender, encode(VoteReply(term, False, True)))
-    node.receive("d", encode(VoteReply(term - 1, False, True)))
+        node.receive(sender, said_by(node, sender, VoteReply(term, False, True)))
+    node.receive("d", said_by(node, "d", VoteReply(term - 1, False, True)))
     node.tick()
     assert node.core.role is Role.CANDIDATE
-    node.receive("d", encode(VoteReply(term, False, True)))
+    node.receive("d", said_by(node, "d", VoteReply(term, False, True)))
     node.tick()
     assert node.core.role is Role.LEADER
 

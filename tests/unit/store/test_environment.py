@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from iceprod_p2p.store.environment import Environment
 from iceprod_p2p.store.errors import (
     StoreBroken,
+    StoreCopied,
     StoreError,
     StoreFull,
     StoreLocked,
@@ -193,3 +195,29 @@ def test_a_discarded_generation_leaves_nothing(environment: Environment) -> None
     staging = environment.stage()
     staging.discard()
     assert len(list(environment.path.glob("raft-*"))) == 1
+
+
+def test_files_that_were_copied_or_restored_are_refused_by_name(tmp_path: Path) -> None:
+    Environment(tmp_path / "own").close()
+    Environment(tmp_path / "own").close()
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    with pytest.raises(StoreCopied, match="is a copy"):
+        Environment(tmp_path / "copy")
+    backup = (tmp_path / "own/raft-000001/data.mdb").read_bytes()
+    (tmp_path / "own/raft-000001/data.mdb").rename(tmp_path / "aside")
+    (tmp_path / "own/raft-000001/data.mdb").write_bytes(backup)
+    with pytest.raises(StoreCopied, match="is a copy"):
+        Environment(tmp_path / "own")
+
+
+def test_a_directory_that_was_moved_as_a_whole_is_still_the_same(tmp_path: Path) -> None:
+    Environment(tmp_path / "own").close()
+    (tmp_path / "own").rename(tmp_path / "moved")
+    Environment(tmp_path / "moved").close()
+
+
+def test_an_installed_snapshot_knows_its_own_files(tmp_path: Path) -> None:
+    environment = Environment(tmp_path)
+    environment.swap(environment.stage())
+    environment.close()
+    Environment(tmp_path).close()
