@@ -54,6 +54,7 @@ class Checks:
         self.watchers: list[Look] = []  # Look into the tables after each agreed entry.
         self._applied: dict[str, int] = {}
         self._seen: dict[str, State] = {}
+        self._unsure: dict[str, tuple[int, int, bytes | None]] = {}  # The end of a log, not yet synced.
         self._log_digests: dict[tuple[int, int], bytes] = {}
         self._acked: dict[str, tuple[int, int]] = {}  # Node -> (term, index it acknowledged in that term).
         self._acking: dict[
@@ -147,7 +148,9 @@ class Checks:
             self._applied[who] = self._check_position(process)  # A snapshot was installed.
         if before is not None:
             self._check_progress(process, before, now)
-        self._check_log(who, journal.last_index, journal.last_term, journal.digest_at(journal.last_index))
+        if who in self._unsure:  # The tick before is on the disk by now.
+            self._check_log(who, *self._unsure[who])
+        self._unsure[who] = (journal.last_index, journal.last_term, journal.digest_at(journal.last_index))
         self._check_promises(process)
         if core.is_leader and (who, core.term) not in self._led:
             self._led.add((who, core.term))
@@ -265,6 +268,7 @@ class Checks:
     def died(self, node_id: str) -> None:
         """A process died; what had not left it was never promised."""
         self.engines.pop(node_id, None)
+        self._unsure.pop(node_id, None)
         self._promise(node_id)
         self._acking.pop(node_id, None)
 

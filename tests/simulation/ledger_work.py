@@ -20,6 +20,9 @@ from tests.simulation.site_agent import SiteAgent
 from tests.simulation.task_model import TaskModel
 from tests.simulation.world import Violation
 
+FAST = 0.02  # How much faster than time the fastest of the clocks runs, and a little.
+FOUNDING_MS = 100  # The first entry lets a few milliseconds pass.
+
 
 class LedgerCalls(Calls):
     """Calls whose bodies are ledger commands."""
@@ -97,6 +100,9 @@ class LedgerWork:
             self._world.after(self._world.random.expovariate(0.5), self._read)
 
     def _check_invariants(self, process: Process, kv: Any, index: int) -> None:
+        now_ms, past_ms = queries.ledger_time_ms(kv), self._world.now * (1_000 + 1_000 * FAST)
+        if now_ms > past_ms + FOUNDING_MS:
+            raise Violation(f"ledger time is {now_ms} ms after {self._world.now * 1_000:.0f} ms")
         if index % self._check_every == 0:
             self._check(kv, f"after entry {index} at {process.node_id}")
 
@@ -113,6 +119,8 @@ class LedgerWork:
         with leader.disk.image.read() as snapshot:
             kv = snapshot.ledger
             self._check(kv, "at the end")
+            if len(queries.datasets(kv, limit=1_000).rows) > self.people.asked:
+                raise Violation(f"there are more datasets than the {self.people.asked} that were submitted")
             numbers = {row.description: row.dataset for row in queries.datasets(kv, limit=1_000).rows}
             for name, number in self.people.submitted.items():
                 if numbers.get(name) != number:

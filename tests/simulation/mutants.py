@@ -24,6 +24,7 @@ from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.replication import Accept, Progress, Refuse, State, judge_append, quorum_index
 from iceprod_p2p.raft.snapshots import SnapshotReceiver
 from iceprod_p2p.raft.syncobj import Role
+from tests.simulation import ledger_mutants as ledger
 from tests.simulation.calls import _Call
 from tests.simulation.counter import CounterMachine
 from tests.simulation.profile import Profile
@@ -347,6 +348,24 @@ MUTANTS: dict[str, Mutant] = {
         _failed_commit_ignored,
         _counters("full disk", "broken disk", "kill all"),
     ),
+    # In the ledger.
+    **{
+        name: Mutant(str(put.__doc__), put, shape, seeds)
+        for name, put, shape, seeds in (
+            ("requests-forgotten", ledger.requests_forgotten, ledger.production(), 40),
+            ("stale-reports-count", ledger.stale_reports_count, ledger.production(), 40),
+            ("attempts-stay", ledger.attempts_stay, ledger.production(), 40),
+            ("claims-do-not-hold", ledger.claims_do_not_hold, ledger.production(), 40),
+            ("statistics-twice", ledger.statistics_twice, ledger.production(), 20),
+            ("children-too-soon", ledger.children_too_soon, ledger.production(), 20),
+            ("counters-drift", ledger.counters_drift, ledger.production(), 40),
+            ("chance-in-apply", ledger.chance_in_apply, ledger.production(), 20),
+            ("time-runs-ahead", ledger.time_runs_ahead, ledger.production(), 20),
+            ("silence-ignored", ledger.silence_ignored, ledger.production("members", "kill one"), 60),
+            ("any-second-result", ledger.any_second_result, ledger.production(), 40),
+            ("doubled-submission", ledger.doubled_submission, ledger.production(), 20),
+        )
+    },
 }
 
 

@@ -55,9 +55,9 @@ class People:
         self._left = datasets
         self._restless = restless
         self._tasks_max = tasks_max
+        self.asked = 0  # How many datasets were submitted.
         self._stopped = False
         self.submitted: dict[str, int] = {}  # Description -> dataset number.
-        self._asked: set[tuple[int, DatasetState]] = set()
 
     def begin(self) -> None:
         """Begin to submit and to change minds."""
@@ -78,13 +78,14 @@ class People:
         if self._stopped or not self._left:
             return
         self._left -= 1
+        self.asked += 1
         random = self._world.random
         shapes = random.choice(SHAPES)
         name = f"submission {self._left}"
         needs = [Requirements(memory_mib=random.choice((512, 1_024, 2_048))) for _ in shapes]
         command = SubmitDataset(
             steering_sha256=sha256(name.encode()).hexdigest(),
-            jobs=random.randrange(1, max(2, self._tasks_max // len(shapes))),
+            jobs=1 + random.randrange(max(1, self._tasks_max // len(shapes))),
             shapes=tuple(TaskShape(f"t{i}", parents, needs[i]) for i, parents in enumerate(shapes)),
             seed=7,
             owner="paul",
@@ -100,7 +101,7 @@ class People:
                 self.submitted[name] = outcome.number
 
         self._send(command, "person:paul", submitted)
-        self._world.after(random.expovariate(1 / 4.0), self._submit)
+        self._world.after(random.expovariate(1 / 3.0), self._submit)
 
     def _change_mind(self) -> None:
         if self._stopped:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from iceprod_p2p.ledger.commands import (
     Command,
     CopyTask,
@@ -138,10 +140,12 @@ class Pilot:
             usage=Usage(wall_ms=1_000),
         )
         self._submit(command, near, lambda outcome: self._reported(ref, outcome))
-        if (
-            self._world.random.random() < 0.1
-        ):  # The same report once more, as from a pilot that lost the answer.
+        again = self._world.random.random()
+        if again < 0.1:  # The same report once more, as from a pilot that lost the answer.
             self._submit(command, self._near(), lambda outcome: None)
+        elif again < 0.15:  # Another result of the same attempt, as from a pilot that is out of its mind.
+            other = msgspec.structs.replace(command, statistics={"events": -1.0})
+            self._world.after(self._world.random.random(), self._submit, other, near, lambda outcome: None)
 
     def _fail(self, ref: TaskRef) -> None:
         command = FailTask(

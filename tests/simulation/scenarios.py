@@ -11,7 +11,7 @@ from typing import Any
 
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.founding import prepare_joiner
-from iceprod_p2p.raft.journal import KEY, NO_DIGEST, digest_after
+from iceprod_p2p.raft.journal import NO_DIGEST, digest_after
 from iceprod_p2p.raft.messages import (
     Append,
     AppendReply,

@@ -30,8 +30,8 @@ VOUCH_S = 10.0
 class SimulatedView(ClusterView):
     """What the roles read, without certificates."""
 
-    def __init__(self, door: NodeDoor) -> None:
-        self._raft = door  # type: ignore[assignment]
+    def __init__(self, door: NodeDoor, process: Process) -> None:
+        super().__init__(door, None, cluster="icecube", clock=process.clock)  # type: ignore[arg-type]
 
     def knows(self, node_id: str) -> bool:
         with self._raft.view() as kv:
@@ -77,7 +77,7 @@ class SiteAgent:
         self.site = site
         self.slots = slots
         self.door = NodeDoor(process, world.identifier)
-        self.view = SimulatedView(self.door)
+        self.view = SimulatedView(self.door, process)
         self._pace_s = pace_s
         self._vouched: dict[TaskRef, float] = {}
         self._reserved: set[TaskRef] = set()
@@ -108,6 +108,7 @@ class SiteAgent:
         self._reserved.clear()
         self._busy.clear()
         process, clock = self.process, self.process.clock
+        self.view = SimulatedView(self.door, process)
         timekeeper = Timekeeper(
             node_id=self.name, consensus=_TickDoor(self.door, self.world), cluster=self.view, clock=clock
         )
