@@ -74,7 +74,7 @@ def description(request: GridRequest, options: HtcondorOptions) -> str:
     """
     lines = {
         "universe": "vanilla",
-        "executable": SCRIPT_NAME,
+        "executable": f"{request.work_directory}/{SCRIPT_NAME}",  # Not affected by initialdir.
         "initialdir": request.work_directory,
         "output": request.stdout_path,
         "error": request.stderr_path,

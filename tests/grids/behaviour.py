@@ -31,8 +31,14 @@ from iceprod_p2p.grids.base import (
 from iceprod_p2p.grids.errors import GridDown
 from iceprod_p2p.grids.polling import poll
 from tests.grids.daemons import until
+from tests.grids.users import as_root_again
 
 PATIENCE_S = 60.0
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with as_root_again():
+        os.kill(pid, number)
 
 
 class System(Protocol):
@@ -232,11 +238,11 @@ class GridBehaviour:
     def test_a_submission_without_an_answer_is_found_by_its_tag(self, work: Work) -> None:
         grid = work.system.grid(timeout_s=3.0)
         pid = self.controller_pid(work.system)
-        os.kill(pid, signal.SIGSTOP)
+        _signal(pid, signal.SIGSTOP)
         try:
             (result,) = grid.submit([work.request("j", "sleep 1; exit 6")])
         finally:
-            os.kill(pid, signal.SIGCONT)
+            _signal(pid, signal.SIGCONT)
         assert isinstance(result, Unclear)
         found = {}
 

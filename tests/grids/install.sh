@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs the batch systems that tests/grids starts privately; says what it does, and does nothing twice.
-#   tests/grids/install.sh [slurm] [sge]      (without words: all of them; root on Debian 12 or newer)
+#   tests/grids/install.sh [slurm] [sge] [htcondor]      (without words: all of them; root on Debian 12 or newer)
 set -euo pipefail
 declare -A packages=(
   [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
   [sge]="gridengine-master gridengine-exec gridengine-client"
+  [htcondor]="patchelf"
 )
+# HTCondor is in no Debian 12: Debian 13's is unpacked into a directory of its own.
+htcondor=${ICEPROD_HTCONDOR_PREFIX:-/var/cache/iceprod-tests/htcondor-23.9}
 systems=("$@")
-[ ${#systems[@]} -gt 0 ] || systems=(slurm sge)
+[ ${#systems[@]} -gt 0 ] || systems=(slurm sge htcondor)
 wanted=()
 for system in "${systems[@]}"; do
   [ -n "${packages[$system]:-}" ] || { echo "no such batch system: $system (known: ${!packages[*]})" >&2; exit 2; }
@@ -15,20 +18,21 @@ for system in "${systems[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
   done
 done
-if [ ${#wanted[@]} -eq 0 ]; then
-  echo "batch systems for tests are installed: ${systems[*]}"
-  exit 0
+if [ ${#wanted[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || { echo "only Debian's packages are known here; install ${wanted[*]} yourself" >&2; exit 1; }
+  [ "$(id -u)" = 0 ] || { echo "must be root to install ${wanted[*]}" >&2; exit 1; }
+  echo "installing for the tests of grid plugins: ${wanted[*]}"
+  # The tests start daemons of their own; those of the machine shall not start.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+    trap 'rm -f $policy' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
 fi
-command -v apt-get >/dev/null || { echo "only Debian's packages are known here; install ${wanted[*]} yourself" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "must be root to install ${wanted[*]}" >&2; exit 1; }
-echo "installing for the tests of grid plugins: ${wanted[*]}"
-# The tests start daemons of their own; those of the machine shall not start.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-  printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
-  trap 'rm -f $policy' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
-echo "installed"
+case " ${systems[*]} " in
+  *" htcondor "*) "$(dirname "$0")/htcondor_prefix.sh" "$htcondor" ;;
+esac
+echo "batch systems for tests are installed: ${systems[*]}"

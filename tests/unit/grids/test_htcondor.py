@@ -73,7 +73,7 @@ def test_amounts_become_a_submit_description() -> None:
     )
     lines = text.description(asked, text.HtcondorOptions("yes")).splitlines()
     for line in (
-        "executable = grid.sh",
+        "executable = /work/j/grid.sh",
         "initialdir = /work/j",
         "request_cpus = 4",
         "request_memory = 4000M",

@@ -1,0 +1,76 @@
+"""The HTCondor plugin on a real pool of this machine, as a user: HTCondor runs nothing as root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iceprod_p2p.grids.base import Completed, Failed, Removed
+from tests.grids.behaviour import GridBehaviour, System, Work
+from tests.grids.htcondor_system import HtcondorSystem
+from tests.grids.users import as_user, user_ids
+
+USER = "gridtest"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[HtcondorSystem]:
+    made = HtcondorSystem()
+    made.start()
+    yield made
+    made.stop()
+
+
+class TestHtcondor(GridBehaviour):
+    refused = {"extra_lines": ("no such line",)}
+    held = {"extra_lines": ("hold = true",)}
+
+    @pytest.fixture
+    def system(self, pool: HtcondorSystem) -> Iterator[HtcondorSystem]:
+        account = user_ids(USER)
+        (pool.root / "work").mkdir(exist_ok=True)
+        (pool.root / "work").chmod(0o777)
+        with as_user(*account):
+            yield pool
+
+    def controller_pid(self, system: System) -> int:
+        assert isinstance(system, HtcondorSystem)
+        return system.controller_pid()
+
+    def test_amounts_reach_htcondor(self, work: Work, system: HtcondorSystem) -> None:
+        asked = work.request(
+            "j",
+            "sleep 30",
+            cores=2,
+            memory_mib=700,
+            disk_mib=50,
+            gpus=2,
+            priority=-7,
+            extra_lines=("hold = true",),
+        )
+        (grid_job_id,) = work.submit(asked)
+        names = ("RequestCpus", "RequestMemory", "RequestDisk", "RequestGPUs", "JobPrio")
+        shown = system.run("condor_q", grid_job_id, "-af", *names).split()
+        assert shown == ["2", "700", "51200", "2", "-7"]
+
+    def test_the_wall_time_ends_it_after_a_word(self, work: Work) -> None:
+        script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.2; done"
+        request = work.request("j", script, walltime_s=3)
+        (grid_job_id,) = work.submit(request)
+        end = work.until_ended([grid_job_id])[grid_job_id]
+        assert isinstance(end.state, Failed) and "wall time" in end.state.reason
+        assert "told" in Path(request.stdout_path).read_text()
+
+    def test_an_operators_removal_is_a_removal(self, work: Work, system: HtcondorSystem) -> None:
+        (grid_job_id,) = work.submit(work.request("j", "sleep 60"))
+        work.until_running(grid_job_id)
+        system.run("condor_rm", grid_job_id)
+        assert isinstance(work.until_ended([grid_job_id])[grid_job_id].state, Removed)
+
+    def test_ends_outlive_the_plugin(self, work: Work, system: HtcondorSystem) -> None:
+        ids = work.submit(*(work.request(f"j{n}", f"exit {n}") for n in range(4)))
+        work.until_ended(ids)
+        ends = system.grid().history(ids)
+        assert [ends[name].state for name in ids] == [Completed(n) for n in range(4)]

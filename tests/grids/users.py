@@ -1,0 +1,51 @@
+"""Being somebody else for a while: batch systems that run nothing as root are spoken to by a user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def user_ids(name: str) -> tuple[int, int]:
+    """Return user and group of an account that is made when it is not there; needs root."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        line = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", name)
+        subprocess.run(line, check=True, capture_output=True, timeout=30)
+        entry = pwd.getpwnam(name)
+    return entry.pw_uid, entry.pw_gid
+
+
+@contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """Make this process, and what it starts, that user's; root remains within reach."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
+
+@contextmanager
+def as_root_again() -> Iterator[None]:
+    """Be root within `as_user`; nothing changes for root."""
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0:
+        yield
+        return
+    os.setresuid(0, 0, 0)
+    os.setresgid(0, 0, 0)
+    try:
+        yield
+    finally:
+        os.setresgid(gid, gid, 0)
+        os.setresuid(uid, uid, 0)
