@@ -6,13 +6,11 @@ configuration, 3 not found, 4 not allowed, 5 unavailable.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -21,9 +19,11 @@ from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.config import SiteConfig
-from iceprod_p2p.base.errors import ConfigError, IceProdError
+from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
+from iceprod_p2p.daemon_accounts import account
+from iceprod_p2p.daemon_options import Command, config_option, said_once
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.security.random import new_node_id
 from iceprod_p2p.site import process
@@ -34,38 +34,6 @@ from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.wire.pb import control_pb2
 
 ADMIN_DIRECTORY: Final = "admin"  # The first administrator's context, in the founder's data directory.
-CONFIG_VARIABLE: Final = "ICEPROD_NODE_CONFIG"
-
-Command = Callable[..., Any]
-
-
-def said_once(command: Command) -> Command:
-    """Print an `IceProdError` as one sentence with its remedy and end with its exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except IceProdError as error:
-            click.echo(f"iceprod-node: {error.message}", err=True)
-            if error.remedy:
-                click.echo(f"  {error.remedy}", err=True)
-            sys.exit(error.exit_code)
-
-    return wrapped
-
-
-def config_option(command: Command) -> Command:
-    """Add `--config`."""
-    return click.option(
-        "--config",
-        "path",
-        type=click.Path(path_type=Path, dir_okay=False),
-        envvar=CONFIG_VARIABLE,
-        default=Path("site.toml"),
-        show_default=True,
-        help="the site's configuration",
-    )(command)
 
 
 def site_options(command: Command) -> Command:
@@ -103,7 +71,7 @@ def init(path: Path, **given: str | None) -> None:
         directory,
         cluster=node.cluster,
         person=founded.administrator,
-        nodes=[NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name)],
+        nodes=[NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name, node.advertise_enrol)],
         certificate_chain_pem=founded.chain_pem,
         private_key_pem=founded.key_pem,
         root_pem=founded.keys.root_pem,
@@ -191,6 +159,9 @@ def invite(site: str, minutes: int, path: Path) -> None:
     request = control_pb2.InviteRequest(site=site, lifetime_s=minutes * 60, request_id=request_id())
     with Connection(context) as connection:
         click.echo(connection.call("Invite", request).line)
+
+
+main.add_command(account)
 
 
 @main.group("config")

@@ -97,7 +97,9 @@ class Connection:
         if self._pinned or not os.access(self.context.directory, os.W_OK):
             return
         nodes = [
-            NodeEntry(m.node_id, m.site, m.address, m.server_name) for m in status.members if m.server_name
+            NodeEntry(m.node_id, m.site, m.address, m.server_name, m.enrol_address)
+            for m in status.members
+            if m.server_name
         ]
         if nodes and set(nodes) != set(self.context.nodes):
             context = self.context

@@ -3,7 +3,8 @@
 A context is one directory (0700) with four files, written by `iceprod-node init` for the first administrator and by
 `iceprod login` for everybody else::
 
-    context.json     {"cluster": ..., "person": ..., "nodes": [{"node_id", "site", "address", "server_name"}, ...]}
+    context.json     {"cluster": ..., "person": ..., "nodes": [{"node_id", "site", "address", "server_name",
+                     "enrol_address"}, ...]}
     person.crt.pem   the person's certificate, then its issuer's
     person.key.pem   the key, made on this machine, 0600
     root.crt.pem     the cluster's root
@@ -39,12 +40,16 @@ CERTIFICATE_FILE, KEY_FILE, ROOT_FILE, CONTEXT_FILE = (
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """A node that may be called: `address` is host:port, `server_name` the DNS name in its certificate."""
+    """A node that may be called: `address` is host:port, `server_name` the DNS name in its certificate.
+
+    People log in at `enrol_address`; empty where it is not known.
+    """
 
     node_id: str
     site: str
     address: str
     server_name: str
+    enrol_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,13 @@ def _read_context(name: str, directory: Path) -> Context:
     try:
         body = json.loads(_read(directory / CONTEXT_FILE))
         nodes = tuple(
-            NodeEntry(str(n["node_id"]), str(n["site"]), str(n["address"]), str(n["server_name"]))
+            NodeEntry(
+                str(n["node_id"]),
+                str(n["site"]),
+                str(n["address"]),
+                str(n["server_name"]),
+                str(n.get("enrol_address", "")),
+            )
             for n in body["nodes"]
         )
         tls = TlsMaterial(

@@ -37,6 +37,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Enrol/GetRoot": {Caller.ANYONE},
         "Enrol/Join": {Caller.ANYONE},
         "Enrol/EnrolPilot": {Caller.ANYONE},
+        "Enrol/Login": {Caller.ANYONE},
         "Peer/Link": {Caller.NODE},
         "Peer/Snapshot": {Caller.NODE},
         "Peer/GetBlob": {Caller.NODE},
@@ -59,6 +60,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/GetTask": {Caller.VIEWER},
         "Control/ListFiles": {Caller.VIEWER},
         "Control/ListSites": {Caller.VIEWER},
+        "Control/ListPeople": {Caller.VIEWER},  # Who may be asked for a role.
         "Control/ClusterStatus": {Caller.VIEWER},
         "Control/VerifyFiles": {Caller.PRODUCTION},  # Reads whole files at every site.
         "Control/PutBlob": {Caller.PRODUCTION},
@@ -71,6 +73,8 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ListAudit": {Caller.OPERATOR},
         "Control/Invite": {Caller.ADMINISTRATOR},
         "Control/ControlMember": {Caller.ADMINISTRATOR},
+        "Control/SetPerson": {Caller.ADMINISTRATOR},
+        "Control/RevokePerson": {Caller.ADMINISTRATOR},
     }.items()
 }
 

@@ -78,6 +78,7 @@ class ClusterStatus:
             disk_used_bytes=disk.used,
             disk_free_bytes=disk.free,
             failed=status.failed or "",
+            wall_ms=self._clock.wall_ms(),
         )
 
     async def members(self) -> tuple[list[control_pb2.MemberStatus], bool]:
@@ -105,6 +106,7 @@ class ClusterStatus:
         else:
             row = await self._ask_other(node)
         row.address, row.role, row.server_name = node.address, node.role, node.server_name
+        row.enrol_address = node.enrol_address
         row.node_id, row.site = node.node_id, node.site
         return row
 

@@ -16,6 +16,7 @@ from iceprod_p2p.model.files import WHOLE_DATASET
 from iceprod_p2p.model.states import DatasetState, JobState, TaskState
 from iceprod_p2p.site import row_messages as messages
 from iceprod_p2p.wire.pb import control_pb2
+from iceprod_p2p.wire.translate import text
 
 PAGE_MAX: Final = 1_000
 PAGE: Final = 100
@@ -131,6 +132,15 @@ def list_audit(kv: KeyValue, request: control_pb2.ListAuditRequest) -> control_p
     """A page of the audit, oldest first."""
     page = queries.audit(kv, after=request.after, limit=_limit(request.limit))
     return control_pb2.ListAuditReply(rows=[messages.audit_message(row) for row in page.rows])
+
+
+def list_people(kv: KeyValue, request: control_pb2.ListPeopleRequest) -> control_pb2.ListPeopleReply:
+    """A page of people, by name."""
+    page = queries.people(kv, after=text(request.after, "a person", 63), limit=_limit(request.limit))
+    people = [
+        control_pb2.PersonRow(name=row.name, role=str(row.role), groups=row.groups) for row in page.rows
+    ]
+    return control_pb2.ListPeopleReply(people=people, next_after=page.next_after or "")
 
 
 def _limit(asked: int) -> int:

@@ -26,6 +26,7 @@ from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.people import People
 from iceprod_p2p.site.submission import Submission
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
@@ -44,6 +45,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         cluster: ClusterView,
         files: FileService,
         peers: Peers,
+        people: People,
         keys: Callable[[], NodeKeys],
         problems: Callable[[], Sequence[str]],
         clock: Clock,
@@ -51,6 +53,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         self._raft = raft
         self._cluster = cluster
         self._files = files
+        self._people = people
         self._keys = keys
         self.status = ClusterStatus(
             raft=raft,
@@ -125,6 +128,14 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """Promote or remove a node, or hand leadership over."""
         return await self._writes.control_member(request, _person(context))
 
+    async def SetPerson(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Give a person a role."""
+        return await self._people.set_person(request, _person(context))
+
+    async def RevokePerson(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Shut a person out."""
+        return await self._people.revoke(request, _person(context))
+
     # Reads.
 
     async def ListDatasets(self, request: Any, context: Any) -> control_pb2.ListDatasetsReply:
@@ -164,6 +175,10 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
     async def ListAudit(self, request: Any, context: Any) -> control_pb2.ListAuditReply:
         """List who did what."""
         return await self._read(request.read, lambda kv: reads.list_audit(kv, request))
+
+    async def ListPeople(self, request: Any, context: Any) -> control_pb2.ListPeopleReply:
+        """List people and their roles."""
+        return await self._read(request.read, lambda kv: reads.list_people(kv, request))
 
     async def VerifyFiles(
         self, request: control_pb2.VerifyFilesRequest, context: Any

@@ -38,6 +38,7 @@ from iceprod_p2p.security.enrolment import redeem, secret_digest
 from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
 from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
 from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_files import secret_record
 from iceprod_p2p.wire.addresses import parse_address
 from iceprod_p2p.wire.pb import common_pb2, enrol_pb2, enrol_pb2_grpc
@@ -69,6 +70,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         book: GridJobBook,
         consensus: Consensus,
         cluster: EnrolView,
+        people: People,
         pilot_lifetime_ms: int,
         clock: Clock,
     ) -> None:
@@ -76,13 +78,22 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         self._book = book
         self._consensus = consensus
         self._cluster = cluster
+        self._people = people
         self._pilot_lifetime_ms = pilot_lifetime_ms
         self._clock = clock
 
     async def GetRoot(self, request: enrol_pb2.GetRootRequest, context: Any) -> enrol_pb2.GetRootReply:
-        """Give the root certificate: public, and worth nothing without the fingerprint to compare it with."""
+        """Give the root certificate and the nodes' addresses: public, and worth nothing without the
+        fingerprint to compare the root with.
+        """
         keys = self._keys()
-        return enrol_pb2.GetRootReply(root_pem=keys.root_pem, cluster=keys.cluster)
+        return enrol_pb2.GetRootReply(
+            root_pem=keys.root_pem, cluster=keys.cluster, nodes=self._cluster.nodes()
+        )
+
+    async def Login(self, request: enrol_pb2.LoginRequest, context: Any) -> enrol_pb2.LoginReply:
+        """Exchange a person's password for a certificate."""
+        return await self._people.log_in(request, caller=_host_of(context.peer()))
 
     async def Join(self, request: enrol_pb2.JoinRequest, context: Any) -> enrol_pb2.JoinReply:
         """Admit a site's node with a one-time invitation; the ledger decides that it is used once."""
@@ -175,6 +186,11 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         """
         der = self._cluster.issuing_certificate_of(node_id)
         return certificate_from_der(der) if der is not None else issued
+
+
+def _host_of(peer: str) -> str:
+    """The caller's host of gRPC's ``ipv4:10.1.2.3:40000``."""
+    return peer.partition(":")[2].rpartition(":")[0]
 
 
 def _check_names(request: enrol_pb2.JoinRequest) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, Proposal, SetPerson
@@ -16,10 +17,11 @@ from iceprod_p2p.model.identity import is_person_name
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.founding import found
-from iceprod_p2p.security.certificates import fingerprint, to_der
+from iceprod_p2p.security.certificates import chain_from_pem, expires_ms, fingerprint, to_der
 from iceprod_p2p.security.keyfiles import make_private_directory
 from iceprod_p2p.security.random import new_request_id
-from iceprod_p2p.site.node_keys import NodeKeys, found_keys, has_keys, issue_person, save_keys
+from iceprod_p2p.site.issued import FILE, IssuedCertificates
+from iceprod_p2p.site.node_keys import AUTHORITY, NodeKeys, found_keys, has_keys, issue_person, save_keys
 from iceprod_p2p.store.environment import Environment
 
 RAFT_DIRECTORY: Final = "raft"
@@ -60,7 +62,14 @@ def found_cluster(config: SiteConfig, clock: Clock) -> Founded:
     keys, signing_key = found_keys(cluster=node.cluster, site=node.site, node_id=node.id, now_ms=now_ms)
     assert keys.people is not None
     chain_pem, key_pem = issue_person(keys.people, administrator, now_ms=now_ms, lifetime_ms=ADMINISTRATOR_MS)
+    passing("node.found.before")
     _write_first_entry(config, keys, administrator)
+    passing("node.found.after")
+    make_private_directory(node.data_dir / AUTHORITY)
+    certificate = chain_from_pem(chain_pem)[0]
+    IssuedCertificates(node.data_dir / AUTHORITY / FILE).note(
+        administrator, fingerprint(certificate), expires_ms=expires_ms(certificate), now_ms=now_ms
+    )
     save_keys(node.data_dir, keys, signing_key)
     return Founded(keys, administrator, chain_pem, key_pem)
 

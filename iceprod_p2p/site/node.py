@@ -40,6 +40,7 @@ from iceprod_p2p.site.node_roles import NodeRoles
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.peer_service import PeerService
 from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
@@ -139,8 +140,17 @@ class SiteNode:
             resolved=self.replicas.resolved,
             hungry=lambda: self.roles.hungry(),
         )
+        self.people = People(
+            keys=self.keys,
+            data_dir=node.data_dir,
+            lifetime_ms=int(config.people.certificate_h * 3_600_000),
+            consensus=self.raft,
+            cluster=self.cluster,
+            clock=self.clock,
+        )
         self.enrol = EnrolService(
             keys=self.keys,
+            people=self.people,
             book=self.book,
             consensus=self.raft,
             cluster=self.cluster,
@@ -153,6 +163,7 @@ class SiteNode:
             cluster=self.cluster,
             files=self.files,
             peers=self.peers,
+            people=self.people,
             keys=self.keys,
             problems=lambda: self.roles.roles.problems(),
             clock=self.clock,
@@ -180,6 +191,7 @@ class SiteNode:
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
         await self.peers.close()
         await self.raft.stop()
+        self.people.close()
         self.disk.shutdown(wait=True, cancel_futures=True)
         self.grid_thread.shutdown(wait=True, cancel_futures=True)
         self.environment.close()

@@ -604,7 +604,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name")
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -623,6 +623,8 @@ class MemberStatus(_message.Message):
     DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     SERVER_NAME_FIELD_NUMBER: _ClassVar[int]
+    ENROL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WALL_MS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     site: str
     address: str
@@ -641,7 +643,9 @@ class MemberStatus(_message.Message):
     disk_free_bytes: int
     failed: str
     server_name: str
-    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ...) -> None: ...
+    enrol_address: str
+    wall_ms: int
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
     __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info")
@@ -736,3 +740,57 @@ class ListAuditReply(_message.Message):
     rows: _containers.RepeatedCompositeFieldContainer[AuditRow]
     info: ReadInfo
     def __init__(self, rows: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+
+class PersonRow(_message.Message):
+    __slots__ = ("name", "role", "groups")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListPeopleRequest(_message.Message):
+    __slots__ = ("read", "after", "limit")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    after: str
+    limit: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListPeopleReply(_message.Message):
+    __slots__ = ("people", "info", "next_after")
+    PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    people: _containers.RepeatedCompositeFieldContainer[PersonRow]
+    info: ReadInfo
+    next_after: str
+    def __init__(self, people: _Optional[_Iterable[_Union[PersonRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[str] = ...) -> None: ...
+
+class SetPersonRequest(_message.Message):
+    __slots__ = ("name", "role", "groups", "groups_given", "add", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    groups_given: bool
+    add: bool
+    request_id: bytes
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., groups_given: _Optional[bool] = ..., add: _Optional[bool] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class RevokePersonRequest(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -145,6 +145,21 @@ class ControlStub:
                 request_serializer=control__pb2.ListAuditRequest.SerializeToString,
                 response_deserializer=control__pb2.ListAuditReply.FromString,
                 _registered_method=True)
+        self.ListPeople = channel.unary_unary(
+                '/iceprod.v1.Control/ListPeople',
+                request_serializer=control__pb2.ListPeopleRequest.SerializeToString,
+                response_deserializer=control__pb2.ListPeopleReply.FromString,
+                _registered_method=True)
+        self.SetPerson = channel.unary_unary(
+                '/iceprod.v1.Control/SetPerson',
+                request_serializer=control__pb2.SetPersonRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
+        self.RevokePerson = channel.unary_unary(
+                '/iceprod.v1.Control/RevokePerson',
+                request_serializer=control__pb2.RevokePersonRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -282,6 +297,24 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPeople(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPerson(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokePerson(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -394,6 +427,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListAudit,
                     request_deserializer=control__pb2.ListAuditRequest.FromString,
                     response_serializer=control__pb2.ListAuditReply.SerializeToString,
+            ),
+            'ListPeople': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeople,
+                    request_deserializer=control__pb2.ListPeopleRequest.FromString,
+                    response_serializer=control__pb2.ListPeopleReply.SerializeToString,
+            ),
+            'SetPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPerson,
+                    request_deserializer=control__pb2.SetPersonRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'RevokePerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokePerson,
+                    request_deserializer=control__pb2.RevokePersonRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -990,6 +1038,87 @@ class Control:
             '/iceprod.v1.Control/ListAudit',
             control__pb2.ListAuditRequest.SerializeToString,
             control__pb2.ListAuditReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeople(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/ListPeople',
+            control__pb2.ListPeopleRequest.SerializeToString,
+            control__pb2.ListPeopleReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/SetPerson',
+            control__pb2.SetPersonRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokePerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/RevokePerson',
+            control__pb2.RevokePersonRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,12 +12,40 @@ class GetRootRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetRootReply(_message.Message):
-    __slots__ = ("root_pem", "cluster")
+    __slots__ = ("root_pem", "cluster", "nodes")
     ROOT_PEM_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     root_pem: bytes
     cluster: str
-    def __init__(self, root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ...) -> None: ...
+    nodes: _containers.RepeatedCompositeFieldContainer[_common_pb2.NodeAddress]
+    def __init__(self, root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeAddress, _Mapping]]] = ...) -> None: ...
+
+class LoginRequest(_message.Message):
+    __slots__ = ("name", "password", "csr_pem")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    CSR_PEM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    password: str
+    csr_pem: bytes
+    def __init__(self, name: _Optional[str] = ..., password: _Optional[str] = ..., csr_pem: _Optional[bytes] = ...) -> None: ...
+
+class LoginReply(_message.Message):
+    __slots__ = ("chain_pem", "root_pem", "cluster", "nodes", "lifetime_s", "role")
+    CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    ROOT_PEM_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    chain_pem: bytes
+    root_pem: bytes
+    cluster: str
+    nodes: _containers.RepeatedCompositeFieldContainer[_common_pb2.NodeAddress]
+    lifetime_s: int
+    role: str
+    def __init__(self, chain_pem: _Optional[bytes] = ..., root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeAddress, _Mapping]]] = ..., lifetime_s: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("token", "site", "node_id", "address", "enrol_address", "node_csr_pem", "authority_csr_pem", "passkey_key_id", "passkey_public_key")

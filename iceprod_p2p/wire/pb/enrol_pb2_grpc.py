@@ -44,6 +44,11 @@ class EnrolStub:
                 request_serializer=enrol__pb2.EnrolPilotRequest.SerializeToString,
                 response_deserializer=enrol__pb2.EnrolPilotReply.FromString,
                 _registered_method=True)
+        self.Login = channel.unary_unary(
+                '/iceprod.v1.Enrol/Login',
+                request_serializer=enrol__pb2.LoginRequest.SerializeToString,
+                response_deserializer=enrol__pb2.LoginReply.FromString,
+                _registered_method=True)
         self.GetRoot = channel.unary_unary(
                 '/iceprod.v1.Enrol/GetRoot',
                 request_serializer=enrol__pb2.GetRootRequest.SerializeToString,
@@ -68,6 +73,13 @@ class EnrolServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Login(self, request, context):
+        """A person's name and password for a certificate; a node that does not vouch for people says Unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRoot(self, request, context):
         """The root certificate, to be compared with a pinned fingerprint.
         """
@@ -87,6 +99,11 @@ def add_EnrolServicer_to_server(servicer, server):
                     servicer.EnrolPilot,
                     request_deserializer=enrol__pb2.EnrolPilotRequest.FromString,
                     response_serializer=enrol__pb2.EnrolPilotReply.SerializeToString,
+            ),
+            'Login': grpc.unary_unary_rpc_method_handler(
+                    servicer.Login,
+                    request_deserializer=enrol__pb2.LoginRequest.FromString,
+                    response_serializer=enrol__pb2.LoginReply.SerializeToString,
             ),
             'GetRoot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRoot,
@@ -148,6 +165,33 @@ class Enrol:
             '/iceprod.v1.Enrol/EnrolPilot',
             enrol__pb2.EnrolPilotRequest.SerializeToString,
             enrol__pb2.EnrolPilotReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Login(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Enrol/Login',
+            enrol__pb2.LoginRequest.SerializeToString,
+            enrol__pb2.LoginReply.FromString,
             options,
             channel_credentials,
             insecure,

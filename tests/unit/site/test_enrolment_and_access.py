@@ -24,6 +24,7 @@ from iceprod_p2p.site.enrol_service import EnrolService
 from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
 from iceprod_p2p.site.interceptors import AccessInterceptor
 from iceprod_p2p.site.node_keys import issue_person
+from iceprod_p2p.site.people import People
 from iceprod_p2p.wire.pb import enrol_pb2
 from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
 
@@ -54,8 +55,17 @@ class Door:
         facts = ClusterFacts(self.ledger, cluster=CLUSTER, roots=root_of(self.keys), clock=self.clock)  # type: ignore[arg-type]
         self.cluster = ClusterView(self.ledger, facts, cluster=CLUSTER, clock=self.clock)  # type: ignore[arg-type]
         self.book = GridJobBook(directory)
+        self.people = People(
+            keys=lambda: self.keys,
+            data_dir=directory,
+            lifetime_ms=DAY_MS // 2,
+            consensus=self.ledger,
+            cluster=self.cluster,
+            clock=self.clock,
+        )
         self.enrol = EnrolService(
             keys=lambda: self.keys,
+            people=self.people,
             book=self.book,
             consensus=self.ledger,
             cluster=self.cluster,

@@ -1,0 +1,218 @@
+"""People: passwords for certificates, roles, and how somebody is shut out.
+
+Only a node with the people's authority (the founder's) lets people log in and revokes them; every other says
+Unavailable, so that callers go on to the one that does.  Roles are in the ledger, and any node changes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.commands import Command, RevokeCertificate, SetPerson
+from iceprod_p2p.model.identity import IdentityKind, identity_uri, is_person_name
+from iceprod_p2p.model.person import Role
+from iceprod_p2p.security.authenticators import Authenticator, LocalAccounts
+from iceprod_p2p.security.ca import Authority
+from iceprod_p2p.security.certificates import check_request, expires_ms, fingerprint, to_pem
+from iceprod_p2p.site.consensus import Consensus, applied
+from iceprod_p2p.site.control_writes import checked_request_id
+from iceprod_p2p.site.issued import FILE, IssuedCertificates
+from iceprod_p2p.site.node_keys import AUTHORITY, NodeKeys
+from iceprod_p2p.wire.pb import common_pb2, control_pb2, enrol_pb2
+from iceprod_p2p.wire.translate import text
+
+ACCOUNTS: Final = "accounts"  # Beside the people's authority; see `iceprod-node account`.
+WAITING_MAX: Final = 32  # Logins under way; each password costs a tenth of a second and 32 MiB.
+THREADS: Final = 2
+FAILURES_MAX: Final = 5  # In a row, from one address for one name; then there is a pause.
+PAUSE_S: Final = 60.0
+REMEMBERED_MAX: Final = 10_000
+PASSWORD_LENGTH_MAX: Final = 1_024
+log = get_logger("people")
+
+
+class PeopleView(Protocol):
+    """What is read of the cluster."""
+
+    def nodes(self) -> tuple[common_pb2.NodeAddress, ...]:
+        """Every node that can be called, the oldest first."""
+        ...
+
+    def person(self, name: str) -> tuple[Role | None, tuple[str, ...]]:
+        """A person's role and groups."""
+        ...
+
+
+class People:
+    """Used on the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        keys: Callable[[], NodeKeys],
+        data_dir: Path,
+        lifetime_ms: int,
+        consensus: Consensus,
+        cluster: PeopleView,
+        clock: Clock,
+    ) -> None:
+        self._keys = keys
+        self._accounts = LocalAccounts(data_dir / AUTHORITY / ACCOUNTS)
+        self._authenticator: Authenticator = self._accounts
+        self._issued = IssuedCertificates(data_dir / AUTHORITY / FILE)
+        self._lifetime_ms = lifetime_ms
+        self._consensus = consensus
+        self._cluster = cluster
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="login")
+        self._disk = asyncio.Lock()  # One writer of the list of certificates.
+        self._waiting = 0
+        self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+
+    async def log_in(self, request: enrol_pb2.LoginRequest, *, caller: str) -> enrol_pb2.LoginReply:
+        """Return a certificate for the key of a person whose password is right; `caller` is where they call from."""
+        authority = self._authority()
+        name = request.name
+        if not is_person_name(name) or len(request.password) > PASSWORD_LENGTH_MAX:
+            raise NotAllowed("wrong name or password", remedy="try again, or ask an administrator")
+        uri = identity_uri(IdentityKind.PERSON, name, site="", cluster=authority.cluster)
+        check_request(request.csr_pem, claim=uri)
+        await self._check_password(name, request.password, caller)
+        now_ms = self._clock.wall_ms()
+        certificate = authority.issue(
+            request.csr_pem, kind=IdentityKind.PERSON, name=name, now_ms=now_ms, lifetime_ms=self._lifetime_ms
+        )
+        mark, end_ms = fingerprint(certificate), expires_ms(certificate)
+        async with self._disk:
+            await self._on_thread(lambda: self._issued.note(name, mark, expires_ms=end_ms, now_ms=now_ms))
+        role, _ = self._cluster.person(name)
+        log.info("person logged in", person=name, caller=caller, fingerprint=mark)
+        return enrol_pb2.LoginReply(
+            chain_pem=to_pem(certificate, authority.certificate),
+            root_pem=self._keys().root_pem,
+            cluster=authority.cluster,
+            nodes=self._cluster.nodes(),
+            lifetime_s=max(1, -((now_ms - end_ms) // 1_000)),
+            role=str(role or ""),
+        )
+
+    async def set_person(self, request: control_pb2.SetPersonRequest, actor: str) -> control_pb2.ControlReply:
+        """Give a person a role and groups; the last administrator stays one."""
+        if not is_person_name(request.name):
+            raise BadInput(
+                f"{request.name[:80]!r} cannot name a person", remedy="use letters, digits and '_.@-'"
+            )
+        try:
+            role = Role(request.role)
+        except ValueError:
+            raise BadInput(f"{request.role[:40]!r} is no role", remedy=f"one of: {', '.join(Role)}") from None
+        await self._consensus.barrier()
+        present, groups = self._cluster.person(request.name)
+        if request.add and present is not None:
+            raise Refused(
+                "exists",
+                f"{request.name} is known already, with the role {present}",
+                remedy=f"change it: iceprod person role {request.name} {role}",
+            )
+        if not request.add and present is None:
+            raise NotFound(
+                f"there is no person {request.name!r}", remedy=f"iceprod person add {request.name} {role}"
+            )
+        if present is Role.ADMINISTRATOR is not role:
+            self._require_another_administrator(request.name)
+        if request.groups_given:
+            groups = tuple(sorted({text(group, "a group", 63) for group in request.groups}))
+        notes = await self._do(
+            SetPerson(request.name, role, groups), actor, checked_request_id(request.request_id)
+        )
+        return control_pb2.ControlReply(notes=notes)
+
+    async def revoke(self, request: control_pb2.RevokePersonRequest, actor: str) -> control_pb2.ControlReply:
+        """Refuse every certificate of a person from now on, on all nodes, and remove the account."""
+        self._authority()
+        name, reason = text(request.name, "a person", 63), text(request.reason, "a reason", 500)
+        if name == actor:
+            raise BadInput("nobody can revoke themselves", remedy="ask another administrator")
+        role, _ = self._cluster.person(name)
+        async with self._disk:
+            had_account = await self._on_thread(lambda: self._accounts.remove(name))
+            now_ms = self._clock.wall_ms()
+            marks = await self._on_thread(lambda: self._issued.of(name, now_ms=now_ms))
+        if role is None and not had_account and not marks:
+            raise NotFound(
+                f"there is no person {name!r}", remedy="`iceprod person list` shows those there are"
+            )
+        for mark in marks:
+            await self._do(RevokeCertificate(bytes.fromhex(mark), reason), actor, b"")
+        log.info("person revoked", person=name, certificates=len(marks), by=actor)
+        return control_pb2.ControlReply(
+            notes=[
+                f"{len(marks)} certificates of {name} are refused from now on",
+                "the account is gone" if had_account else "there was no account",
+            ]
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _check_password(self, name: str, password: str, caller: str) -> None:
+        where = (name, caller)
+        failures, until_s = self._failures.get(where, (0, 0.0))
+        if failures >= FAILURES_MAX and self._clock.monotonic_s() < until_s:
+            raise NotAllowed(
+                f"{failures} wrong passwords in a row", remedy=f"wait {PAUSE_S:.0f} s, then try again"
+            )
+        if self._waiting >= WAITING_MAX:
+            raise Unavailable("too many people log in at once", remedy="try again in a moment")
+        self._waiting += 1
+        try:
+            await self._on_thread(lambda: self._authenticator.authenticate(name, password))
+        except NotAllowed:
+            self._failures[where] = (failures + 1, self._clock.monotonic_s() + PAUSE_S)
+            self._failures.move_to_end(where)
+            if len(self._failures) > REMEMBERED_MAX:
+                self._failures.popitem(last=False)
+            log.warning("login refused", person=name, caller=caller)
+            raise
+        finally:
+            self._waiting -= 1
+        self._failures.pop(where, None)
+
+    def _require_another_administrator(self, name: str) -> None:
+        with self._consensus.view() as kv:
+            after: str | None = ""
+            while after is not None:
+                page = queries.people(kv, after=after, limit=1_000)
+                if any(row.role is Role.ADMINISTRATOR and row.name != name for row in page.rows):
+                    return
+                after = page.next_after
+        raise Refused(
+            "last_administrator", f"{name} is the only administrator", remedy="make somebody else one first"
+        )
+
+    def _authority(self) -> Authority:
+        keys = self._keys()
+        if keys.people is None:
+            founder = next(iter(self._cluster.nodes()), None)
+            where = f"{founder.enrol_address} ({founder.node_id})" if founder else "the founder's node"
+            raise Unavailable(f"node {keys.node_id} does not vouch for people", remedy=f"log in at {where}")
+        return keys.people
+
+    async def _do(self, command: Command, actor: str, request_id: bytes) -> tuple[str, ...]:
+        outcome = await self._consensus.propose(
+            command, actor=f"person:{actor}", request_id=request_id or None
+        )
+        return applied(outcome).notes
+
+    async def _on_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
