@@ -175,8 +175,8 @@ class Client:
         names = ("ca.pem", "key.pem", "cert.pem")
         credentials = grpc.ssl_channel_credentials(*((directory / name).read_bytes() for name in names))
         self._channel = grpc.aio.secure_channel(endpoint, credentials, options=NO_LOCAL_PROXY)
-        self._put = self._channel.unary_unary("/etcdserverpb.KV/Put")
-        self._transact = self._channel.unary_unary("/etcdserverpb.KV/Txn")
+        self._put = self._channel.unary_unary("/etcdserverpb.KV/Put", None, None)
+        self._transact = self._channel.unary_unary("/etcdserverpb.KV/Txn", None, None)
 
     async def put(self, batch: int) -> None:
         """Put one value, or `batch` values in one transaction; keys at random, as callers of one store have."""

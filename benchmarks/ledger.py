@@ -123,7 +123,9 @@ def _made(path: Path) -> Path:
 
 def _progress(results: Results, load: Load) -> str:
     sides = ("light", "transitions", "etcd")
-    return ", ".join(f"{side} {rate(results[side, load].rate)}" for side in sides if (side, load) in results)
+    return ", ".join(
+        f"{side} {rate(results[side, load].rates[-1])}" for side in sides if (side, load) in results
+    )
 
 
 def _report(

@@ -27,6 +27,7 @@ from iceprod_p2p.raft.founding import found, owner_of
 from iceprod_p2p.raft.machine import ledger_machine
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.raft.transport import PeerTransport
+from iceprod_p2p.site.process import THREAD_SWITCH_S
 from iceprod_p2p.site.timekeeper import Timekeeper
 from iceprod_p2p.store.environment import Environment
 from iceprod_p2p.wire.channel import TlsMaterial, add_secure_port, new_server
@@ -58,7 +59,7 @@ class Member:
             self.name, config["cluster"], tls=lambda: self.tls, admit=lambda identity: None
         )
         self.server = new_server(interceptors=[ErrorInterceptor()])
-        add_PeerServicer_to_server(PeerService(self.transport), self.server)  # type: ignore[no-untyped-call]
+        add_PeerServicer_to_server(PeerService(self.transport), self.server)
         self.address = str(
             add_secure_port(self.server, config["address"], self.tls, require_client_certificate=True)
         )
@@ -155,4 +156,5 @@ async def main(path: Path) -> None:
 
 if __name__ == "__main__":
     logs.configure(style="text", level="warning")
+    sys.setswitchinterval(THREAD_SWITCH_S)
     asyncio.run(main(Path(sys.argv[1])))

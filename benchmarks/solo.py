@@ -66,7 +66,7 @@ class Solo:
         self._now_ms = 0
         self._refs: dict[int, list[TaskRef]] = {}
         member = Member(NODE, SITE, "127.0.0.1:1", MemberRole.VOTER)
-        first = [
+        first: list[Command] = [
             FoundCluster("bench", b"root", 86_400_000),
             AddNode(member, b"authority", bytes(32), "key-a", bytes(32)),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from iceprod_p2p.ledger.commands import Claim, Command, FinishTask, RecordBlob, StartTasks, TaskRef, TaskStart
@@ -88,7 +89,7 @@ class Running:
 Work = Recording | Running
 
 
-async def propose_all(node: RaftNode, commands: list[Command], actor: str) -> None:
+async def propose_all(node: RaftNode, commands: Sequence[Command], actor: str) -> None:
     """Propose commands together; AssertionError when one was refused: a refusal costs less than the work."""
     if len(commands) == 1:
         outcomes = [await node.propose(commands[0], actor=actor)]

@@ -34,6 +34,9 @@ READY_VARIABLE: Final = "ICEPROD_NODE_READY_FD"
 START_S: Final = 60.0
 STOP_S: Final = 40.0  # Handing over, ending calls and closing the store take a few seconds.
 FILES_WANTED: Final = 65_536  # Thousands of pilots are thousands of sockets.
+# The Raft thread returns from every commit into a busy event loop, and waits for it up to one switch interval
+# (5 ms unless told).  With 1 ms 64 callers of a three-node cluster got 1.5 times as much done; shorter is no better.
+THREAD_SWITCH_S: Final = 0.001
 log = get_logger("node")
 
 
@@ -41,6 +44,7 @@ def run(config: SiteConfig) -> int:
     """Run the node in this process until SIGTERM or SIGINT; return the exit code."""
     _set_up_logs(config)
     _raise_file_limit()
+    sys.setswitchinterval(THREAD_SWITCH_S)
     make_private_directory(config.node.data_dir)
     node = SiteNode(config)
     pid_path = config.node.data_dir / PID_FILE
