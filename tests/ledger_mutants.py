@@ -116,7 +116,7 @@ def does_not_note_that_a_dataset_is_finished(patch: Patch) -> None:
 
 @mutant(": tasks by site are")
 def forgets_what_sites_copy(patch: Patch) -> None:
-    unless(patch, moves, "shift_site", lambda t, ds, site, field, delta: field == "copying")
+    unless(patch, moves, "shift_site", lambda t, ds, site, less="", more="": "copying" in (less, more))
 
 
 # A task, its job, and the DAG.
@@ -242,7 +242,7 @@ def keeps_files_of_what_was_reset(patch: Patch) -> None:
     patch.setattr(jobs, "remove_files", lambda t, place, record: None)
 
 
-@mutant("file record changed")
+@mutant("was written over")
 def lets_a_file_be_written_over(patch: Patch) -> None:
     patch.setattr(tasks, "check_files", lambda t, place, files: None)
 
@@ -322,13 +322,16 @@ def keeps_a_dataset_active_that_has_nothing_ready(patch: Patch) -> None:
 
 @mutant(" cpus, noted as ")
 def counts_every_share_for_the_group(patch: Patch) -> None:
-    patch.setattr(counting, "share_keys", lambda record: (keys.by_name(keys.SHARE, "g" + record.group),) * 2)
+    def after(ds: Dataset, *rest: Any) -> None:
+        ds.share_keys = (ds.share_keys[0], ds.share_keys[0])
+
+    around(patch, Dataset, "__init__", after)
 
 
 @mutant(" tasks claimed, noted as ")
 def never_counts_claims_out_of_a_site(patch: Patch) -> None:
-    def after(t: Tables, ds: Dataset, site: int, field: str, delta: int) -> None:
-        if field == "claimed" and delta < 0:
+    def after(t: Tables, ds: Dataset, site: int, *, less: str = "", more: str = "") -> None:
+        if less == "claimed":
             tally = t.site_tally(site)
             tally.claimed += 1
             t.site_tallies.put(keys.by_number(keys.SITE_TALLY, site), tally)

@@ -50,7 +50,7 @@ class Walk:
         self.ledger.found(*SITES, grace_ms=60_000)
         self.attempts: dict[tuple[int, int, int], int] = {}
         self.claimed: set[tuple[int, int, int, int]] = set()
-        self.files: dict[tuple[int, int, str, int], tuple[str, int, int, int]] = {}
+        self.files: dict[tuple[int, int, str, int, int, int], tuple[str, int]] = {}
         self.done: dict[str, int] = {}
         self.passkeys = 0
         self.actions: list[tuple[int, Callable[[], list[Command]]]] = [
@@ -109,8 +109,8 @@ class Walk:
                 assert row.attempt >= self.attempts.get(key, 0), row
                 self.attempts[key] = row.attempt
             for file in queries.files(kv, dataset.dataset, limit=40).rows:
-                name = (dataset.dataset, file.job, file.name, file.attempt)
-                content = (file.sha256, file.size_bytes, file.by_job, file.task)
+                name = (dataset.dataset, file.job, file.name, file.by_job, file.task, file.attempt)
+                content = (file.sha256, file.size_bytes)
                 assert self.files.setdefault(name, content) == content, f"file record changed: {name}"
             if dataset.jobs <= 12:
                 counted = dict.fromkeys(TaskState, 0)

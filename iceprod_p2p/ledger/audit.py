@@ -16,16 +16,18 @@ from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.site import Member
 
 TEXT_MAX: Final = 200  # Characters of what was asked, and of how it ended.
-_ALWAYS: Final = (
-    c.FoundCluster,
-    c.AddNode,
-    c.Invite,
-    c.PromoteMember,
-    c.RemoveMember,
-    c.SetPerson,
-    c.RevokeCertificate,
-    c.SetSettings,
-    c.ControlSite,
+_ALWAYS: Final = frozenset(
+    {
+        c.FoundCluster,
+        c.AddNode,
+        c.Invite,
+        c.PromoteMember,
+        c.RemoveMember,
+        c.SetPerson,
+        c.RevokeCertificate,
+        c.SetSettings,
+        c.ControlSite,
+    }
 )
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -35,7 +37,7 @@ def note(t: Tables, proposal: Proposal, outcome: Outcome) -> None:
 
     Drop the oldest beyond the bound.
     """
-    if not (proposal.actor.startswith("person:") or isinstance(proposal.command, _ALWAYS)):
+    if type(proposal.command) not in _ALWAYS and not proposal.actor.startswith("person:"):
         return
     progress = t.progress
     index = progress.audit_next

@@ -63,7 +63,7 @@ class SiteVerb(StrEnum):
     BAN = "ban"
 
 
-class TaskRef(msgspec.Struct, frozen=True, array_like=True):
+class TaskRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One attempt of one task."""
 
     dataset: Number32
@@ -72,7 +72,7 @@ class TaskRef(msgspec.Struct, frozen=True, array_like=True):
     attempt: Number32
 
 
-class TaskStart(msgspec.Struct, frozen=True, array_like=True):
+class TaskStart(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One attempt handed to a pilot: from here its passkey is bound to the holder."""
 
     ref: TaskRef
@@ -84,7 +84,7 @@ class TaskStart(msgspec.Struct, frozen=True, array_like=True):
     expires_ms: LedgerMs  # Ledger time.
 
 
-class FoundCluster(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class FoundCluster(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Entry 1 of every ledger: names the cluster and its first member; refused anywhere else."""
 
     cluster: Name
@@ -92,7 +92,7 @@ class FoundCluster(msgspec.Struct, frozen=True, array_like=True, tag=1):
     site_grace_ms: LedgerMs = 600_000
 
 
-class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class AddNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Admit a node, its site (if new) and its keys; it becomes a member with the role given.
 
     `token_digest` is the SHA-256 of a one-time invitation, empty only for the founder's own node.  The same
@@ -109,7 +109,7 @@ class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=2):
     server_name: Line = ""  # The unique DNS name in the node's certificate.
 
 
-class Invite(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Invite(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Record the digest of a one-time invitation for `site`."""
 
     token_digest: Digest
@@ -117,19 +117,19 @@ class Invite(msgspec.Struct, frozen=True, array_like=True, tag=3):
     lifetime_ms: LedgerMs = 900_000
 
 
-class PromoteMember(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class PromoteMember(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """Make an observer a voter."""
 
     node_id: Name
 
 
-class RemoveMember(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class RemoveMember(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """Remove a node from the cluster for ever; its id never returns."""
 
     node_id: Name
 
 
-class RenewNode(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class RenewNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """Note a node's new certificate, address or signing key."""
 
     member: Member
@@ -138,7 +138,7 @@ class RenewNode(msgspec.Struct, frozen=True, array_like=True, tag=6):
     server_name: Line = ""
 
 
-class SetPerson(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class SetPerson(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """Give a person a role and groups."""
 
     name: Name
@@ -146,27 +146,27 @@ class SetPerson(msgspec.Struct, frozen=True, array_like=True, tag=7):
     groups: tuple[Name, ...] = ()
 
 
-class RevokeCertificate(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class RevokeCertificate(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
     """Refuse a certificate from now on, by its SHA-256 fingerprint."""
 
     fingerprint: Digest
     reason: Line = ""
 
 
-class Tick(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class Tick(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
     """Advance the ledger's time; only the leader of `term` may, and time never goes back."""
 
     term: Amount
     now_ms: LedgerMs
 
 
-class SetSettings(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class SetSettings(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
     """Change cluster settings; zero leaves a value as it is."""
 
     site_grace_ms: LedgerMs = 0
 
 
-class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, tag=20):
+class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
     """Create a dataset of `jobs` jobs, each with the DAG `shapes`; one entry however many jobs.
 
     `priority` is 0..1000 (the paper's 0..1, default .5).  `sites_allowed` empty means every site.
@@ -189,21 +189,21 @@ class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, tag=20):
     retry_pause_ms: LedgerMs = 10_000
 
 
-class AddJobs(msgspec.Struct, frozen=True, array_like=True, tag=21):
+class AddJobs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
     """Let a dataset grow by `jobs` jobs."""
 
     dataset: Number32
     jobs: Number32
 
 
-class ControlDataset(msgspec.Struct, frozen=True, array_like=True, tag=22):
+class ControlDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
     """Apply a verb to a whole dataset; large ones are carried out in pages by later ticks."""
 
     dataset: Number32
     verb: Verb
 
 
-class ControlTasks(msgspec.Struct, frozen=True, array_like=True, tag=23):
+class ControlTasks(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
     """Apply a verb to jobs `first_job`..`last_job` (inclusive), or to one task index of each (`task` >= 0)."""
 
     dataset: Number32
@@ -213,7 +213,7 @@ class ControlTasks(msgspec.Struct, frozen=True, array_like=True, tag=23):
     task: TaskOrAll = -1
 
 
-class SetDataset(msgspec.Struct, frozen=True, array_like=True, tag=24):
+class SetDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
     """Change what may change after submission; None leaves a value as it is."""
 
     dataset: Number32
@@ -225,7 +225,7 @@ class SetDataset(msgspec.Struct, frozen=True, array_like=True, tag=24):
     description: Line | None = None
 
 
-class ControlSite(msgspec.Struct, frozen=True, array_like=True, tag=30):
+class ControlSite(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
     """Drain, resume or ban a site; a ban takes back everything it holds, in pages."""
 
     site: Name
@@ -233,7 +233,7 @@ class ControlSite(msgspec.Struct, frozen=True, array_like=True, tag=30):
     reason: Line = ""
 
 
-class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=31):
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     """Renew all leases of `site`; `vouched` renews attempts of other sites whose pilots report to this node."""
 
     site: Name
@@ -242,7 +242,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=31):
     vouched: tuple[TaskRef, ...] = ()
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True, tag=40):
+class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
     """Ask for up to `limit` ready tasks that fit the offers; the outcome's `grants` says which were given."""
 
     site: Name
@@ -250,14 +250,14 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=40):
     limit: Number32
 
 
-class QueueTasks(msgspec.Struct, frozen=True, array_like=True, tag=41):
+class QueueTasks(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=41):
     """The site's grid accepted pilots for these claims."""
 
     site: Name
     refs: tuple[TaskRef, ...]
 
 
-class StartTasks(msgspec.Struct, frozen=True, array_like=True, tag=42):
+class StartTasks(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=42):
     """Hand claimed attempts of `site` to pilots; each one that no longer fits is named in the outcome's notes.
 
     The outcome's `grants` lists those that started.  Repeated for the same holder and passkey it is applied
@@ -268,14 +268,14 @@ class StartTasks(msgspec.Struct, frozen=True, array_like=True, tag=42):
     starts: tuple[TaskStart, ...]
 
 
-class CopyTask(msgspec.Struct, frozen=True, array_like=True, tag=43):
+class CopyTask(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=43):
     """The payload ended well; its outputs are on their way."""
 
     ref: TaskRef
     holder: Digest
 
 
-class FinishTask(msgspec.Struct, frozen=True, array_like=True, tag=44):
+class FinishTask(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=44):
     """An attempt ended well: statistics, files and use count from here, once.
 
     Twice with equal content is applied once; with other content it is refused as a conflict.
@@ -289,7 +289,7 @@ class FinishTask(msgspec.Struct, frozen=True, array_like=True, tag=44):
     usage: Usage = Usage()
 
 
-class FailTask(msgspec.Struct, frozen=True, array_like=True, tag=45):
+class FailTask(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
     """An attempt ended badly; `reason` tells whose fault it was, `message` the last lines (at most 4 KiB)."""
 
     ref: TaskRef
@@ -302,7 +302,7 @@ class FailTask(msgspec.Struct, frozen=True, array_like=True, tag=45):
     files: tuple[FileEntry, ...] = ()  # Logs only.
 
 
-class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag=46):
+class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
     """The site returns claims that it will not run; nobody is blamed."""
 
     site: Name
@@ -310,7 +310,7 @@ class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag=46):
     reason: Line = ""
 
 
-class ReplicaRef(msgspec.Struct, frozen=True, array_like=True):
+class ReplicaRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file record: its dataset, job (or WHOLE_DATASET) and logical name."""
 
     dataset: Number32
@@ -318,7 +318,7 @@ class ReplicaRef(msgspec.Struct, frozen=True, array_like=True):
     name: FileName
 
 
-class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, tag=60):
+class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=60):
     """The site holds (or dropped) copies of these files in its built-in store."""
 
     site: Name
@@ -326,7 +326,7 @@ class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, tag=60):
     dropped: tuple[ReplicaRef, ...] = ()
 
 
-class RecordVerification(msgspec.Struct, frozen=True, array_like=True, tag=61):
+class RecordVerification(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=61):
     """What re-reading a stored copy at `site` gave: `found_sha256` empty when it was missing."""
 
     file: ReplicaRef
@@ -334,7 +334,7 @@ class RecordVerification(msgspec.Struct, frozen=True, array_like=True, tag=61):
     found_sha256: Word
 
 
-class RecordBlob(msgspec.Struct, frozen=True, array_like=True, tag=62):
+class RecordBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=62):
     """These nodes hold the blob (steering documents, modules): where others may fetch it."""
 
     sha256: HexDigest
@@ -373,7 +373,7 @@ Command = (
 )
 
 
-class Proposal(msgspec.Struct, frozen=True, array_like=True):
+class Proposal(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A command with who asks, the id that makes a retry harmless, and the ledger time it was made at."""
 
     request_id: Id16  # 16 bytes

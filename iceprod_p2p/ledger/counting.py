@@ -8,13 +8,13 @@ all; groups and owners have shares.
 
 from __future__ import annotations
 
-import msgspec
+from typing import Final
 
-from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.limits import SHARE_PERIOD_MS
 from iceprod_p2p.ledger.tables import Dataset, Tables
 
+HELD_WEIGHT_S: Final = 3_600  # A cpu held now counts like one that was used for this long.
 HELD_FIELDS = {
     r.CLAIMED: "claimed",
     r.QUEUED: "queued",
@@ -30,8 +30,8 @@ def shift_cell(t: Tables, ds: Dataset, task: int, requirements: int, cell: int, 
     row = cells.get(requirements)
     if row is None:
         row = cells[requirements] = [0] * r.CELL_STATES
-    row[cell] += delta
-    if row[cell] == 0 and not any(row):
+    count = row[cell] = row[cell] + delta
+    if not count and not any(row):
         del cells[requirements]
     ds.save_cells(task)
     if cell == r.READY:
@@ -48,18 +48,9 @@ def shift_ready(t: Tables, ds: Dataset, requirements: int, delta: int) -> None:
     else:
         ready.pop(requirements, None)
     ds.save_counts()
-    if not before or not after:
-        key = keys.active(requirements, ds.record.priority, ds.number)
-        if after:
-            t.kv.put(key, b"")
-        elif before:
-            t.kv.delete(key)
-    total_key = keys.by_number(keys.REQUIREMENTS_READY, requirements)
-    total = (t.numbers.get(total_key) or 0) + delta
-    if total:
-        t.numbers.put(total_key, total)
-    else:
-        t.numbers.delete(total_key)
+    if (before == 0) is not (after == 0):
+        t.set_active(requirements, ds.record.priority, ds.number, active=after != 0)
+    t.shift_ready_class(requirements, delta)
 
 
 def retract_ready(t: Tables, ds: Dataset) -> dict[int, int]:
@@ -86,43 +77,42 @@ def ready_of_cells(ds: Dataset) -> dict[int, int]:
     return ready
 
 
-def shift_site(t: Tables, ds: Dataset, site: int, field: str, delta: int) -> None:
-    """Add `delta` to one count of a site: in all, and for this dataset."""
-    for table_key in (
-        keys.by_number(keys.SITE_TALLY, site),
-        keys.by_dataset_part(keys.DATASET_SITE, ds.number, site),
-    ):
-        tally = t.site_tallies.get(table_key)
+def shift_site(t: Tables, ds: Dataset, site: int, *, less: str = "", more: str = "") -> None:
+    """Count one task less, and one more, of a site: in all, and for this dataset."""
+    table = t.site_tallies
+    for key in ds.site_keys(site):
+        tally = table.get(key)
         if tally is None:
             tally = r.SiteTally()
-        setattr(tally, field, getattr(tally, field) + delta)
-        t.site_tallies.put(table_key, tally)
+        if less:
+            setattr(tally, less, getattr(tally, less) - 1)
+        if more:
+            setattr(tally, more, getattr(tally, more) + 1)
+        table.put(key, tally)
 
 
 def shift_share(t: Tables, ds: Dataset, *, held_cpus: int = 0, used_cpu_s: int = 0) -> None:
     """Note what the dataset's group and owner hold more or less now, and what they used."""
-    for key in share_keys(ds.record):
-        share = current_share(t, key)
-        t.shares.put(
-            key,
-            r.ShareRecord(share.held_cpus + held_cpus, share.used_cpu_s + used_cpu_s, share.period),
-        )
+    table, period = t.shares, t.now_ms // SHARE_PERIOD_MS
+    for key in ds.share_keys:
+        share = table.get(key)
+        if share is None:
+            share = r.ShareRecord(period=period)
+        elif share.period != period:
+            share.used_cpu_s >>= min(period - share.period, 63)
+            share.period = period
+        share.held_cpus += held_cpus
+        share.used_cpu_s += used_cpu_s
+        table.put(key, share)
     if held_cpus:
         ds.counts.held_cpus += held_cpus
         ds.save_counts()
 
 
-def share_keys(record: r.DatasetRecord) -> tuple[bytes, bytes]:
-    """The keys of the shares that a dataset counts for: its group's and its owner's."""
-    return keys.by_name(keys.SHARE, "g" + record.group), keys.by_name(keys.SHARE, "o" + record.owner)
-
-
-def current_share(t: Tables, key: bytes) -> r.ShareRecord:
-    """Return a share with its past use halved once for each period that has gone by."""
-    share = t.shares.get(key) or r.ShareRecord()
-    period = t.now_ms // SHARE_PERIOD_MS
-    if share.period == period:
-        return share
-    return msgspec.structs.replace(
-        share, used_cpu_s=share.used_cpu_s >> min(period - share.period, 63), period=period
-    )
+def load(t: Tables, key: bytes) -> int:
+    """Return what a group or owner holds and used lately, in cpu seconds: past use counts half after each period."""
+    share = t.shares.get(key)
+    if share is None:
+        return 0
+    periods = t.now_ms // SHARE_PERIOD_MS - share.period
+    return share.held_cpus * HELD_WEIGHT_S + (share.used_cpu_s >> min(periods, 63))

@@ -15,6 +15,7 @@ from iceprod_p2p.ledger.rules.mass import untouched_cell
 from iceprod_p2p.ledger.rules.sweeping import EXTREMES, sweeps_of
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.tally import Tally
+from iceprod_p2p.model.files import WHOLE_DATASET
 
 ALL = 1 << 30  # No page: this reads everything.
 
@@ -201,3 +202,8 @@ class DatasetCheck:
             writer = self.complete.get((entry.job, entry.task))
             if writer is None or writer.attempt != entry.attempt:
                 yield f"{self.name}: file {key[9:].decode()} was written by an attempt that did not finish its task"
+        for (job, task), record in self.complete.items():
+            for name in record.done.shared if record.done is not None else ():
+                shared = t.files.get(keys.file(keys.FILE, ds.number, WHOLE_DATASET, name))
+                if shared is None or (shared.job, shared.task, shared.attempt) != (job, task, record.attempt):
+                    yield f"{self.name}: file {name} of task {job}.{task} was written over"

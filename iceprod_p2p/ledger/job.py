@@ -79,15 +79,20 @@ def group(code: int) -> int:
 
 def encode_job(job: Job) -> bytes:
     """Return the stored form."""
-    return _encode(
-        (job.epoch, *(_pack(mask) for mask in (job.complete, job.failed, job.suspended, job.aborted)))
-    )
+    masks = (job.complete, job.failed, job.suspended, job.aborted)
+    if max(masks) >= _NATIVE_MAX:
+        return _encode((job.epoch, *map(_pack, masks)))
+    return _encode((job.epoch, *masks))
 
 
 def decode_job(data: bytes) -> Job:
     """Read the stored form."""
     epoch, *masks = _decode(data)
-    return Job(epoch, *(mask if isinstance(mask, int) else int.from_bytes(mask, "big") for mask in masks))
+    return Job(epoch, *map(_unpack, masks))
+
+
+def _unpack(mask: int | bytes) -> int:
+    return mask if isinstance(mask, int) else int.from_bytes(mask, "big")
 
 
 def _pack(mask: int) -> int | bytes:

@@ -77,8 +77,10 @@ _Q = Struct(">cQ")
 _READY = Struct(">cIHIH")
 _ACTIVE = Struct(">cHHI")
 _HELD = Struct(">cHBIIH")
+_HELD_HEAD = Struct(">cHB")
 _TIMER = Struct(">cQB")
 _TASK_TIMER = Struct(">cQBIIH")
+_TAIL = Struct(">IIH")
 _LOG = Struct(">cIIHI")
 
 
@@ -130,6 +132,21 @@ def active(requirements: int, priority: int, dataset: int) -> bytes:
 def held(site: int, stage: int, dataset: int, job: int, task: int) -> bytes:
     """The key of a task that a site holds; stage 0 has not started, stage 1 has."""
     return _HELD.pack(HELD, site, stage, dataset, job, task)
+
+
+def tail(dataset: int, job: int, task: int) -> bytes:
+    """What every key made by `by_task`, `held` and `task_timer` ends with."""
+    return _TAIL.pack(dataset, job, task)
+
+
+def held_head(site: int, stage: int) -> bytes:
+    """What comes before the tail in a key made by `held`."""
+    return _HELD_HEAD.pack(HELD, site, stage)
+
+
+def task_timer_head(due_ms: int) -> bytes:
+    """What comes before the tail in a key made by `task_timer`."""
+    return _TIMER.pack(TIMER, due_ms, TASK_TIMER)
 
 
 def task_timer(due_ms: int, dataset: int, job: int, task: int) -> bytes:

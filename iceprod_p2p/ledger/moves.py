@@ -8,7 +8,7 @@ move once nothing can be refused any more.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -33,18 +33,22 @@ NEXT: Final = {
 }
 
 
-class Place(NamedTuple):
-    """One task of one job, with its dataset and job in hand."""
+class Place:
+    """One task of one job (of this `number`), with its dataset and job in hand; `tail` ends the keys of its records."""
 
-    ds: Dataset
-    number: int  # The job's.
-    job: Job
-    task: int
+    __slots__ = ("ds", "job", "number", "tail", "task")
+
+    def __init__(self, ds: Dataset, number: int, job: Job, task: int) -> None:
+        self.ds = ds
+        self.number = number
+        self.job = job
+        self.task = task
+        self.tail = keys.tail(ds.number, number, task)
 
     @property
     def key(self) -> bytes:
         """The key of its record."""
-        return keys.by_task(keys.TASK, self.ds.number, self.number, self.task)
+        return keys.TASK + self.tail
 
     def at(self, task: int) -> Place:
         """Another task of the same job."""
@@ -127,7 +131,7 @@ def settle(t: Tables, place: Place, record: r.TaskRecord, *, parents_done: bool)
         remove_task(t, place, record)
         return fresh_task(place)
     if record.code in STARTED:
-        t.runs.delete(keys.by_task(keys.RUN, ds.number, place.number, place.task))
+        t.runs.delete(keys.RUN + place.tail)
     _reindex(t, place, record, followed)
     t.tasks.put(place.key, followed)
     return followed
@@ -135,11 +139,10 @@ def settle(t: Tables, place: Place, record: r.TaskRecord, *, parents_done: bool)
 
 def remove_task(t: Tables, place: Place, record: r.TaskRecord) -> None:
     """Remove a task's record and all that belongs to it, without counting: it was counted out before."""
-    number, job, task = place.ds.number, place.number, place.task
     _unindex(t, place, record)
-    t.runs.delete(keys.by_task(keys.RUN, number, job, task))
-    t.faults.delete(keys.by_task(keys.FAULT, number, job, task))
-    t.statistics.delete(keys.by_task(keys.STATISTICS, number, job, task))
+    t.runs.delete(keys.RUN + place.tail)
+    t.faults.delete(keys.FAULT + place.tail)
+    t.statistics.delete(keys.STATISTICS + place.tail)
     remove_files(t, place, record)
     t.tasks.delete(place.key)
 
@@ -180,20 +183,22 @@ def move(
     assert code >= 0, f"{event} while {old.state}"
     if code == r.WAITING and place.parents_done():
         code = NEXT[TaskEvent.PARENTS_DONE][code]
-    changes["code"] = code
-    changes["changed_ms"] = t.now_ms
-    changes["epoch"] = place.ds.record.epoch
-    changes.setdefault("home", 0)
-    changes.setdefault("home_until_ms", 0)
+    fields: dict[str, int | r.Done | None] = {
+        "code": code,
+        "changed_ms": t.progress.time_ms,
+        "epoch": place.ds.record.epoch,
+        "home": 0,
+        "home_until_ms": 0,
+    }
     if code not in HELD:
-        changes.setdefault("timer_ms", 0)
+        fields["timer_ms"] = 0
         if code != r.COMPLETE:
-            changes["site"] = 0
+            fields["site"] = 0
             if old.code in HELD or event is TaskEvent.RESET:
-                changes["attempt"] = _raise_attempt(place.ds, old.attempt)
+                fields["attempt"] = _raise_attempt(place.ds, old.attempt)
     if old.code in STARTED and code not in STARTED:
-        t.runs.delete(keys.by_task(keys.RUN, place.ds.number, place.number, place.task))
-    new = replace(old, **changes)
+        t.runs.delete(keys.RUN + place.tail)
+    new = replace(old, **fields | changes)
     store(t, place, old, new)
     if code == r.COMPLETE:
         release_children(t, place, new)
@@ -213,14 +218,9 @@ def store(t: Tables, place: Place, old: r.TaskRecord, new: r.TaskRecord) -> None
     ds, job, task = place.ds, place.job, place.task
     was, now = old.code, new.code
     if was != now or old.requirements != new.requirements:
-        done = place.parents_done()
-        shift_cell(
-            t, ds, task, old.requirements, was if was != r.SUSPENDED or done else r.SUSPENDED_WAITING, -1
-        )
-        shift_cell(
-            t, ds, task, new.requirements, now if now != r.SUSPENDED or done else r.SUSPENDED_WAITING, 1
-        )
-        if group(was) != group(now) or not job.touched:
+        shift_cell(t, ds, task, old.requirements, _cell(place, was), -1)
+        shift_cell(t, ds, task, new.requirements, _cell(place, now), 1)
+        if not job.touched or group(was) != group(now):
             _move_job(t, place, now)
     elif not job.touched:
         _move_job(t, place, now)
@@ -228,6 +228,10 @@ def store(t: Tables, place: Place, old: r.TaskRecord, new: r.TaskRecord) -> None
         _move_site(t, ds, old, new)
     _reindex(t, place, old, new)
     t.tasks.put(place.key, new)
+
+
+def _cell(place: Place, code: int) -> int:
+    return r.SUSPENDED_WAITING if code == r.SUSPENDED and not place.parents_done() else code
 
 
 def _move_job(t: Tables, place: Place, code: int) -> None:
@@ -261,12 +265,14 @@ def note_finish(t: Tables, ds: Dataset) -> None:
 
 
 def _move_site(t: Tables, ds: Dataset, old: r.TaskRecord, new: r.TaskRecord) -> None:
-    was = HELD_FIELDS.get(old.code)
-    now = HELD_FIELDS.get(new.code)
-    if was is not None:
-        shift_site(t, ds, old.site, was, -1)
-    if now is not None:
-        shift_site(t, ds, new.site, now, 1)
+    was, now = HELD_FIELDS.get(old.code, ""), HELD_FIELDS.get(new.code, "")
+    if was and now and old.site == new.site:
+        shift_site(t, ds, new.site, less=was, more=now)
+    else:
+        if was:
+            shift_site(t, ds, old.site, less=was)
+        if now:
+            shift_site(t, ds, new.site, more=now)
     held_before, held_after = old.code in HELD, new.code in HELD
     if held_before != held_after:
         cpus = t.requirements_of(new.requirements if held_after else old.requirements).cpus
@@ -294,27 +300,31 @@ def release_children(t: Tables, place: Place, parent: r.TaskRecord) -> None:
 
 def _reindex(t: Tables, place: Place, old: r.TaskRecord, new: r.TaskRecord) -> None:
     """Replace the index entries that `old` owned by those that `new` owns."""
-    number, job, task = place.ds.number, place.number, place.task
+    kv, tail = t.kv, place.tail
     was_ready = old.code == r.READY and old.changed_ms != r.NEVER
-    if new.code == r.READY:
-        if was_ready and old.requirements != new.requirements:
-            t.kv.delete(keys.ready(number, old.requirements, job, task))
-        value = _encode((new.home, new.home_until_ms)) if new.home else b""
-        t.kv.put(keys.ready(number, new.requirements, job, task), value)
-    elif was_ready:
-        t.kv.delete(keys.ready(number, old.requirements, job, task))
-    was = (old.site, old.code in STARTED) if old.code in HELD else None
-    now = (new.site, new.code in STARTED) if new.code in HELD else None
+    if was_ready or new.code == r.READY:
+        _reindex_ready(t, place, old if was_ready else None, new)
+    was = keys.held_head(old.site, old.code in STARTED) if old.code in HELD else b""
+    now = keys.held_head(new.site, new.code in STARTED) if new.code in HELD else b""
     if was != now:
-        if was is not None:
-            t.kv.delete(keys.held(*was, number, job, task))
-        if now is not None:
-            t.kv.put(keys.held(*now, number, job, task), b"")
+        if was:
+            kv.delete(was + tail)
+        if now:
+            kv.put(now + tail, b"")
     if old.timer_ms != new.timer_ms:
         if old.timer_ms:
-            t.kv.delete(keys.task_timer(old.timer_ms, number, job, task))
+            kv.delete(keys.task_timer_head(old.timer_ms) + tail)
         if new.timer_ms:
-            t.kv.put(keys.task_timer(new.timer_ms, number, job, task), b"")
+            kv.put(keys.task_timer_head(new.timer_ms) + tail, b"")
+
+
+def _reindex_ready(t: Tables, place: Place, old: r.TaskRecord | None, new: r.TaskRecord) -> None:
+    number, job, task = place.ds.number, place.number, place.task
+    if old is not None and (new.code != r.READY or old.requirements != new.requirements):
+        t.kv.delete(keys.ready(number, old.requirements, job, task))
+    if new.code == r.READY:
+        value = _encode((new.home, new.home_until_ms)) if new.home else b""
+        t.kv.put(keys.ready(number, new.requirements, job, task), value)
 
 
 def _unindex(t: Tables, place: Place, record: r.TaskRecord) -> None:

@@ -6,33 +6,15 @@ then tasks that finish a started job before new jobs; then the older dataset, th
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
-from iceprod_p2p.ledger.counting import current_share, share_keys
+from iceprod_p2p.ledger.counting import load
 from iceprod_p2p.ledger.tables import Dataset, Tables
 
-HELD_WEIGHT_S: Final = 3_600  # A cpu held now counts like one that was used for this long.
-
-
-class Rank(NamedTuple):
-    """The place of a dataset's next task in the order; the smallest comes first."""
-
-    below_top: int  # 1000 - priority
-    group_load: int
-    owner_load: int
-    new_job: int  # 0: finishes a started job.
-    dataset: int
-    requirements: int
+# 1000 - priority, the group's load, the owner's, whether it begins a job (0: it finishes a started one), dataset,
+# requirement class; the smallest comes first.
+Rank = tuple[int, int, int, bool, int, int]
 
 
 def rank(t: Tables, ds: Dataset, requirements: int, *, new_job: bool) -> Rank:
     """Return where the next task of a dataset, of one requirement class, stands now."""
-    group, owner = (current_share(t, key) for key in share_keys(ds.record))
-    return Rank(
-        1_000 - ds.record.priority,
-        group.held_cpus * HELD_WEIGHT_S + group.used_cpu_s,
-        owner.held_cpus * HELD_WEIGHT_S + owner.used_cpu_s,
-        int(new_job),
-        ds.number,
-        requirements,
-    )
+    group, owner = ds.share_keys
+    return 1_000 - ds.record.priority, load(t, group), load(t, owner), new_job, ds.number, requirements

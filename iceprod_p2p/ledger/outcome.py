@@ -28,7 +28,7 @@ class Refusal(StrEnum):
     BUSY = "busy"  # Another membership change is still under way.
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True):
+class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task granted by a claim: the site holds it at this attempt."""
 
     dataset: int
@@ -38,7 +38,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
     requirements: Requirements
 
 
-class Applied(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """The command took effect once; `notes` say how, one short clause each.
 
     `number` is the dataset number of a submission, `grants` the tasks of a claim; both empty otherwise.
@@ -49,7 +49,7 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, tag=1):
     grants: tuple[Grant, ...] = ()
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Nothing was changed; `detail` is one sentence for people."""
 
     code: Refusal

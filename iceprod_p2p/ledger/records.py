@@ -39,7 +39,7 @@ CELL_STATES: Final = 12
 CODES: Final = {state: code for code, state in enumerate(STATES)}
 
 
-class Progress(msgspec.Struct, array_like=True):
+class Progress(msgspec.Struct, array_like=True, gc=False):
     """How far this replica is; `digest` chains every entry and its outcomes."""
 
     applied_index: int = 0
@@ -52,7 +52,7 @@ class Progress(msgspec.Struct, array_like=True):
     audit_first: int = 1
 
 
-class Cluster(msgspec.Struct, array_like=True):
+class Cluster(msgspec.Struct, array_like=True, gc=False):
     """The cluster's name and settings, and the numbers given out so far."""
 
     name: str
@@ -69,7 +69,7 @@ class Cluster(msgspec.Struct, array_like=True):
     members_changed_ms: int = -1  # When the set of voters last changed.
 
 
-class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
+class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A member of the cluster, as admitted."""
 
     member: Member
@@ -82,7 +82,7 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
     joined_ms: int
 
 
-class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
+class SiteRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A site: `alive_until_ms` is when its leases end unless it is heard of again."""
 
     number: int
@@ -95,7 +95,7 @@ class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""  # Why it drains or is banned.
 
 
-class SiteTally(msgspec.Struct, array_like=True):
+class SiteTally(msgspec.Struct, array_like=True, gc=False):
     """Tasks that a site holds now, by state, and what became of others: of one dataset, or of all."""
 
     claimed: int = 0
@@ -112,21 +112,21 @@ class SiteTally(msgspec.Struct, array_like=True):
         return self.claimed + self.queued + self.processing + self.copying
 
 
-class PersonRecord(msgspec.Struct, frozen=True, array_like=True):
+class PersonRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A person's role and groups."""
 
     role: Role
     groups: tuple[str, ...]
 
 
-class RevokedRecord(msgspec.Struct, frozen=True, array_like=True):
+class RevokedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A certificate that is refused since `at_ms`."""
 
     reason: str
     at_ms: int
 
 
-class InvitationRecord(msgspec.Struct, frozen=True, array_like=True):
+class InvitationRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A one-time invitation; `node_id` is who used it."""
 
     site: str
@@ -134,14 +134,14 @@ class InvitationRecord(msgspec.Struct, frozen=True, array_like=True):
     node_id: str = ""
 
 
-class BlobRecord(msgspec.Struct, frozen=True, array_like=True):
+class BlobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which nodes said that they hold a blob."""
 
     size_bytes: int
     node_ids: tuple[str, ...]
 
 
-class AuditRecord(msgspec.Struct, frozen=True, array_like=True):
+class AuditRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who asked for what, when (ledger time), and how it ended."""
 
     index: int
@@ -151,7 +151,7 @@ class AuditRecord(msgspec.Struct, frozen=True, array_like=True):
     outcome: str
 
 
-class RequestPage(msgspec.Struct, frozen=True, array_like=True):
+class RequestPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The requests that one entry made the ledger remember."""
 
     applied_ms: int
@@ -159,7 +159,7 @@ class RequestPage(msgspec.Struct, frozen=True, array_like=True):
     request_ids: bytes  # 16 bytes each.
 
 
-class SweepRecord(msgspec.Struct, frozen=True, array_like=True):
+class SweepRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A mass change under way: `cursor` is the last key done, `until` bounds a range of jobs."""
 
     kind: int
@@ -172,14 +172,14 @@ class SweepRecord(msgspec.Struct, frozen=True, array_like=True):
     epoch: int = 0
 
 
-class HostFaults(msgspec.Struct, frozen=True, array_like=True):
+class HostFaults(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Faults of one host since its last success, halved with each period."""
 
     faults: int
     period: int
 
 
-class ShareRecord(msgspec.Struct, frozen=True, array_like=True):
+class ShareRecord(msgspec.Struct, array_like=True, gc=False):
     """What a group or owner holds now (cpus) and used lately (cpu seconds, halved with each period)."""
 
     held_cpus: int = 0
@@ -187,14 +187,14 @@ class ShareRecord(msgspec.Struct, frozen=True, array_like=True):
     period: int = 0
 
 
-class MassEvent(msgspec.Struct, frozen=True, array_like=True):
+class MassEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A verb that changed every task of a dataset at once; records older than `epoch` still have to follow."""
 
     epoch: int
     verb: Verb
 
 
-class DatasetRecord(msgspec.Struct, frozen=True, array_like=True):
+class DatasetRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a dataset was asked to be; counters and shapes are beside it.
 
     `untouched` is the state of a root task that has no record (READY, SUSPENDED or ABORTED; others follow
@@ -226,7 +226,7 @@ class DatasetRecord(msgspec.Struct, frozen=True, array_like=True):
     deleted: bool = False
 
 
-class DatasetCounts(msgspec.Struct, array_like=True):
+class DatasetCounts(msgspec.Struct, array_like=True, gc=False):
     """Counters of a dataset; `watermarks` has one per root task: jobs from there on are untouched by it."""
 
     job_kinds: list[int]  # How many jobs have tasks of each combination of JOB_* bits.
@@ -238,7 +238,7 @@ class DatasetCounts(msgspec.Struct, array_like=True):
     ready: dict[int, int] = {}  # Requirement class -> ready tasks: the sum of its cells.
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True):
+class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a complete task was completed."""
 
     digest: bytes  # 16 bytes over what was reported.
@@ -248,7 +248,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True):
     shared: tuple[str, ...] = ()  # Names of files it wrote for the whole dataset.
 
 
-class TaskRecord(msgspec.Struct, frozen=True, array_like=True):
+class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task that something happened to; `epoch` tells which mass events it has followed."""
 
     code: int
@@ -275,7 +275,7 @@ NEVER: Final = -1  # The `changed_ms` of a task without a record.
 TAKEN_OVER: Final = 1  # Flag: an idle site took this claim once.
 
 
-class RunRecord(msgspec.Struct, frozen=True, array_like=True):
+class RunRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The passkey record: bound when an attempt is handed to a pilot, gone when that attempt ends."""
 
     attempt: int
@@ -289,7 +289,7 @@ class RunRecord(msgspec.Struct, frozen=True, array_like=True):
     vouched_until_ms: int = 0
 
 
-class FaultRecord(msgspec.Struct, frozen=True, array_like=True):
+class FaultRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The last failure of a task, until it is complete."""
 
     ref: TaskRef
@@ -304,7 +304,7 @@ class FaultRecord(msgspec.Struct, frozen=True, array_like=True):
     usage: Usage
 
 
-class FileRecord(msgspec.Struct, frozen=True, array_like=True):
+class FileRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One output of a complete task; never changed."""
 
     task: int
@@ -319,7 +319,7 @@ class FileRecord(msgspec.Struct, frozen=True, array_like=True):
     job: int = 0  # Who wrote it, when it belongs to the whole dataset.
 
 
-class Copy(msgspec.Struct, frozen=True, array_like=True):
+class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A site's copy of a file: when it was last verified, and whether it was right then."""
 
     site: int
@@ -327,13 +327,13 @@ class Copy(msgspec.Struct, frozen=True, array_like=True):
     good: bool = True
 
 
-class CopiesRecord(msgspec.Struct, frozen=True, array_like=True):
+class CopiesRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Every site that has, or was found to have lost, a copy."""
 
     copies: tuple[Copy, ...]
 
 
-class TransferRecord(msgspec.Struct, array_like=True):
+class TransferRecord(msgspec.Struct, array_like=True, gc=False):
     """What one site fetched from another for a dataset."""
 
     files: int = 0

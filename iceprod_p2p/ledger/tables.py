@@ -8,7 +8,7 @@ one query on a snapshot; it never outlives the transaction it reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -17,109 +17,88 @@ from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.dag import Dag, dag_of
 from iceprod_p2p.ledger.job import Job, decode_job, encode_job
 from iceprod_p2p.ledger.keyvalue import KEY_BYTES_MAX, KeyValue
+from iceprod_p2p.ledger.limits import CLAIM_DATASETS, REQUIREMENTS_PAGE
+from iceprod_p2p.ledger.table import Table
 from iceprod_p2p.ledger.tally import Tally, decode_tallies, encode_tallies
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.resources import Requirements
 
 __all__ = ["KEY_BYTES_MAX", "Dataset", "KeyValue", "Table", "Tables"]
 
-R = TypeVar("R")
-S = TypeVar("S", bound=msgspec.Struct)
 _encode: Final = msgspec.msgpack.Encoder().encode
-
-
-class Table(Generic[R]):
-    """Records of one kind by key: read through, written back by `flush`."""
-
-    __slots__ = ("_decode", "_dirty", "_encode", "_kv", "_records")
-
-    def __init__(self, kv: KeyValue, decode: Callable[[bytes], R], encode: Callable[[R], bytes]) -> None:
-        self._kv = kv
-        self._decode = decode
-        self._encode = encode
-        self._records: dict[bytes, R | None] = {}
-        self._dirty: set[bytes] = set()
-
-    def get(self, key: bytes) -> R | None:
-        """Return the record, or None. A mutable one may be changed if it is then given to `put`."""
-        try:
-            return self._records[key]
-        except KeyError:
-            raw = self._kv.get(key)
-            record = None if raw is None else self._decode(raw)
-            self._records[key] = record
-            return record
-
-    def put(self, key: bytes, record: R) -> None:
-        """Set the record of `key`."""
-        self._records[key] = record
-        self._dirty.add(key)
-
-    def delete(self, key: bytes) -> None:
-        """Remove the record of `key`, if there is one."""
-        self._records[key] = None
-        self._dirty.add(key)
-
-    def flush(self) -> None:
-        """Write back what changed."""
-        for key in sorted(self._dirty):
-            record = self._records[key]
-            if record is None:
-                self._kv.delete(key)
-            else:
-                self._kv.put(key, self._encode(record))
-        self._dirty.clear()
-
-    @property
-    def changed(self) -> bool:
-        """Whether something is still to be written back."""
-        return bool(self._dirty)
-
-    def page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, R]]:
-        """Return up to `limit` records with ``start <= key < stop``, in order; what changed is written back first."""
-        if self._dirty:
-            self.flush()
-        found: list[tuple[bytes, R]] = []
-        for key, raw in self._kv.scan(start, stop):
-            if len(found) >= limit:
-                break
-            known = self._records.get(key)
-            found.append((key, known if known is not None else self._decode(raw)))
-        return found
-
-    def under(self, prefix: bytes, limit: int) -> list[tuple[bytes, R]]:
-        """Return up to `limit` records whose keys have this prefix, in order."""
-        return self.page(prefix, keys.prefix_stop(prefix), limit)
 
 
 class Dataset:
     """One dataset in hand: its record, DAG, counters and cells; `save` marks what changed."""
 
-    __slots__ = ("_cells", "_tables", "counts", "dag", "number", "record")
+    __slots__ = (
+        "_cell_keys",
+        "_cells",
+        "_counts_key",
+        "_roots",
+        "_site_keys",
+        "_tables",
+        "counts",
+        "dag",
+        "number",
+        "record",
+        "share_keys",
+    )
 
     def __init__(self, tables: Tables, record: r.DatasetRecord, dag: Dag, counts: r.DatasetCounts) -> None:
         self._tables = tables
         self._cells: dict[int, dict[int, list[int]]] = {}
+        self._cell_keys = [
+            keys.by_dataset_part(keys.CELLS, record.number, task) for task in range(len(dag.shapes))
+        ]
+        self._counts_key = keys.by_dataset(keys.COUNTS, record.number)
+        self._roots: dict[int, list[tuple[int, int]]] = {}
+        self._site_keys: dict[int, tuple[bytes, bytes]] = {}
         self.number = record.number
         self.record = record
         self.dag = dag
         self.counts = counts
+        # The shares that the dataset counts for: its group's and its owner's.
+        self.share_keys = (
+            keys.by_name(keys.SHARE, "g" + record.group),
+            keys.by_name(keys.SHARE, "o" + record.owner),
+        )
 
     def cells(self, task: int) -> dict[int, list[int]]:
         """Counts of one task of the DAG: requirement class -> how many jobs have it in each state."""
         cells = self._cells.get(task)
         if cells is None:
-            cells = self._tables.cells.get(keys.by_dataset_part(keys.CELLS, self.number, task)) or {}
+            cells = self._tables.cells.get(self._cell_keys[task]) or {}
             self._cells[task] = cells
         return cells
 
     def save_cells(self, task: int) -> None:
         """Note that the cells of `task` changed."""
-        self._tables.cells.put(keys.by_dataset_part(keys.CELLS, self.number, task), self._cells[task])
+        self._tables.cells.put(self._cell_keys[task], self._cells[task])
 
     def save_counts(self) -> None:
         """Note that the counters changed."""
-        self._tables.counts.put(keys.by_dataset(keys.COUNTS, self.number), self.counts)
+        self._tables.counts.put(self._counts_key, self.counts)
+
+    def site_keys(self, site: int) -> tuple[bytes, bytes]:
+        """The keys of a site's tallies: of all datasets, and of this one."""
+        found = self._site_keys.get(site)
+        if found is None:
+            found = (
+                keys.by_number(keys.SITE_TALLY, site),
+                keys.by_dataset_part(keys.DATASET_SITE, self.number, site),
+            )
+            self._site_keys[site] = found
+        return found
+
+    def roots(self, requirements: int) -> list[tuple[int, int]]:
+        """The root tasks of one requirement class, each with its watermark's slot."""
+        found = self._roots.get(requirements)
+        if found is None:
+            classes = self.record.requirements
+            found = [(task, slot) for task, slot in self.dag.slots.items() if classes[task] == requirements]
+            self._roots[requirements] = found
+        return found
 
     def replace(self, **changes: object) -> None:
         """Change fields of the record."""
@@ -133,49 +112,55 @@ class Tables:
     `now_ms` is ledger time, `budget` what this entry may touch yet.
     """
 
+    nodes: Table[r.NodeRecord]
+    sites: Table[r.SiteRecord]
+    site_tallies: Table[r.SiteTally]
+    people: Table[r.PersonRecord]
+    revoked: Table[r.RevokedRecord]
+    invitations: Table[r.InvitationRecord]
+    blobs: Table[r.BlobRecord]
+    sweeps: Table[r.SweepRecord]
+    host_faults: Table[r.HostFaults]
+    requirements: Table[Requirements]
+    shares: Table[r.ShareRecord]
+    datasets: Table[r.DatasetRecord]
+    counts: Table[r.DatasetCounts]
+    transfers: Table[r.TransferRecord]
+    tasks: Table[r.TaskRecord]
+    runs: Table[r.RunRecord]
+    faults: Table[r.FaultRecord]
+    files: Table[r.FileRecord]
+    copies: Table[r.CopiesRecord]
+    logs: Table[FileEntry]
+    numbers: Table[int]
+    cells: Table[dict[int, list[int]]]
+    statistics: Table[dict[str, float]]
+    jobs: Table[Job]
+    tallies: Table[dict[str, Tally]]
+
     def __init__(self, kv: KeyValue) -> None:
         self.kv = kv
         self.budget = 0
-        self.progress: r.Progress = self._single(keys.PROGRESS, r.Progress) or r.Progress()
+        progress = kv.get(keys.PROGRESS)
+        self.progress: r.Progress = r.Progress() if progress is None else _decode_progress(progress)
         self._cluster: r.Cluster | None = None
         self._cluster_dirty = False
         self._dataset_views: dict[int, Dataset | None] = {}
         self._site_names: dict[int, str] = {}
-        self.nodes = self._table(r.NodeRecord)
-        self.sites = self._table(r.SiteRecord)
-        self.site_tallies = self._table(r.SiteTally)
-        self.people = self._table(r.PersonRecord)
-        self.revoked = self._table(r.RevokedRecord)
-        self.invitations = self._table(r.InvitationRecord)
-        self.blobs = self._table(r.BlobRecord)
-        self.sweeps = self._table(r.SweepRecord)
-        self.host_faults = self._table(r.HostFaults)
-        self.requirements = self._table(Requirements)
-        self.shares = self._table(r.ShareRecord)
-        self.datasets = self._table(r.DatasetRecord)
-        self.counts = self._table(r.DatasetCounts)
-        self.transfers = self._table(r.TransferRecord)
-        self.tasks = self._table(r.TaskRecord)
-        self.runs = self._table(r.RunRecord)
-        self.faults = self._table(r.FaultRecord)
-        self.files = self._table(r.FileRecord)
-        self.copies = self._table(r.CopiesRecord)
-        self.logs = self._table(FileEntry)
-        self.numbers: Table[int] = Table(kv, _decode_int, _encode)
-        self.cells: Table[dict[int, list[int]]] = Table(kv, _decode_cells, _encode_cells)
-        self.statistics: Table[dict[str, float]] = Table(kv, _decode_statistics, _encode)
-        self.jobs: Table[Job] = Table(kv, decode_job, encode_job)
-        self.tallies: Table[dict[str, Tally]] = Table(kv, decode_tallies, encode_tallies)
-        self._all: tuple[Table[object], ...] = tuple(
-            table for table in vars(self).values() if isinstance(table, Table)
-        )
+        self._classes: dict[int, Requirements] = {}
+        self._ready_classes: list[int] | None = None
+        self._active: dict[int, list[int]] = {}
+        self._made: list[Table[Any]] = []
 
-    def _single(self, key: bytes, kind: type[S]) -> S | None:
-        raw = self.kv.get(key)
-        return None if raw is None else msgspec.msgpack.decode(raw, type=kind)
-
-    def _table(self, kind: type[S]) -> Table[S]:
-        return Table(self.kv, _decoder_of(kind), _encode)
+    def __getattr__(self, name: str) -> Table[Any]:
+        """Make a table when it is first asked for: an entry or query needs few of them."""
+        made = _TABLES.get(name)
+        if made is None:
+            raise AttributeError(name)
+        table: Table[Any] = Table(self.kv, *made)
+        setattr(self, name, table)
+        self._made.append(table)
+        return table
 
     @property
     def now_ms(self) -> int:
@@ -186,7 +171,8 @@ class Tables:
     def cluster(self) -> r.Cluster | None:
         """The cluster's record, None before it is founded; `save_cluster` notes a change."""
         if self._cluster is None:
-            self._cluster = self._single(keys.CLUSTER, r.Cluster)
+            cluster = self.kv.get(keys.CLUSTER)
+            self._cluster = None if cluster is None else _decode_cluster(cluster)
         return self._cluster
 
     def save_cluster(self, cluster: r.Cluster) -> None:
@@ -247,9 +233,48 @@ class Tables:
 
     def requirements_of(self, number: int) -> Requirements:
         """Return the requirements of a class."""
-        found = self.requirements.get(keys.by_number(keys.REQUIREMENTS, number))
-        assert found is not None, f"requirement class {number} was never given out"
+        found = self._classes.get(number)
+        if found is None:
+            found = self.requirements.get(keys.by_number(keys.REQUIREMENTS, number))
+            assert found is not None, f"requirement class {number} was never given out"
+            self._classes[number] = found
         return found
+
+    def ready_classes(self) -> list[int]:
+        """Return the requirement classes with ready tasks, lowest numbers first, at most a page of them."""
+        if self._ready_classes is None:
+            page = self.numbers.under(keys.REQUIREMENTS_READY, REQUIREMENTS_PAGE)
+            self._ready_classes = [keys.number_of(key, 1, 2) for key, _ in page]
+        return self._ready_classes
+
+    def active_datasets(self, requirements: int) -> list[int]:
+        """Return the datasets with ready tasks of a class, by priority and age, as many as one claim looks at."""
+        found = self._active.get(requirements)
+        if found is None:
+            page = self.scan_keys(keys.by_number(keys.ACTIVE, requirements), CLAIM_DATASETS)
+            found = self._active[requirements] = [keys.number_of(key, 5, 4) for key, _ in page]
+        return found
+
+    def set_active(self, requirements: int, priority: int, dataset: int, *, active: bool) -> None:
+        """Note that a dataset has, or has no more, ready tasks of a class."""
+        key = keys.active(requirements, priority, dataset)
+        if active:
+            self.kv.put(key, b"")
+        else:
+            self.kv.delete(key)
+        self._active.pop(requirements, None)
+
+    def shift_ready_class(self, requirements: int, delta: int) -> None:
+        """Note that `delta` more tasks of a class are ready anywhere."""
+        key = keys.by_number(keys.REQUIREMENTS_READY, requirements)
+        before = self.numbers.get(key) or 0
+        after = before + delta
+        if after:
+            self.numbers.put(key, after)
+        else:
+            self.numbers.delete(key)
+        if not before or not after:
+            self._ready_classes = None
 
     def scan_keys(self, prefix: bytes, limit: int, *, after: bytes = b"") -> list[tuple[bytes, bytes]]:
         """Return up to `limit` index entries with this prefix, in order, beyond `after` if given."""
@@ -262,7 +287,7 @@ class Tables:
 
     def flush_records(self) -> None:
         """Write back every changed record of the tables, so that a scan of keys sees them."""
-        for table in self._all:
+        for table in self._made:
             if table.changed:
                 table.flush()
 
@@ -284,18 +309,42 @@ def _take(pairs: Iterator[tuple[bytes, bytes]], limit: int) -> list[tuple[bytes,
     return page
 
 
-_decoders: dict[type, Callable[[bytes], object]] = {}
-_decode_int: Final = msgspec.msgpack.Decoder(int).decode
-_decode_cells: Final = msgspec.msgpack.Decoder(dict[int, list[int]]).decode
-_decode_statistics: Final = msgspec.msgpack.Decoder(dict[str, float]).decode
-
-
-def _decoder_of(kind: type[S]) -> Callable[[bytes], S]:
-    decode = _decoders.get(kind)
-    if decode is None:
-        decode = _decoders[kind] = msgspec.msgpack.Decoder(kind).decode
-    return decode  # type: ignore[return-value]
+_decode_progress: Final = msgspec.msgpack.Decoder(r.Progress).decode
+_decode_cluster: Final = msgspec.msgpack.Decoder(r.Cluster).decode
 
 
 def _encode_cells(cells: dict[int, list[int]]) -> bytes:
     return _encode(dict(sorted(cells.items())))
+
+
+def _plain(kind: object) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    return msgspec.msgpack.Decoder(kind).decode, _encode
+
+
+_TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]] = {
+    "nodes": _plain(r.NodeRecord),
+    "sites": _plain(r.SiteRecord),
+    "site_tallies": _plain(r.SiteTally),
+    "people": _plain(r.PersonRecord),
+    "revoked": _plain(r.RevokedRecord),
+    "invitations": _plain(r.InvitationRecord),
+    "blobs": _plain(r.BlobRecord),
+    "sweeps": _plain(r.SweepRecord),
+    "host_faults": _plain(r.HostFaults),
+    "requirements": _plain(Requirements),
+    "shares": _plain(r.ShareRecord),
+    "datasets": _plain(r.DatasetRecord),
+    "counts": _plain(r.DatasetCounts),
+    "transfers": _plain(r.TransferRecord),
+    "tasks": _plain(r.TaskRecord),
+    "runs": _plain(r.RunRecord),
+    "faults": _plain(r.FaultRecord),
+    "files": _plain(r.FileRecord),
+    "copies": _plain(r.CopiesRecord),
+    "logs": _plain(FileEntry),
+    "numbers": _plain(int),
+    "statistics": _plain(dict[str, float]),
+    "cells": (msgspec.msgpack.Decoder(dict[int, list[int]]).decode, _encode_cells),
+    "jobs": (decode_job, encode_job),
+    "tallies": (decode_tallies, encode_tallies),
+}

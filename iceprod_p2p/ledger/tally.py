@@ -61,10 +61,18 @@ class Tally:
 
     def add(self, value: float) -> None:
         """Count one finite value in."""
-        mantissa, exponent = split(value)
+        mantissa, denominator = value.as_integer_ratio()
+        exponent = 1 - denominator.bit_length()
         self.count += 1
-        self.total.add(mantissa, exponent)
-        self.squares.add(mantissa * mantissa, exponent * 2)
+        total, squares = self.total, self.squares
+        if total.mantissa and exponent >= total.exponent:  # The usual case, without a call.
+            total.mantissa += mantissa << exponent - total.exponent
+        else:
+            total.add(mantissa, exponent)
+        if squares.mantissa and exponent * 2 >= squares.exponent:
+            squares.mantissa += mantissa * mantissa << exponent * 2 - squares.exponent
+        else:
+            squares.add(mantissa * mantissa, exponent * 2)
         if value < self.minimum:
             self.minimum = value
         if value > self.maximum:

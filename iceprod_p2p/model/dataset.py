@@ -8,7 +8,7 @@ from iceprod_p2p.model.bounds import Name, Number16
 from iceprod_p2p.model.resources import Requirements
 
 
-class TaskShape(msgspec.Struct, frozen=True, array_like=True):
+class TaskShape(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One vertex of the DAG that every job of a dataset has.
 
     `parents` are indices of tasks of the same job, each smaller than this task's own: the list is in topological

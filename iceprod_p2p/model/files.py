@@ -9,7 +9,7 @@ from iceprod_p2p.model.bounds import Amount, FileName, HexDigest, Line, Word
 WHOLE_DATASET = -1  # The `job` of a file that belongs to the dataset, not to one of its jobs.
 
 
-class FileEntry(msgspec.Struct, frozen=True, array_like=True):
+class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One output of one task attempt.
 
     `name` is the logical name inside its job (or dataset); `sha256` is 64 hexadecimal digits and addresses the

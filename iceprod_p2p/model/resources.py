@@ -22,7 +22,7 @@ def has_attribute(offered: Collection[str], attribute: str) -> bool:
     return "|" in values and any(f"{name}{equals}{value}" in offered for value in values.split("|") if value)
 
 
-class Requirements(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Requirements(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
     """What one task needs while it runs."""
 
     cpus: Number16 = 1
@@ -33,7 +33,7 @@ class Requirements(msgspec.Struct, frozen=True, array_like=True, order=True):
     attributes: tuple[Word, ...] = ()  # Sorted, without repeats.
 
 
-class Offer(msgspec.Struct, frozen=True, array_like=True):
+class Offer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One resource class of a site: how much one slot of it has, and how many slots may be filled now.
 
     `gpu_tasks_only` keeps slots with GPUs for tasks that need them.
@@ -63,7 +63,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Usage(msgspec.Struct, frozen=True, array_like=True):
+class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one attempt used, as measured by the pilot."""
 
     wall_ms: Amount = 0

@@ -16,7 +16,7 @@ class MemberRole(StrEnum):
     OBSERVER = "observer"
 
 
-class Member(msgspec.Struct, frozen=True, array_like=True):
+class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One node of the cluster: `address` is host:port of its mutual-TLS listener."""
 
     node_id: Name
@@ -25,7 +25,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     role: MemberRole
 
 
-class SiteCounts(msgspec.Struct, frozen=True, array_like=True):
+class SiteCounts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a site says of itself with each heartbeat; for display and planning, never for safety."""
 
     grid: Word = ""

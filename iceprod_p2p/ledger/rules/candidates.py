@@ -44,11 +44,7 @@ class Candidate:
         self._keys: list[bytes] | None = None  # The page of the ready index, once looked at.
         self._next = 0
         self._skips = CLAIM_PAGE
-        self._roots = [
-            (task, slot)
-            for task, slot in ds.dag.slots.items()
-            if ds.record.requirements[task] == requirements and ds.record.untouched == r.READY
-        ]
+        self._roots = ds.roots(requirements) if ds.record.untouched == r.READY else []
         self.ds = ds
         self.requirements = requirements
         self.fitting = fitting
@@ -100,6 +96,8 @@ class Candidate:
 
     def _lowest_root(self) -> tuple[int, int] | None:
         watermarks, end = self.ds.counts.watermarks, self._end()
+        if len(self._roots) == 1:
+            return self._roots[0] if watermarks[self._roots[0][1]] < end else None
         open_roots = [root for root in self._roots if watermarks[root[1]] < end]
         return min(open_roots, key=lambda root: (watermarks[root[1]], root[0])) if open_roots else None
 

@@ -17,7 +17,6 @@ from iceprod_p2p.ledger.limits import (
     CLAIM_DATASETS,
     CLAIMED_LIMIT_MS,
     GRANTS_MAX,
-    REQUIREMENTS_PAGE,
     SITES_MAX,
     TAKEOVER_AGE_MS,
     TAKEOVER_PAGE,
@@ -40,7 +39,7 @@ class Slots:
 
     def __init__(self, offers: tuple[Offer, ...]) -> None:
         # Slots without GPUs first, so that tasks that need none leave those with GPUs free.
-        self.offers = sorted(offers, key=lambda offer: (offer.gpus, offer.memory_mib, offer.resource_class))
+        self.offers = sorted(offers, key=_narrowest_first) if len(offers) > 1 else list(offers)
         self.left = [offer.slots for offer in self.offers]
 
     def fitting(self, needs: Requirements) -> list[int]:
@@ -49,7 +48,14 @@ class Slots:
 
     def free(self, fitting: list[int]) -> int | None:
         """Return the first of these offers that has a slot left."""
-        return next((i for i in fitting if self.left[i] > 0), None)
+        for i in fitting:
+            if self.left[i] > 0:
+                return i
+        return None
+
+
+def _narrowest_first(offer: Offer) -> tuple[int, int, str]:
+    return offer.gpus, offer.memory_mib, offer.resource_class
 
 
 def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
@@ -64,9 +70,12 @@ def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
     grants: list[Grant] = []
     if limit > 0:
         slots = Slots(command.offers)
+        classes = [(number, t.requirements_of(number)) for number in t.ready_classes()]
         for with_gpus in (True, False):  # Slots with GPUs are for tasks that need them, first of all.
-            found = _candidates(t, command.site, site.number, slots, with_gpus=with_gpus, limit=limit)
-            _grant(t, site.number, slots, found, grants, limit)
+            fitting = [(number, needs) for number, needs in classes if (needs.gpus > 0) is with_gpus]
+            if fitting:
+                found = _candidates(t, command.site, site.number, slots, fitting, limit=limit)
+                _grant(t, site.number, slots, found, grants, limit)
         if not grants:
             _take_over(t, command.site, site.number, slots, grants, limit)
     t.budget -= len(grants)
@@ -74,22 +83,24 @@ def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
 
 
 def _candidates(
-    t: Tables, site_name: str, site: int, slots: Slots, *, with_gpus: bool, limit: int
+    t: Tables,
+    site_name: str,
+    site: int,
+    slots: Slots,
+    classes: list[tuple[int, Requirements]],
+    *,
+    limit: int,
 ) -> list[Candidate]:
     """Return the datasets that have ready tasks for this site, by class and priority."""
     found: list[Candidate] = []
     looks = CLAIM_DATASETS
-    for key, _ in t.numbers.under(keys.REQUIREMENTS_READY, REQUIREMENTS_PAGE):
-        requirements = keys.number_of(key, 1, 2)
-        needs = t.requirements_of(requirements)
-        if (needs.gpus > 0) is not with_gpus:
-            continue
+    for requirements, needs in classes:
         fitting = slots.fitting(needs)
         if not fitting:
             continue
-        for active, _ in t.scan_keys(keys.by_number(keys.ACTIVE, requirements), looks):
+        for number in t.active_datasets(requirements)[:looks]:
             looks -= 1
-            ds = t.dataset(keys.number_of(active, 5, 4))
+            ds = t.dataset(number)
             if ds is not None and may_run_at(ds.record, site_name):
                 found.append(Candidate(t, ds, requirements, fitting, site=site, limit=limit))
             if len(found) >= CLAIM_CANDIDATES:
@@ -106,6 +117,9 @@ def _grant(
     t: Tables, site: int, slots: Slots, candidates: list[Candidate], grants: list[Grant], limit: int
 ) -> None:
     """Grant tasks in order until slots, tasks or the limit are used up."""
+    if len(candidates) == 1:
+        _grant_of(t, site, slots, candidates[0], grants, limit)
+        return
     heap: list[tuple[Rank, int]] = [(_rank(t, found), i) for i, found in enumerate(candidates)]
     heapq.heapify(heap)
     while heap and len(grants) < limit:
@@ -127,6 +141,19 @@ def _grant(
         place, record = taken
         slots.left[slot] -= 1
         grants.append(_hold(t, place, record, site))
+
+
+def _grant_of(
+    t: Tables, site: int, slots: Slots, candidate: Candidate, grants: list[Grant], limit: int
+) -> None:
+    """Grant tasks of the only candidate: nothing needs to be weighed."""
+    while len(grants) < limit:
+        slot = slots.free(candidate.fitting)
+        taken = candidate.take() if slot is not None else None
+        if slot is None or taken is None:
+            return
+        slots.left[slot] -= 1
+        grants.append(_hold(t, *taken, site))
 
 
 def _rank(t: Tables, candidate: Candidate) -> Rank:

@@ -33,7 +33,7 @@ def fail(t: Tables, place: Place, record: r.TaskRecord, fault: r.FaultRecord) ->
     """End a held attempt by the payload's fault."""
     ds = place.ds.record
     _note_fault(t, place, fault)
-    shift_site(t, place.ds, record.site, "failures", 1)
+    shift_site(t, place.ds, record.site, more="failures")
     failures = record.failures + 1
     if failures >= ds.attempts_max:
         move(t, place, record, TaskEvent.EXHAUST, failures=failures)
@@ -53,7 +53,7 @@ def fail(t: Tables, place: Place, record: r.TaskRecord, fault: r.FaultRecord) ->
 def lose(t: Tables, place: Place, record: r.TaskRecord, fault: r.FaultRecord) -> None:
     """End a held attempt by its site's fault."""
     _note_fault(t, place, fault)
-    shift_site(t, place.ds, record.site, "losses", 1)
+    shift_site(t, place.ds, record.site, more="losses")
     if fault.host:
         _blame_host(t, record.site, fault.host)
     losses = record.losses + 1

@@ -26,6 +26,8 @@ def renew_site(t: Tables, name: str, site: r.SiteRecord, **changes: object) -> r
     cluster = t.cluster
     assert cluster is not None
     until_ms = t.now_ms + cluster.site_grace_ms
+    if not changes and site.timer_ms and (site.alive_until_ms, site.heard_ms) == (until_ms, t.now_ms):
+        return site  # It was heard of at this very moment already.
     if site.timer_ms == 0:
         changes["timer_ms"] = until_ms
         t.kv.put(keys.other_timer(until_ms, keys.SITE_TIMER, name.encode()), b"")

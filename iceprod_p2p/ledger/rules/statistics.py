@@ -46,7 +46,7 @@ def count_statistics(t: Tables, place: Place, statistics: Mapping[str, float]) -
         counted[name] = value
         tally.add(value)
     t.tallies.put(key, tallies)
-    t.statistics.put(keys.by_task(keys.STATISTICS, place.ds.number, place.number, place.task), counted)
+    t.statistics.put(keys.STATISTICS + place.tail, counted)
     left_out = len(statistics) - len(counted)
     return (
         f"{left_out} statistics were left out: {STATISTICS_MAX} different names are counted"

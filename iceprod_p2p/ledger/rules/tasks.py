@@ -136,11 +136,13 @@ def _start(t: Tables, start: TaskStart, site: int, site_name: str) -> str:
     return ""
 
 
-def _run_of(t: Tables, ref: TaskRef, record: r.TaskRecord, holder: bytes) -> r.RunRecord | Refused:
+def _run_of(
+    t: Tables, ref: TaskRef, place: Place, record: r.TaskRecord, holder: bytes
+) -> r.RunRecord | Refused:
     """Return the passkey record of an attempt for its holder, or the refusal of anybody else."""
     if record.attempt != ref.attempt:
         return stale(ref, record)
-    run = t.runs.get(keys.by_task(keys.RUN, ref.dataset, ref.job, ref.task))
+    run = t.runs.get(keys.RUN + place.tail)
     if record.code not in STARTED or run is None:
         return Refused(Refusal.WRONG_STATE, f"task {name_of(ref)} is {record.state}: no pilot has it")
     if run.holder != holder:
@@ -156,7 +158,7 @@ def copy_task(t: Tables, command: CopyTask, asked: Asked) -> Outcome:
     if isinstance(place, Refused):
         return place
     record = read_task(t, place)
-    run = _run_of(t, command.ref, record, command.holder)
+    run = _run_of(t, command.ref, place, record, command.holder)
     if isinstance(run, Refused):
         return run
     if record.code == r.PROCESSING:
@@ -174,7 +176,7 @@ def finish_task(t: Tables, command: FinishTask, asked: Asked) -> Outcome:
     digest = sha256(_encode((command.statistics, command.files, command.usage))).digest()[:16]
     if record.code == r.COMPLETE and record.attempt == ref.attempt:
         return _finished_before(ref, record, digest)
-    run = _run_of(t, ref, record, command.holder)
+    run = _run_of(t, ref, place, record, command.holder)
     if isinstance(run, Refused):
         return run
     site = find_site(t, command.site)
@@ -189,7 +191,7 @@ def finish_task(t: Tables, command: FinishTask, asked: Asked) -> Outcome:
     _note_use(t, place, record, command.usage.wall_ms)
     praise_host(t, record.site, run.host)
     if record.failures or record.losses:
-        t.faults.delete(keys.by_task(keys.FAULT, ref.dataset, ref.job, ref.task))
+        t.faults.delete(keys.FAULT + place.tail)
     move(t, place, record, TaskEvent.FINISH, done=done)
     return Applied((note,)) if note else DONE
 
@@ -242,7 +244,7 @@ def fail_task(t: Tables, command: FailTask, asked: Asked) -> Outcome:
     if isinstance(site, Refused):
         return site
     if command.holder:
-        run = _run_of(t, ref, record, command.holder)
+        run = _run_of(t, ref, place, record, command.holder)
         if isinstance(run, Refused):
             return run
     elif record.code not in HELD:
