@@ -35,7 +35,8 @@ START_S: Final = 60.0
 STOP_S: Final = 40.0  # Handing over, ending calls and closing the store take a few seconds.
 FILES_WANTED: Final = 65_536  # Thousands of pilots are thousands of sockets.
 # The Raft thread returns from every commit into a busy event loop, and waits for it up to one switch interval
-# (5 ms unless told).  With 1 ms 64 callers of a three-node cluster got 1.5 times as much done; shorter is no better.
+# (5 ms unless told).  Medians of five runs of `benchmarks/ledger.py` on two busy cores: with 1 ms 64 callers got
+# 1.5 times as much done, 16 callers of 16 commands 0.9 times (within the noise); 0.4 ms was no better.
 THREAD_SWITCH_S: Final = 0.001
 log = get_logger("node")
 
