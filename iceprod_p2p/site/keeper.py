@@ -143,20 +143,24 @@ class Keeper:
 
     async def _find_noted(self) -> None:
         """Ask by tag for jobs whose submission is unclear: after a crash, or a batch system that was
-        silent.
+        silent.  Meanwhile their pilots may have started and enrolled.
         """
-        noted = {
-            self._kit.tag(job.pilot): job for job in self._book.live() if job.phase is GridJobPhase.NOTED
-        }
-        if not noted:
+        unclear = {self._kit.tag(job.pilot): job for job in self._book.live() if not job.grid_job_id}
+        if not unclear:
             return
-        found = await self._thread(lambda: self._grid.find_by_tag(list(noted)))
-        for tag, job in noted.items():
+        found = await self._thread(lambda: self._grid.find_by_tag(list(unclear)))
+        for tag, before in unclear.items():
+            job = self._present(before)
+            noted = job.phase is GridJobPhase.NOTED
             if tag in found:
-                self._book.put(replace(job, phase=GridJobPhase.QUEUED, grid_job_id=found[tag].grid_job_id))
+                phase = GridJobPhase.QUEUED if noted else job.phase
+                self._book.put(replace(job, phase=phase, grid_job_id=found[tag].grid_job_id))
                 self._note_state(self._present(job), found[tag].state)
             elif self._clock.wall_ms() - job.noted_ms > FORGET_AGE_MS:
-                self._end(job, GridJobPhase.ENDED, "it was never submitted")
+                if noted:
+                    self._end(job, GridJobPhase.ENDED, "it was never submitted")
+                else:
+                    self._note_state(job, Vanished())
 
     async def _clean_orphans(self) -> None:
         known = [self._kit.tag(job.pilot) for job in self._book]

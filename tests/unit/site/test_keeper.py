@@ -28,6 +28,7 @@ from iceprod_p2p.grids.base import (
     SubmitConfig,
     SubmitResult,
     Submitted,
+    Tag,
     Unclear,
     is_final,
 )
@@ -200,6 +201,71 @@ async def test_a_crash_between_submission_and_note_submits_nothing_twice(site: S
         site.clock.advance(5.0)
     assert site.grid.submissions == 1
     assert [job.phase for job in restarted.book] == [GridJobPhase.QUEUED]
+
+
+def enrols(site: Site, pilot: str) -> None:
+    """Write what the enrolment of a pilot writes."""
+    site.book.change(
+        pilot, lambda job: replace(job, phase=GridJobPhase.RUNNING, enrolled_key="ab" * 32, host="w1")
+    )
+
+
+async def test_a_pilot_that_enrols_while_it_is_looked_for_keeps_its_key(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its secret would work a second time if the record of its use were overwritten."""
+    site.claim(2)
+    site.grid.answers_lost = True
+    await site.keeper.step()
+    (noted,) = site.book
+    restarted = site.again(tmp_path)
+    look = site.grid.find_by_tag
+
+    def enrols_meanwhile(tags: Collection[Tag]) -> dict[Tag, GridJobStatus]:
+        enrols(restarted, noted.pilot)
+        return look(tags)
+
+    monkeypatch.setattr(site.grid, "find_by_tag", enrols_meanwhile)
+    await restarted.keeper.step()
+    found = restarted.book.get(noted.pilot)
+    assert found is not None and found.enrolled_key == "ab" * 32
+    assert (found.phase, found.grid_job_id) == (GridJobPhase.RUNNING, str(Tag("madison", noted.pilot)))
+
+
+async def test_a_pilot_that_enrolled_before_its_grid_job_was_known_is_found_and_its_end_seen(
+    site: Site, tmp_path: Path
+) -> None:
+    site.claim(2)
+    site.grid.answers_lost = True
+    await site.keeper.step()
+    (noted,) = site.book
+    restarted = site.again(tmp_path)
+    enrols(restarted, noted.pilot)
+    await restarted.keeper.step()
+    found = restarted.book.get(noted.pilot)
+    assert found is not None and found.grid_job_id and found.phase is GridJobPhase.RUNNING
+    site.grid.all_are(Completed(0))
+    await restarted.keeper.step()
+    ended = restarted.book.get(noted.pilot)
+    assert ended is not None and ended.phase is GridJobPhase.ENDED
+
+
+async def test_an_enrolled_pilot_that_the_system_does_not_know_has_vanished_and_was_not_refused(
+    site: Site, tmp_path: Path
+) -> None:
+    site.claim(2)
+    site.grid.answers_lost = True
+    await site.keeper.step()
+    (noted,) = site.book
+    restarted = site.again(tmp_path)
+    enrols(restarted, noted.pilot)
+    site.grid.jobs.clear()
+    await restarted.keeper.step()
+    assert [job.phase for job in restarted.book] == [GridJobPhase.RUNNING]
+    site.clock.advance(FORGET_AGE_MS / 1_000 + 1)
+    await restarted.keeper.step()
+    lost = restarted.book.get(noted.pilot)
+    assert lost is not None and lost.phase is GridJobPhase.VANISHED
 
 
 async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_anew(
