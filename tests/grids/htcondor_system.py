@@ -45,6 +45,13 @@ class HtcondorSystem:
             "htcondor", {"environment": self.environment, "bin_directory": str(self.bin), **options}
         )
 
+    def site_options(self) -> str:
+        """Return `[queue.options]` of a site on it."""
+        return (
+            f'bin_directory = "{self.bin}"\n'
+            f'environment = {{ CONDOR_CONFIG = "{self.environment["CONDOR_CONFIG"]}" }}\n'
+        )
+
     def start(self) -> None:
         """Start the pool and wait until its machine takes jobs."""
         try:

@@ -42,6 +42,12 @@ class SgeSystem:
         """Make the plugin for it."""
         return create("sge", {"environment": self.environment, **options})
 
+    def site_options(self) -> str:
+        """Return `[queue.options]` of a site on it."""
+        pairs = ", ".join(f'{name} = "{value}"' for name, value in self.environment.items())
+        # h_vmem limits the address space, of which Python with numpy maps far more than it uses.
+        return f'environment = {{ {pairs} }}\nmemory_resource = ""\n'
+
     def start(self) -> None:
         """Start the daemons and wait until the host takes jobs."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,24 @@ class GridCluster(DemoCluster):
     `queues` has, per site, the plugin and the text of `[queue.options]`.
     """
 
-    def __init__(self, directory: Path, queues: Mapping[str, tuple[str, str]], *, sites: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        queues: Mapping[str, tuple[str, str]],
+        *,
+        sites: int,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """`owner` is the user and group whose the sites' directories are; without, our own."""
         super().__init__(directory, sites=sites, slots=1, say=print)
         self._queues = queues
+        self._owner = owner
+        if owner:
+            directory.chmod(0o755)
 
     def site_toml(self, site: DemoSite) -> str:
+        if self._owner:
+            os.chown(site.directory, *self._owner)
         if site.name not in self._queues:
             return super().site_toml(site)
         plugin, options = self._queues[site.name]
@@ -79,9 +93,16 @@ attributes = ["cpu-site", "gpu-site"]
 class GridProduction(Production):
     """A cluster whose first site, at least, speaks to a real batch system."""
 
-    def __init__(self, directory: Path, queues: Mapping[str, tuple[str, str]], *, sites: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        queues: Mapping[str, tuple[str, str]],
+        *,
+        sites: int,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(directory, sites=sites)
-        self.cluster = GridCluster(directory, queues, sites=sites)
+        self.cluster = GridCluster(directory, queues, sites=sites, owner=owner)
 
     @property
     def first(self) -> DemoSite:
@@ -124,9 +145,16 @@ class GridProduction(Production):
 
 
 @contextmanager
-def site_on_grid(directory: Path, plugin: str, options: str, *, others: int = 0) -> Iterator[GridProduction]:
+def site_on_grid(
+    directory: Path,
+    plugin: str,
+    options: str,
+    *,
+    others: int = 0,
+    owner: tuple[int, int] | None = None,
+) -> Iterator[GridProduction]:
     """One site on a batch system, and `others` on the local grid; its log is printed when a test fails."""
-    running = GridProduction(directory, {"madison": (plugin, options)}, sites=1 + others)
+    running = GridProduction(directory, {"madison": (plugin, options)}, sites=1 + others, owner=owner)
     try:
         running.found()
         yield running

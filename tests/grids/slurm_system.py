@@ -61,6 +61,10 @@ class SlurmSystem:
         """Make the plugin for it."""
         return create("slurm", {"environment": self.environment, **options})
 
+    def site_options(self) -> str:
+        """Return `[queue.options]` of a site on it."""
+        return f'environment = {{ SLURM_CONF = "{self.environment["SLURM_CONF"]}" }}\n'
+
     def start_controller(self) -> None:
         """Start slurmctld and wait until it answers."""
         self.daemons.start("slurmctld", ("slurmctld", "-D", "-f", str(self.root / "slurm.conf")))

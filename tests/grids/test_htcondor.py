@@ -10,9 +10,7 @@ import pytest
 from iceprod_p2p.grids.base import Completed, Failed, Removed
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.htcondor_system import HtcondorSystem
-from tests.grids.users import as_user, user_ids
-
-USER = "gridtest"
+from tests.grids.users import USER, as_user, user_ids
 
 
 @pytest.fixture(scope="module")

@@ -34,16 +34,10 @@ def sge() -> Iterator[SgeSystem]:
     made.stop()
 
 
-def options(sge: SgeSystem) -> str:
-    pairs = ", ".join(f'{name} = "{value}"' for name, value in sge.environment.items())
-    # Numpy maps more memory than it uses, which h_vmem would refuse it.
-    return f'environment = {{ {pairs} }}\nmemory_resource = ""\n'
-
-
 def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilots_are_deleted(
     sge: SgeSystem, tmp_path: Path
 ) -> None:
-    with site_on_grid(tmp_path / "cluster", "sge", options(sge)) as running:
+    with site_on_grid(tmp_path / "cluster", "sge", sge.site_options()) as running:
         dataset = running.submit(jobs=JOBS)
         looks = running.submit(GPU_TASKS, jobs=2)
         until_done(running, dataset, 1)
@@ -75,13 +69,14 @@ def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem,
     for command in ("qstat", "qdel", "qacct", "qconf"):
         (directory / command).symlink_to(f"/usr/bin/{command}")
     with site_on_grid(
-        tmp_path / "cluster", "sge", f'bin_directory = "{directory}"\n{options(sge)}'
+        tmp_path / "cluster", "sge", f'bin_directory = "{directory}"\n{sge.site_options()}'
     ) as running:
         trigger.touch()
         dataset = running.submit(jobs=JOBS)
         assert running.first.process is not None
         running.first.process.wait(60)
-        (lost,) = (record["pilot"] for record in running.records() if not record["grid_job_id"])
+        noted = {record["pilot"] for record in running.records() if not record["grid_job_id"]}
+        (lost,) = noted & {job.tag.grid_job for job in ours(sge.grid()) if job.tag is not None}
         running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)

@@ -35,13 +35,9 @@ def slurm() -> Iterator[SlurmSystem]:
     made.stop()
 
 
-def options(slurm: SlurmSystem) -> str:
-    return f'environment = {{ SLURM_CONF = "{slurm.environment["SLURM_CONF"]}" }}\n'
-
-
 @pytest.fixture
 def running(slurm: SlurmSystem, tmp_path: Path) -> Iterator[GridProduction]:
-    with site_on_grid(tmp_path / "cluster", "slurm", options(slurm)) as made:
+    with site_on_grid(tmp_path / "cluster", "slurm", slurm.site_options()) as made:
         yield made
     slurm.cancel_all()
 
@@ -112,7 +108,7 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
     directory, trigger = trip_wire(tmp_path / "bin", "sbatch", pid_file, submits=submits)
     for command in ("squeue", "scancel", "scontrol"):
         (directory / command).symlink_to(f"/usr/bin/{command}")
-    lines = f'bin_directory = "{directory}"\n{options(slurm)}'
+    lines = f'bin_directory = "{directory}"\n{slurm.site_options()}'
     strange = {job.grid_job_id for job in ours(slurm.grid())}
     with site_on_grid(tmp_path / "cluster", "slurm", lines) as running:
         trigger.touch()

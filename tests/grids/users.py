@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+USER = "gridtest"  # Made when it is not there, and left there.
+
 
 def user_ids(name: str) -> tuple[int, int]:
     """Return user and group of an account that is made when it is not there; needs root."""
