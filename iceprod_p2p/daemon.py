@@ -6,9 +6,11 @@ configuration, 3 not found, 4 not allowed, 5 unavailable.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,8 @@ from iceprod_p2p.daemon_accounts import account
 from iceprod_p2p.daemon_options import Command, config_option, said_once
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.security.random import new_node_id
-from iceprod_p2p.site import process
+from iceprod_p2p.site import process, systemd
+from iceprod_p2p.site.doctor import Verdict, examine
 from iceprod_p2p.site.founding import found_cluster
 from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots
@@ -159,6 +162,32 @@ def invite(site: str, minutes: int, path: Path) -> None:
     request = control_pb2.InviteRequest(site=site, lifetime_s=minutes * 60, request_id=request_id())
     with Connection(context) as connection:
         click.echo(connection.call("Invite", request).line)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="one document instead of lines")
+@config_option
+@said_once
+def doctor(path: Path, *, as_json: bool) -> None:
+    """Say what is wrong with this node, or will be soon; exit code 1 when something is."""
+    findings = examine(site_config.load(path), SystemClock())
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.verdict:4}  {finding.what}: {finding.words}")
+            if finding.remedy:
+                click.echo(f"      {finding.remedy}")
+    sys.exit(any(finding.verdict is Verdict.BAD for finding in findings))
+
+
+@main.command("systemd-unit")
+@click.option("--user", default=None, help="who runs the node; the present user by default")
+@config_option
+@said_once
+def systemd_unit(path: Path, user: str | None) -> None:
+    """Print a hardened systemd unit for this node."""
+    click.echo(systemd.unit(site_config.load(path), user=user or getpass.getuser()), nl=False)
 
 
 main.add_command(account)

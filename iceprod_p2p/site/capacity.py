@@ -37,6 +37,10 @@ class Capacity:
         self._board = board
         self.grid_down = False  # The keeper says so; then no pilots can be promised.
 
+    def use(self, queue: QueueConfig) -> None:
+        """Go on with a changed configuration."""
+        self._queue = queue
+
     def classes(self) -> list[ClassCapacity]:
         """Return every resource class with the slots it has and may still get."""
         live = Counter(job.resource_class for job in self._book.live())

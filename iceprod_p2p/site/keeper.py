@@ -88,8 +88,7 @@ class Keeper:
         executor: Executor,
         clock: Clock,
     ) -> None:
-        queue = config.queue
-        self._config = config
+        self.use(config)
         self._site = config.node.site
         self._actor = f"node:{config.node.id}"
         self._grid = grid
@@ -101,12 +100,16 @@ class Keeper:
         self._cluster = cluster
         self._executor = executor
         self._clock = clock
-        self._limits = QueueLimits(queue.grid_jobs_max, queue.per_submit, 0.0)
         self._back_off = BackOff()
         self._missing: frozenset[str] = frozenset()
         self._since_s: dict[str, float] = {}
         self._first_seen_s: dict[TaskRef, float] = {}
         self._reconciled = False
+
+    def use(self, config: SiteConfig) -> None:
+        """Go on with a changed configuration; the plugin stays."""
+        self._config = config
+        self._limits = QueueLimits(config.queue.grid_jobs_max, config.queue.per_submit, 0.0)
 
     async def step(self) -> None:
         """Look at the batch system once, and do what the plan says."""

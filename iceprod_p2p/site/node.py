@@ -222,6 +222,22 @@ class SiteNode:
             await server.start()
             self._servers.append(server)
 
+    def reload(self, config: SiteConfig) -> None:
+        """Go on with another [queue], [system], [environment] and [log].
+
+        ConfigError names what cannot change while the node runs; then nothing has changed.
+        """
+        fixed = _fixed_parts(self.config, config)
+        if fixed:
+            raise ConfigError(
+                f"{', '.join(fixed)} cannot change while the node runs",
+                remedy="restart the node: pilots run on",
+            )
+        self.config = self.kit.config = config
+        self.capacity.use(config.queue)
+        self.orders.use(config.system.parameters, config.environment)
+        self.roles.use(config)
+
     # What the parts ask of each other.
 
     def keys(self) -> NodeKeys:
@@ -251,6 +267,22 @@ class SiteNode:
     def _only_gpu_tasks(self, resource_class: str) -> bool:
         kind = self.config.queue.resource_class(resource_class)
         return kind is not None and kind.gpus > 0 and kind.gpu_tasks_only
+
+
+def _fixed_parts(old: SiteConfig, new: SiteConfig) -> list[str]:
+    """Return the settings that differ and that a running node was built with."""
+    changed = [
+        f"{section} {name}"
+        for section, before, after in (("[node]", old.node, new.node), ("[people]", old.people, new.people))
+        for name in before.__dataclass_fields__
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if (old.queue.plugin, old.queue.options) != (new.queue.plugin, new.queue.options):
+        changed.append("the grid plugin and its options")
+    for name in ("scratch_dir", "cache_dir"):
+        if getattr(old.system, name) != getattr(new.system, name):
+            changed.append(f"[system] {name}")
+    return changed
 
 
 def make_grid(config: SiteConfig) -> Grid:

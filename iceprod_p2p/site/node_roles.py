@@ -151,6 +151,13 @@ class NodeRoles:
         self.roles.add(Role("renewal", RENEWAL_S, self._renew))
         self.roles.add(Role("introduction", 10.0, self._introduce))
 
+    def use(self, config: SiteConfig) -> None:
+        """Go on with a changed configuration, and look at the batch system at once."""
+        self.keeper.use(config)
+        self.volunteer.use(config.queue.claims_ahead)
+        self._keeper.interval_s = config.queue.interval_s
+        self._keeper.wake.set()
+
     def start(self) -> None:
         """Start all roles."""
         self.roles.start()

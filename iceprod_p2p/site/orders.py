@@ -88,11 +88,14 @@ class Orders:
         self._cluster = cluster
         self._signer = signer
         self._lifetime_ms = lifetime_ms
-        self._system = dict(system)
-        self._environment = dict(environment)
+        self.use(system, environment)
         self._clock = clock
         self._refused_until_s: dict[bytes, float] = {}
         self._given: OrderedDict[bytes, OrderedDict[int, _Given]] = OrderedDict()
+
+    def use(self, system: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        """Go on with changed values of the site; orders that were given keep theirs."""
+        self._system, self._environment = dict(system), dict(environment)
 
     async def give(
         self, identity: Identity, host: str, room: Room, exchange_id: int

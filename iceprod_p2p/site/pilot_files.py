@@ -27,9 +27,9 @@ PILOT_WALLTIME_S: Final = 60  # Of the pilot's time no task can have: it starts,
 SECRET_LIFETIME_MS: Final = 7 * 86_400_000  # Busy batch systems queue for days.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PilotKit:
-    """Writes what pilots of one site are started with."""
+    """Writes what pilots of one site are started with; `config` may be replaced between them."""
 
     config: SiteConfig
     root_pem: bytes

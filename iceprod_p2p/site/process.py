@@ -22,7 +22,7 @@ from typing import Final
 import psutil
 
 from iceprod_p2p.base import logs
-from iceprod_p2p.base.config import SiteConfig
+from iceprod_p2p.base.config import SiteConfig, load
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
@@ -62,9 +62,7 @@ async def _serve(node: SiteNode) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(
-        signal.SIGHUP, lambda: log.info("hangup ignored", remedy="restart to read site.toml")
-    )
+    loop.add_signal_handler(signal.SIGHUP, _reload, node)
     await node.start()
     _say_ready()
     try:
@@ -72,6 +70,18 @@ async def _serve(node: SiteNode) -> None:
         log.info("node is stopping", node=node.config.node.id)
     finally:
         await node.stop()
+
+
+def _reload(node: SiteNode) -> None:
+    """Read site.toml again, and open the log anew; whatever is wrong with it, the node goes on as before."""
+    path = node.config.path
+    try:
+        config = load(path)
+        node.reload(config)
+        log.info("configuration reloaded", path=str(path))
+        _set_up_logs(config)
+    except IceProdError as fault:
+        log.error("configuration not reloaded", path=str(path), fault=str(fault))
 
 
 def start_in_background(config: SiteConfig) -> int:

@@ -84,6 +84,10 @@ class Volunteer:
         self._pause_s_least = self._pause_s = pause_s
         self._passed_over: tuple[int, float] | None = None  # The mark that brought nothing, and until when.
 
+    def use(self, ahead: float) -> None:
+        """Go on with another share of tasks claimed beyond free slots."""
+        self._ahead = ahead
+
     async def step(self) -> None:
         """Claim once, if there is room and something to claim."""
         if (
