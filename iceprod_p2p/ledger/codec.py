@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from iceprod_p2p.ledger.commands import Command, Proposal
+from iceprod_p2p.ledger.nesting import NESTING_MAX, is_flat_enough
 from iceprod_p2p.ledger.outcome import Outcome, Refusal, Refused
 
 COMMAND_NUMBERS: Final = frozenset(
@@ -41,6 +42,7 @@ class Damaged:
 
 
 UNREADABLE_ENTRY: Final = Refused(Refusal.MALFORMED, "the entry is not a list of proposals")
+TOO_DEEP: Final = Refused(Refusal.MALFORMED, f"the entry is nested deeper than {NESTING_MAX} levels")
 UNREADABLE: Final = Refused(
     Refusal.MALFORMED, "the proposal cannot be read: a field is missing, of a wrong type or out of bounds"
 )
@@ -55,9 +57,15 @@ def encode_entry(proposals: Sequence[Proposal]) -> bytes:
 def decode_entry(entry: bytes) -> list[Proposal | Damaged]:
     """Read an entry, one item per proposal; an entry that is no list at all gives one `Damaged`. Never raises."""
     try:
-        return list(_entry.decode(entry))
+        proposals: list[Proposal | Damaged] = list(_entry.decode(entry))
     except _FAULTS:
-        pass  # Something in it is damaged: read the proposals one by one.
+        proposals = []  # Something in it is damaged: read the proposals one by one.
+    if proposals and _encoder.encode(proposals) == entry:
+        return proposals  # As this version writes it: nothing can be hidden in it.
+    if not is_flat_enough(entry):
+        return [Damaged(TOO_DEEP)]
+    if proposals:
+        return proposals
     try:
         return [_decode_proposal(raw) for raw in _proposals.decode(entry)]
     except _FAULTS:

@@ -11,6 +11,7 @@ from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.apply import LedgerBug, apply
 from iceprod_p2p.ledger.codec import (
+    Damaged,
     decode_command,
     decode_entry,
     decode_outcome,
@@ -19,6 +20,7 @@ from iceprod_p2p.ledger.codec import (
     encode_outcome,
 )
 from iceprod_p2p.ledger.limits import REQUEST_HORIZON_MS
+from iceprod_p2p.ledger.nesting import NESTING_MAX, is_flat_enough
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.table import RULES
 from iceprod_p2p.store.memory_tables import MemoryTables
@@ -76,6 +78,43 @@ def test_a_flipped_byte_is_answered_without_an_exception(place: int, value: int)
 def test_a_field_that_a_newer_version_added_is_left_out() -> None:
     newer = msgspec.msgpack.encode([[b"r" * 16, 0, "node:n0", [21, 1, 5, "new field"], "newer still"]])
     assert decode_entry(newer) == [c.Proposal(b"r" * 16, 0, "node:n0", c.AddJobs(1, 5))]
+
+
+def _with_extra_field(extra: bytes) -> bytes:
+    good = msgspec.msgpack.encode([[b"r" * 16, 0, "node:n0", [21, 1, 5]]])
+    return good.replace(b"\x93\x15", b"\x94\x15") + extra
+
+
+def _deeper(frames: int, entry: bytes) -> list[c.Proposal | Damaged]:
+    return _deeper(frames - 1, entry) if frames else decode_entry(entry)
+
+
+@pytest.mark.parametrize("depth", [1, 20, 28, 40, 300, 600, 900, 1_100, 50_000])
+def test_a_nested_field_is_read_alike_however_deep_the_stack_of_the_reader(depth: int) -> None:
+    entry = _with_extra_field(b"\x91" * depth + b"\xc0")
+    read = {repr(_deeper(frames, entry)) for frames in (0, 300, 600)}
+    assert len(read) == 1
+    assert ("Damaged" in read.pop()) is (depth > 30)
+
+
+@given(
+    st.recursive(
+        st.integers(-(2**40), 2**40) | st.text(max_size=40) | st.binary(max_size=300) | st.floats(),
+        lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=4), inner, max_size=20),
+    )
+)
+def test_depth_is_measured_as_it_is(value: object) -> None:
+    def depth(item: object) -> int:
+        inside = list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else None
+        return 0 if inside is None else 1 + max((depth(each) for each in inside), default=-1)
+
+    levels = depth(value)
+    wrapped = value
+    for _ in range(NESTING_MAX - levels):
+        wrapped = [wrapped]
+    assert is_flat_enough(msgspec.msgpack.encode(wrapped))
+    if levels:
+        assert not is_flat_enough(msgspec.msgpack.encode([wrapped]))
 
 
 def test_commands_and_outcomes_come_back_from_their_bytes() -> None:
