@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.raft.journal import Journal
 from iceprod_p2p.raft.settings import RaftSettings
 
@@ -23,3 +24,4 @@ def compact(journal: Journal, settings: RaftSettings, needed_from: int | None) -
         target = min(target, needed_from)
     if target > journal.base.index:
         journal.drop_to(target)
+        passing("raft.compact.after")

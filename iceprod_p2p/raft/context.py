@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.journal import Journal
 from iceprod_p2p.raft.messages import Message, encode
@@ -71,5 +72,6 @@ class Context:
         self.observers = frozenset(found) - self.voters
         self.peers = tuple(sorted(name for name in found if name != self.node_id))
         self.core.adopt_members(self.voters, self.observers)
+        passing("raft.members.after")
         self._sender.members_changed(tuple(found[name] for name in sorted(found)))
         return True

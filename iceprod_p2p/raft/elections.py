@@ -7,6 +7,7 @@ and a quorum check, so that a leader cut off from its voters steps down before a
 
 from __future__ import annotations
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.messages import TimeoutNow, VoteReply, VoteRequest
@@ -107,6 +108,7 @@ class Elections:
         )
         if granted:
             core.set_term(core.term, sender)
+            passing("raft.vote.after")
             core.postpone_election(context.now_s)
         context.hold(sender, VoteReply(core.term, False, granted, context.session))
 

@@ -15,35 +15,15 @@ from typing import Any
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, ConfigError, IntegrityError, Unavailable
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.raft import messages as wire
 from iceprod_p2p.raft.compaction import compact
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
 from iceprod_p2p.raft.following import Following
 from iceprod_p2p.raft.journal import Journal, read_identity
 from iceprod_p2p.raft.leading import Leading
-from iceprod_p2p.raft.messages import (
-    Append,
-    AppendReply,
-    Forward,
-    ForwardRefused,
-    Heartbeat,
-    HeartbeatReply,
-    Hello,
-    HelloRefused,
-    HelloWanted,
-    Message,
-    ReadAnswer,
-    ReadQuery,
-    SnapshotDone,
-    SnapshotOffer,
-    SnapshotPage,
-    SnapshotPull,
-    TimeoutNow,
-    VoteReply,
-    VoteRequest,
-    decode,
-)
 from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
 from iceprod_p2p.raft.promises import Promises, check_not_retired
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
@@ -124,24 +104,24 @@ class Engine:
         self.leading = Leading(self.context, self._sending)
         following = Following(self.context, self.elections, self._receiving)
         self._handlers: dict[type, Callable[[str, Any], None]] = {
-            VoteRequest: self.elections.on_vote_request,
-            VoteReply: self.elections.on_vote_reply,
-            Append: following.on_append,
-            AppendReply: self._if_leading(self.leading.on_append_reply),
-            Heartbeat: following.on_heartbeat,
-            HeartbeatReply: self._if_leading(self.leading.on_heartbeat_reply),
-            TimeoutNow: self.elections.on_timeout_now,
-            Forward: self.proposals.on_forward,
-            ForwardRefused: self.proposals.on_refused,
-            ReadQuery: self.reads.on_query,
-            ReadAnswer: self.reads.on_answer,
-            SnapshotOffer: following.on_snapshot_offer,
-            SnapshotPull: self._sending.on_pull,
-            SnapshotPage: self._receiving.on_page,
-            SnapshotDone: self._if_leading(self._on_snapshot_done),
-            Hello: self.promises.on_hello,
-            HelloWanted: self.promises.on_wanted,
-            HelloRefused: self.promises.on_refused,
+            wire.VoteRequest: self.elections.on_vote_request,
+            wire.VoteReply: self.elections.on_vote_reply,
+            wire.Append: following.on_append,
+            wire.AppendReply: self._if_leading(self.leading.on_append_reply),
+            wire.Heartbeat: following.on_heartbeat,
+            wire.HeartbeatReply: self._if_leading(self.leading.on_heartbeat_reply),
+            wire.TimeoutNow: self.elections.on_timeout_now,
+            wire.Forward: self.proposals.on_forward,
+            wire.ForwardRefused: self.proposals.on_refused,
+            wire.ReadQuery: self.reads.on_query,
+            wire.ReadAnswer: self.reads.on_answer,
+            wire.SnapshotOffer: following.on_snapshot_offer,
+            wire.SnapshotPull: self._sending.on_pull,
+            wire.SnapshotPage: self._receiving.on_page,
+            wire.SnapshotDone: self._if_leading(self._on_snapshot_done),
+            wire.Hello: self.promises.on_hello,
+            wire.HelloWanted: self.promises.on_wanted,
+            wire.HelloRefused: self.promises.on_refused,
         }
         self.context.adopt(members)
         self.core.postpone_election(self.context.now_s)
@@ -224,13 +204,16 @@ class Engine:
         self.journal.open(transaction)
         try:
             self._again = False
+            passing("raft.tick.begin")
             while self._requests:
                 self._requests.popleft()()
             self._take_messages()
             self.core.doTick(0.0)
             self.promises.save(transaction.meta)
             self.journal.save()
+            passing("raft.commit.before")
             transaction.commit()
+            passing("raft.commit.after")
         except BaseException:
             transaction.abort()
             raise
@@ -239,6 +222,7 @@ class Engine:
             self.context.transaction = None
         self.context.durable_index = self.journal.last_index
         self.context.release()
+        passing("raft.release.after")
         self._hand_out()
         self.promises.end_if_retired()
         if self.core.is_leader:
@@ -253,7 +237,7 @@ class Engine:
         for _ in range(min(len(self._inbox), self.settings.tick_frames_max)):
             sender, frame = self._inbox.popleft()
             try:
-                self.core.deliver(sender, decode(frame))
+                self.core.deliver(sender, wire.decode(frame))
             except BadInput as fault:
                 self.frames_dropped += 1
                 log.warning("frame refused", node=self.context.node_id, sender=sender, fault=str(fault))
@@ -287,7 +271,7 @@ class Engine:
 
     # The rules that PySyncObj calls in its tick (`syncobj.Rules`).
 
-    def on_message(self, sender: str, message: Message) -> None:
+    def on_message(self, sender: str, message: wire.Message) -> None:
         """Act on one message of a certified peer."""
         if self.promises.counts(sender, message):
             self._handlers[type(message)](sender, message)
@@ -335,7 +319,9 @@ class Engine:
             entry = command[1:] if command[:1] == REGULAR else EMPTY_ENTRY
             term = journal.term_at(index)
             assert term is not None
+            passing("raft.apply.before")
             outcomes = self._apply(transaction.ledger, index, term, entry)
+            passing("raft.apply.after")
             core.applied = index
             self.proposals.finish(entry, outcomes)
             changed = changed or self._entry_changes_members(entry)
@@ -360,7 +346,7 @@ class Engine:
 
     # Answers of followers.
 
-    def _on_snapshot_done(self, sender: str, message: SnapshotDone) -> None:
+    def _on_snapshot_done(self, sender: str, message: wire.SnapshotDone) -> None:
         progress = self.leading.followers.get(sender)
         if progress is not None and message.index <= self.journal.last_index:
             progress.heard_s = self.context.now_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iceprod_p2p.base.errors import IntegrityError
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
 from iceprod_p2p.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, SnapshotOffer
@@ -32,10 +33,15 @@ class Following:
             context.hold(sender, AppendReply(core.term, False, verdict.index, verdict.hint, context.session))
             return
         if verdict.truncate_from:
+            passing("raft.truncate.before")
             journal.truncate_from(verdict.truncate_from)
+            passing("raft.truncate.after")
             context.durable_index = min(context.durable_index, verdict.truncate_from - 1)
-        for term, command in verdict.new:
-            journal.append(term, command)
+        if verdict.new:
+            passing("raft.append.before")
+            for term, command in verdict.new:
+                journal.append(term, command)
+            passing("raft.append.after")
         core.commit = max(core.commit, min(message.commit, verdict.verified))
         journal.state.acked = max(journal.state.acked, verdict.verified)
         context.hold(sender, AppendReply(core.term, True, verdict.verified, 0, context.session))

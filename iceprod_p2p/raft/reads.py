@@ -14,6 +14,10 @@ from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.messages import ReadAnswer, ReadQuery
 from iceprod_p2p.raft.replication import Progress
 
+NO_LEADER_REMEDY = (
+    "`iceprod cluster status` tells which nodes are silent; --stale reads one node's own tables"
+)
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -106,7 +110,8 @@ class Reads:
                 self.done.append((token, core.applied))
             elif context.now_s >= read.deadline_s:
                 del self._waiting[token]
-                self.done.append((token, Unavailable("no leader confirmed this read in time")))
+                late = Unavailable("no leader confirmed this read in time", remedy=NO_LEADER_REMEDY)
+                self.done.append((token, late))
 
     def _ask_leader(self) -> None:
         context = self._context

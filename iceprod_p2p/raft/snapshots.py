@@ -16,6 +16,7 @@ from hashlib import blake2b, sha256
 from typing import Any
 
 from iceprod_p2p.base.errors import IceProdError, IntegrityError
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.journal import (
@@ -194,7 +195,9 @@ class SnapshotSender:
             self._copy_job(self._make_donation, self._take)
 
     def _make_donation(self) -> Any:
+        passing("raft.snapshot.copy.before")
         copy = self._store.copy()
+        passing("raft.snapshot.copy.after")
         try:
             return _prepare(copy)
         except BaseException:
@@ -300,6 +303,7 @@ class SnapshotReceiver:
             incoming.total.update(b"%b%b%b%b" % (KEY.pack(len(key)), key, KEY.pack(len(value)), value))
         incoming.count += len(message.pairs)
         transaction.commit()
+        passing("raft.snapshot.page.after")
         return True
 
     def on_timer(self) -> None:
@@ -330,6 +334,7 @@ class SnapshotReceiver:
         if offer.index <= context.core.commit:
             self.discard()
             return None
+        passing("raft.snapshot.install.before")
         transaction = incoming.staging.write()
         with self._store.read() as own:
             for key, value in own.meta.scan(b"", META_END):  # Identity, session, what peers promised.
@@ -346,7 +351,9 @@ class SnapshotReceiver:
         transaction.meta.put(BASE_KEY, seal(Base(offer.index, offer.index_term, offer.digest)))
         transaction.commit()
         self._incoming = None
+        passing("raft.snapshot.swap.before")
         self._store.swap(incoming.staging)
+        passing("raft.snapshot.swap.after")
         with self._store.read() as installed:
             journal.load(installed)
         context.core.reload()

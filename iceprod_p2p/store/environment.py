@@ -29,6 +29,7 @@ from typing import Final, cast
 
 import lmdb
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.store.directory import (
     generation_number,
@@ -247,12 +248,9 @@ class Staging:
         """Begin a write transaction in the staging area; at most one at a time."""
         return WriteTransaction(self._generation)
 
-    def note_place(self) -> None:
-        """Write down which files these are."""
-        self._generation.note_place()
-
     def sync(self) -> None:
-        """Put everything written so far on the disk."""
+        """Put everything written so far on the disk, with a note of which files these are."""
+        self._generation.note_place()
         try:
             self._generation.environment.sync(True)
         except (lmdb.Error, OSError) as cause:
@@ -347,11 +345,12 @@ class Environment:
         if staging.path != self._generation_path(self._number + 1):
             raise StoreError(f"the snapshot in {staging.path} was staged for another generation")
         try:
-            staging.note_place()
             staging.sync()
             staging.close()
             sync_directory(staging.path)
+            passing("store.current.before")
             write_current(self.path, staging.path.name)
+            passing("store.current.after")
         except OSError as cause:
             raise store_error("install a snapshot", self.path, cause) from cause
         old = self._generation

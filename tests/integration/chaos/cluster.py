@@ -246,10 +246,10 @@ class ChaosCluster:
             asked = [member.ask("state", check=False) for member in self.members.values()]
             answers = await asyncio.gather(*asked, return_exceptions=True)
             states = dict(zip(self.members, answers, strict=True))
-            if all(isinstance(state, dict) for state in states.values()):
-                if len({state["applied"] for state in states.values()}) == 1:
-                    assert len({state["digest"] for state in states.values()}) == 1, states
-                    return next(iter(states.values()))
+            all_answered = all(isinstance(state, dict) for state in states.values())
+            if all_answered and len({state["applied"] for state in states.values()}) == 1:
+                assert len({state["digest"] for state in states.values()}) == 1, states
+                return dict(next(iter(states.values())))
             await asyncio.sleep(0.1)
         raise AssertionError(f"no agreement after {within_s:g} s: {states}\n{self.story()}")
 

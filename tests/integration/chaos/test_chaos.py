@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import pytest_asyncio
 
 from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.cluster import ChaosCluster
-from tests.integration.chaos.history import check, merge_traces, read_trace, state_digest
+from tests.integration.chaos.judge import judged
 
 pytestmark = [pytest.mark.timeout(900)]
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 
@@ -31,37 +30,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ChaosCluster]:
     await made.start()
     yield made
     await made.stop()
-
-
-async def judged(cluster: ChaosCluster, clients: Clients) -> int:
-    """Wait until all agree, replay what they applied, and return how many calls were acknowledged."""
-    cluster.heal()
-    cluster.shape()
-    await clients.stop()
-    await asyncio.gather(*(member.ask("quiet") for member in cluster.members.values()))
-    last = await cluster.agree()
-    assert not [m.log_events() for m in cluster.members.values() if (await m.status()).get("failed")]
-    for member in cluster.members.values():
-        state = await member.ask("state", check=True)
-        assert state["violations"] == [] and state["digest"] == last["digest"]
-    traces = {name: list(read_trace(m.directory / "applied.trace")) for name, m in cluster.members.items()}
-    truth, faults = merge_traces(traces)
-    assert faults == []
-    truth.entries = {index: entry for index, entry in truth.entries.items() if index <= last["applied"]}
-    truth.replay()
-    assert check(clients.history, truth, leaders(cluster)) == []
-    assert state_digest(truth) == last["digest"]
-    return len(clients.history.acknowledged)
-
-
-def leaders(cluster: ChaosCluster) -> dict[int, set[str]]:
-    """Who led each term, as their logs say."""
-    terms: dict[int, set[str]] = defaultdict(set)
-    for name, member in cluster.members.items():
-        for event in member.log_events():
-            if event.get("event") == "leads":
-                terms[event["term"]].add(name)
-    return terms
 
 
 async def test_the_profile_that_breaks_stock_pysyncobj_loses_nothing(cluster: ChaosCluster) -> None:

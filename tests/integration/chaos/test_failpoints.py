@@ -1,0 +1,179 @@
+"""A real member dies at each named place around a durable step, under load, and comes back: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from iceprod_p2p.base import failpoints
+from tests.integration.chaos.clients import Clients
+from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
+from tests.integration.chaos.judge import judged
+from tests.integration.chaos.speech import Gone
+
+pytestmark = [pytest.mark.timeout(600)]
+KEEP = 40  # Entries of the log: a member that was away for a second needs a snapshot.
+ALWAYS = (  # Every member passes these under load.
+    "raft.tick.begin",
+    "raft.append.before",
+    "raft.append.after",
+    "raft.apply.before",
+    "raft.apply.after",
+    "raft.members.after",
+    "raft.compact.after",
+    "raft.commit.before",
+    "raft.commit.after",
+    "raft.release.after",
+)
+BEHIND = (  # A member passes these that was away for long.
+    "raft.snapshot.page.after",
+    "raft.snapshot.install.before",
+    "raft.snapshot.swap.before",
+    "raft.snapshot.swap.after",
+    "store.current.before",
+    "store.current.after",
+)
+LEADING = ("raft.snapshot.copy.before", "raft.snapshot.copy.after")
+CUT_OFF = ("raft.truncate.before", "raft.truncate.after")
+VOTING = ("raft.vote.after",)
+
+
+@pytest_asyncio.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[ChaosCluster]:
+    made = ChaosCluster(
+        tmp_path, ("a", "b", "c"), log_keep_entries=KEEP, log_keep_bytes=15_000, compact_entries_max=10
+    )
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def armed(member: MemberProcess, name: str, passes: int = 1) -> None:
+    """Restart a member with one failpoint on."""
+    await member.kill()
+    with contextlib.suppress(Gone):  # It passes the place before it serves.
+        await member.start(environment={failpoints.VARIABLE: f"{name}=kill:{passes}"})
+
+
+async def died(member: MemberProcess, name: str, *, within_s: float = 20.0) -> None:
+    """Wait for the member's death at the failpoint, and start it again without."""
+    assert member.process is not None
+    code = await asyncio.wait_for(member.ended(), within_s)
+    assert code == -signal.SIGKILL
+    assert f"failpoint {name}: kill" in member.last_words()
+    await member.start()
+
+
+async def left_behind(cluster: ChaosCluster, member: MemberProcess) -> None:
+    """Keep a member away until the others no longer hold what it lacks."""
+    leader = await cluster.leader()
+    if leader is member:
+        await member.kill()
+        leader = await cluster.leader(but=member.name)
+    last = (await member.status()).get("commit", 0) or (await leader.status())["commit"]
+    await member.kill()
+
+    async def gone() -> bool:
+        others = [other for other in cluster.members.values() if other is not member]
+        firsts = [(await other.status()).get("first", 0) for other in others]
+        return min(firsts) > last + 1
+
+    await until(f"entry {last + 1} is compacted", gone)
+
+
+async def always(cluster: ChaosCluster, name: str) -> None:
+    member = cluster.members["b"]
+    await armed(member, name, 3 if name != "raft.members.after" else 1)
+    await died(member, name)
+
+
+async def behind(cluster: ChaosCluster, name: str) -> None:
+    member = cluster.members["c"]
+    await left_behind(cluster, member)
+    with contextlib.suppress(Gone):
+        await member.start(environment={failpoints.VARIABLE: f"{name}=kill"})
+    await died(member, name)
+
+
+async def leading(cluster: ChaosCluster, name: str) -> None:
+    donor, away = cluster.members["a"], cluster.members["c"]
+    await left_behind(cluster, away)
+    await armed(donor, name)
+    leader = await cluster.leader()
+    if leader is not donor:
+        await leader.ask("transfer", to=donor.name)
+    await away.start()
+    await died(donor, name)
+
+
+async def cut_off(cluster: ChaosCluster, name: str) -> None:
+    cluster.settings.update(log_keep_entries=5_000, log_keep_bytes=1 << 24)  # No snapshots here.
+    for member in cluster.members.values():
+        await member.kill()
+        await member.start()
+    leader = await cluster.leader()
+    await armed(leader, name)
+    now = await cluster.leader()
+    if now is not leader:
+        await until("the armed one follows", lambda: _follows(leader))
+        await now.ask("transfer", to=leader.name)
+    cluster.isolate(leader.name)  # It appends what nobody acknowledges, and others take over.
+    await asyncio.sleep(1.0)
+    await cluster.leader(but=leader.name)
+    await asyncio.sleep(0.5)
+    cluster.heal()
+    await died(leader, name)
+
+
+async def voting(cluster: ChaosCluster, name: str) -> None:
+    voter = cluster.members["c"]
+    await armed(voter, name)
+    leader = await cluster.leader(but=voter.name)
+    other = next(m for m in cluster.members.values() if m not in (voter, leader))
+    cluster.switch.cut(leader.name, other.name)
+    cluster.switch.cut(leader.name, voter.name)
+    assert voter.process is not None
+    for _ in range(100):
+        if voter.process.poll() is not None:
+            break
+        await asyncio.sleep(0.1)
+        if (await voter.status()).get("role") == "leader":  # It stood itself: let the other one have it.
+            await voter.ask("transfer", to=other.name)
+    cluster.heal()
+    await died(voter, name)
+
+
+async def _follows(member: MemberProcess) -> bool:
+    return (await member.status()).get("role") == "follower"
+
+
+SCENES: dict[str, Callable[[ChaosCluster, str], Awaitable[None]]] = {
+    **dict.fromkeys(ALWAYS, always),
+    **dict.fromkeys(BEHIND, behind),
+    **dict.fromkeys(LEADING, leading),
+    **dict.fromkeys(CUT_OFF, cut_off),
+    **dict.fromkeys(VOTING, voting),
+}
+
+
+def test_every_failpoint_of_raft_and_store_has_its_scene() -> None:
+    ours = {name for name in failpoints.NAMES if name.startswith(("raft.", "store."))}
+    assert set(SCENES) == ours
+
+
+async def test_a_member_that_dies_at_any_failpoint_comes_back_and_nothing_is_lost(
+    cluster: ChaosCluster,
+) -> None:
+    clients = Clients(cluster, seed=1)
+    clients.begin(submitters=6, sites=3, pause_s=0.02)
+    for name, scene in SCENES.items():
+        print(name, flush=True)
+        await scene(cluster, name)
+    acknowledged = await judged(cluster, clients)
+    print(f"{acknowledged} calls acknowledged across {len(SCENES)} crashes, 0 lost")
