@@ -54,6 +54,9 @@ sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 
 fuzz: $(VENV)/.ready ## throw random input at what reads untrusted text: make fuzz SECONDS=7200
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
+chaos: $(VENV)/.ready ## real processes, killed, paused and cut off for minutes: make chaos CHAOS_SECONDS=600 CHAOS_MEMBERS=5
+	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_ROUNDS=$(or $(CHAOS_ROUNDS),10) $(BIN)/python -m pytest -s --timeout 7200 tests/integration/chaos
+
 bench: $(VENV)/.ready ## measure; the tables go to docs/performance.md
 	$(BIN)/python -m benchmarks
 
