@@ -7,12 +7,13 @@ walked, and only tasks that were not held before are read.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
-from iceprod_p2p.ledger.moves import Place
+from iceprod_p2p.ledger.moves import HELD, Place
 from iceprod_p2p.ledger.reading import see_place, see_task
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.resources import Requirements
@@ -49,28 +50,39 @@ class HeldCounts:
             claimed_since = now[0] + now[1] > self._tally[0] + self._tally[1]
             if now == self._tally or (not claimed_since and self._clock.monotonic_s() < self._walk_at_s):
                 return self._counts
-        self._walk(t, record.number)
+        self._walk(t, record.number, tally.held)
         self._tally = now
         return self._counts
 
-    def _walk(self, t: Tables, site: int) -> None:
+    def _walk(self, t: Tables, site: int, held: int) -> None:
         began_s = self._clock.monotonic_s()
-        known, self._known = self._known, {}
+        known = self._known
         if began_s >= self._forget_at_s:
             known, self._forget_at_s = {}, began_s + FORGET_S
-        for stage in (UNSTARTED, STARTED_STAGE):
-            for key, _ in t.scan_keys(keys.held(site, stage, 0, 0, 0)[:4], HELD_PAGE):
-                tail = key[4:]
-                number = known.get(tail)
-                if number is None:
-                    place = place_of(t, key)
-                    number = see_task(t, place).requirements if place is not None else None
-                if number is not None:
-                    self._known[tail] = number
+        self._known = _read(t, site, known)
+        if len(self._known) != held:
+            # A command for a whole dataset counts its tasks out at once; their keys go when its sweep comes by.
+            self._known = _read(t, site, {})
         by_number = Counter(self._known.values())
         self._counts = Counter({t.requirements_of(number): count for number, count in by_number.items()})
         now_s = self._clock.monotonic_s()
         self._walk_at_s = now_s + (now_s - began_s) / WALK_SHARE
+
+
+def _read(t: Tables, site: int, known: Mapping[bytes, int]) -> dict[bytes, int]:
+    """Return the requirements of all tasks in the index of what a site holds; those `known` are not read."""
+    found: dict[bytes, int] = {}
+    for stage in (UNSTARTED, STARTED_STAGE):
+        for key, _ in t.scan_keys(keys.held(site, stage, 0, 0, 0)[:4], HELD_PAGE):
+            number = known.get(key[4:])
+            if number is None:
+                place = place_of(t, key)
+                record = see_task(t, place) if place is not None else None
+                if record is None or record.code not in HELD or record.site != site:
+                    continue
+                number = record.requirements
+            found[key[4:]] = number
+    return found
 
 
 def held_tasks(t: Tables, site: str, stage: int, limit: int) -> list[tuple[Place, r.TaskRecord]]:

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from iceprod_p2p.base.clock import ManualClock
-from iceprod_p2p.ledger.commands import Claim, GiveBack, TaskRef
+from iceprod_p2p.ledger.commands import Claim, ControlDataset, GiveBack, TaskRef, Verb
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.resources import Offer, Requirements
@@ -67,3 +67,16 @@ def test_counts_follow_claims_at_once_and_returns_soon_without_reading_again_wha
     ledger.must(GiveBack("madison", tuple(refs[5:6])))
     assert sum(now().values()) == 7
     assert counts.counts(Tables(ledger.kv), "nowhere") == Counter()
+
+
+def test_what_a_command_for_a_whole_dataset_took_away_is_not_counted_though_its_sweep_is_still_to_come() -> (
+    None
+):
+    ledger = OneLedger()
+    ledger.found()
+    ledger.submit(jobs=5, shapes=(TaskShape("work", (), SMALL),))
+    counts = HeldCounts(ManualClock(wall_ms=NOW_MS))
+    claim(ledger, 200, 5)
+    assert counts.counts(Tables(ledger.kv), "madison") == {SMALL: 5}
+    ledger.must(ControlDataset(1, Verb.ABORT))
+    assert counts.counts(Tables(ledger.kv), "madison") == Counter()
