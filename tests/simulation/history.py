@@ -126,7 +126,8 @@ class History:
             for process in self.cluster.alive()
         )
         return (
-            f"{self.calls.open} calls unanswered, {self.work.missing()}, leader {leader.node_id if leader else 'none'}, "
+            f"{self.calls.open} calls unanswered, {self.work.missing()}, "
+            f"leader {leader.node_id if leader else 'none'}, "
             f"members {sorted(self.cluster.members())}: {stands}"
         )
 

@@ -145,7 +145,7 @@ class LedgerWork:
                     raise Violation(f"task {task.ref} has {detail.statistics}, accepted was {accepted[1]}")
                 if [file.attempt for file in detail.files] != [task.attempt]:
                     raise Violation(f"task {task.ref} has the files {detail.files}")
-                for name, value in accepted[1].items():
+                for value in accepted[1].values():
                     sums[row.dataset, task.name] += Fraction(value)
                     counts[row.dataset, task.name] += 1
             for name, tallies in queries.statistics(kv, row.dataset).items():

@@ -21,9 +21,10 @@ from iceprod_p2p.ledger.commands import (
 from iceprod_p2p.ledger.outcome import Applied
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.resources import Requirements
-from iceprod_p2p.model.states import DatasetState
+from iceprod_p2p.model.states import DatasetState, SiteState
 from tests.simulation.calls import Calls
 from tests.simulation.cluster import Cluster
+from tests.simulation.process import Process
 from tests.simulation.production import OPERATOR
 
 SHAPES = (
@@ -140,7 +141,11 @@ class People:
             self._world.after(4.0, self._send, ControlSite(site, SiteVerb.RESUME), OPERATOR)
 
     def _tidy(self) -> None:
-        """Resume what is suspended and reset what failed, until nothing is left to do."""
+        """Resume what is suspended or drained and reset what failed, until nothing is left to do."""
+        with self._most_advanced().disk.image.read() as snapshot:
+            drained = [row.site for row in queries.sites(snapshot.ledger) if row.state is SiteState.DRAINING]
+        for site in drained:
+            self._send(ControlSite(site, SiteVerb.RESUME), OPERATOR)
         for row in self.datasets():
             if row.state is DatasetState.SUSPENDED or self._has_suspended(row):
                 self._send(ControlDataset(row.dataset, Verb.RESUME), OPERATOR)
@@ -152,13 +157,14 @@ class People:
     def _has_suspended(row: Any) -> bool:
         return any(count for state, count in row.tasks.items() if state == "suspended")
 
+    def _most_advanced(self) -> Process:
+        """Return the leader, or else the node that stands furthest."""
+        processes = self._cluster.processes.values()
+        return self._cluster.leader() or max(processes, key=self._cluster.applied_index)
+
     def datasets(self) -> list[Any]:
-        """Return every dataset's row as the leader, or else the most advanced node, knows it."""
-        leader = self._cluster.leader()
-        process = leader or max(
-            self._cluster.processes.values(), key=lambda one: self._cluster.applied_index(one)
-        )
-        with process.disk.image.read() as snapshot:
+        """Return every dataset's row as the most advanced node knows it."""
+        with self._most_advanced().disk.image.read() as snapshot:
             return list(queries.datasets(snapshot.ledger, limit=1_000).rows)
 
     def done(self) -> bool:

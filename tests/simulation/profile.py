@@ -70,12 +70,14 @@ class Profile:
 
     def describe(self) -> str:
         """Return one line for people."""
+        kind = "production" if self.production else "counters"
+        order = "in" if self.in_order else "out of"
         return (
-            f"{'production' if self.production else 'counters'}, {self.voters} voters, {self.observers} observers, {self.delay_s * 1e3:.1f} ms + "
-            f"{self.jitter_s * 1e3:.1f} ms, loss {self.loss:.1%}, double {self.double:.1%}, late {self.straggle:.1%}, "
-            f"{'in' if self.in_order else 'out of'} order, {self.rate_bytes_per_s / 1e3:.0f} kB/s, fsync "
-            f"{self.fsync_s * 1e3:.1f} ms, log kept {self.settings.log_keep_entries}, a fault every "
-            f"{self.fault_interval_s:.1f} s for {self.faults_for_s:.0f} s: {', '.join(self.faults)}"
+            f"{kind}, {self.voters} voters, {self.observers} observers; {self.delay_s * 1e3:.1f} ms + "
+            f"{self.jitter_s * 1e3:.1f} ms, loss {self.loss:.1%}, double {self.double:.1%}, "
+            f"late {self.straggle:.1%}, {order} order, {self.rate_bytes_per_s / 1e3:.0f} kB/s; "
+            f"fsync {self.fsync_s * 1e3:.1f} ms, log kept {self.settings.log_keep_entries}; "
+            f"a fault every {self.fault_interval_s:.1f} s for {self.faults_for_s:.0f} s: {', '.join(self.faults)}"
         )
 
 

@@ -84,7 +84,8 @@ class TaskModel:
         known = self._tasks.setdefault(task, _Known())
         if attempt <= known.attempt:
             raise Violation(
-                f"task {task} at attempt {attempt} was granted to {site} after attempt {known.attempt} was to {known.site}"
+                f"task {task} at attempt {attempt} was granted to {site}; "
+                f"{known.site} had been granted attempt {known.attempt}"
             )
         if known.finished >= 0:
             if not self._was_reset(task, known.finished_at):
