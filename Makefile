@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-grids check format lint types unit sim fuzz bench bless protos clean
+.PHONY: help setup demo test test-grids check format lint types unit sim chaos fuzz bench bless protos clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -38,7 +38,7 @@ class StoreLocked(StoreError):
 
 def store_error(what: str, where: Path, cause: Exception) -> StoreError:
     """Return the named error for what LMDB or the system said while we tried to do `what` at `where`."""
-    code = cause.errno if isinstance(cause, OSError) else getattr(cause, "code", 0)
+    code = cause.errno if isinstance(cause, OSError) else _code(cause)
     kind = type(cause).__name__
     if kind == "MapFullError":
         return StoreFull(
@@ -61,6 +61,15 @@ def store_error(what: str, where: Path, cause: Exception) -> StoreError:
             f"cannot {what}: {where} is damaged ({cause})", remedy="join again with a new node id"
         )
     return StoreError(f"cannot {what}: {where}: {cause}", remedy="see the node's log, then restart it")
+
+
+def _code(cause: Exception) -> int:
+    """Return the system's error number behind what LMDB raised: newer bindings give its words alone."""
+    code = int(getattr(cause, "code", 0) or 0)
+    if code:
+        return code
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+    return next((number for number in numbers if str(cause).endswith(os.strerror(number))), 0)
 
 
 def _free_bytes(where: Path) -> int:
