@@ -341,7 +341,7 @@ def never_counts_claims_out_of_a_site(patch: Patch) -> None:
 
 @mutant("holds tasks and has no timer")
 def does_not_look_after_a_site(patch: Patch) -> None:
-    patch.setattr(claims, "renew_site", lambda t, name, site: site)
+    patch.setattr(claims, "renew_site", lambda t, name, site, **_: site)
 
 
 @mutant("the timer of site")

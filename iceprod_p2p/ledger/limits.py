@@ -44,6 +44,7 @@ QUEUED_LIMIT_MS: Final = 7 * DAY_MS  # Busy batch systems queue for days.
 PROCESSING_SLACK_MS: Final = 2 * HOUR_MS  # Prefetch and stage-in, beside twice the wall time asked for.
 COPYING_LIMIT_MS: Final = 6 * HOUR_MS
 LOCALITY_MS: Final = 10_000  # How long a task whose inputs lie at a site is kept for that site.
+OFFER_CLASSES_MAX: Final = 64  # Classes remembered of a site: a configuration has no more.
 TAKEOVER_AGE_MS: Final = 10 * MINUTE_MS  # How old an unstarted claim must be before an idle site may take it.
 TAKEOVER_PAGE: Final = 128  # Claims of other sites that one idle claim looks at.
 HOST_FAULTS_MAX: Final = 10  # Faults in a row (halved hourly) after which a host gets nothing more.

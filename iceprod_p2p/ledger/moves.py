@@ -287,8 +287,11 @@ def release_children(t: Tables, place: Place, parent: r.TaskRecord) -> None:
             continue
         record = _read_task(t, below, parents_done=False)  # As it was until now.
         if record.code == r.WAITING:
-            until_ms = t.now_ms + LOCALITY_MS
-            move(t, below, record, TaskEvent.PARENTS_DONE, home=parent.site, home_until_ms=until_ms)
+            if _can_run(t, parent.site, record.requirements):
+                until_ms = t.now_ms + LOCALITY_MS
+                move(t, below, record, TaskEvent.PARENTS_DONE, home=parent.site, home_until_ms=until_ms)
+            else:
+                move(t, below, record, TaskEvent.PARENTS_DONE)
         elif record.code == r.SUSPENDED:
             # It stays suspended, but resuming will make it ready: counted apart, and by a record of its own.
             ds, requirements = place.ds, record.requirements
@@ -296,6 +299,13 @@ def release_children(t: Tables, place: Place, parent: r.TaskRecord) -> None:
             shift_cell(t, ds, child, requirements, r.SUSPENDED, 1)
             if record.changed_ms == r.NEVER:
                 t.tasks.put(below.key, replace(record, changed_ms=t.now_ms))
+
+
+def _can_run(t: Tables, site: int, requirements: int) -> bool:
+    """Return whether a site has ever offered what such a task needs; if not, nothing is kept for it."""
+    record = t.site(t.site_name(site))
+    needs = t.requirements_of(requirements)
+    return record is not None and any(offer.fits(needs) for offer in record.offers.values())
 
 
 def _reindex(t: Tables, place: Place, old: r.TaskRecord, new: r.TaskRecord) -> None:

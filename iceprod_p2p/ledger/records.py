@@ -13,7 +13,7 @@ import msgspec
 
 from iceprod_p2p.ledger.commands import TaskRef, Verb
 from iceprod_p2p.model.person import Role
-from iceprod_p2p.model.resources import Usage
+from iceprod_p2p.model.resources import Offer, Usage
 from iceprod_p2p.model.site import Member, SiteCounts
 from iceprod_p2p.model.states import FailReason, SiteState, TaskState
 
@@ -93,6 +93,7 @@ class SiteRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     heard_ms: int = 0
     counts: dict[str, SiteCounts] = {}  # By node.
     reason: str = ""  # Why it drains or is banned.
+    offers: dict[str, Offer] = {}  # By resource class, as last offered, with 0 slots: what it can run at all.
 
 
 class SiteTally(msgspec.Struct, array_like=True, gc=False):

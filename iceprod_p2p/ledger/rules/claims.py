@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import heapq
 
+from msgspec.structs import replace
+
 from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import Claim
@@ -17,6 +19,7 @@ from iceprod_p2p.ledger.limits import (
     CLAIM_DATASETS,
     CLAIMED_LIMIT_MS,
     GRANTS_MAX,
+    OFFER_CLASSES_MAX,
     SITES_MAX,
     TAKEOVER_AGE_MS,
     TAKEOVER_PAGE,
@@ -65,7 +68,8 @@ def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
         return site
     if site.state is not SiteState.ACTIVE:
         return Refused(Refusal.WRONG_STATE, f"site {command.site} is {site.state}: it gets no new tasks")
-    site = renew_site(t, command.site, site)
+    known = _offers_known(site, command.offers)
+    site = renew_site(t, command.site, site, **({} if known == site.offers else {"offers": known}))
     limit = min(command.limit, GRANTS_MAX, t.budget)
     grants: list[Grant] = []
     if limit > 0:
@@ -80,6 +84,14 @@ def claim(t: Tables, command: Claim, asked: Asked) -> Outcome:
             _take_over(t, command.site, site.number, slots, grants, limit)
     t.budget -= len(grants)
     return Applied(grants=tuple(grants))
+
+
+def _offers_known(site: r.SiteRecord, offers: tuple[Offer, ...]) -> dict[str, Offer]:
+    """Return what a site can run at all, by class: a class without a free slot now is not offered, but kept."""
+    known = {**site.offers, **{offer.resource_class: replace(offer, slots=0) for offer in offers}}
+    while len(known) > OFFER_CLASSES_MAX:  # The class offered longest ago by order of first mention.
+        del known[next(iter(known))]
+    return known
 
 
 def _candidates(
