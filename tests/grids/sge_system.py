@@ -45,7 +45,7 @@ class SgeSystem:
     def site_options(self) -> str:
         """Return `[queue.options]` of a site on it."""
         pairs = ", ".join(f'{name} = "{value}"' for name, value in self.environment.items())
-        # h_vmem limits the address space, of which Python with numpy maps far more than it uses.
+        # h_vmem limits the address space, of which Python with numpy maps three times what it uses.
         return f'environment = {{ {pairs} }}\nmemory_resource = ""\n'
 
     def start(self) -> None:
