@@ -12,13 +12,12 @@ to elect somebody who lacks what it had acknowledged.  So:
   and terms never go back on a sound disk, since they leave only after their fsync.  If they did, the session
   is not accepted: nothing it says counts here, and it is told so.
 - A node that is told so notes it down, ends its Raft part by name, and refuses every later start.  It comes
-  back under a new id, with a snapshot (`iceprod-node rejoin`).
+  back under a new id, with an empty data directory and a snapshot.
 
 What a leader has acknowledged to others is seen by the commit index that its heartbeats named: it holds that much.
 
 What this cannot see: a copy that is restored while everybody who remembers later promises is down or was set
-back as well.  Copies made file by file are also seen on the spot, by `store.environment`.  A whole cluster is
-set back only with `iceprod-node restore`, which founds a new cluster from a backup.
+back as well.  Copies made file by file are also seen on the spot, by `store.environment`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,10 @@ PEER: Final = b"peer/"
 PEER_END: Final = b"peer0"
 SESSIONS: Final = 1 << 48
 STRANGERS_MAX: Final = 1_024  # Certified nodes that are no members (yet) and are remembered all the same.
-REMEDY: Final = "join again under a new node id: `iceprod-node rejoin`, then remove the old one"
+REMEDY: Final = (
+    "remove it (`iceprod cluster remove ID`), then join again by a new invitation,"
+    " with a new node id and an empty data directory"
+)
 
 log = get_logger("raft")
 
