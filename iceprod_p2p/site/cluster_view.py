@@ -15,6 +15,7 @@ from iceprod_p2p.ledger.limits import REQUIREMENTS_MAX
 from iceprod_p2p.ledger.moves import HELD, STARTED, Place
 from iceprod_p2p.ledger.reading import see_place, see_task
 from iceprod_p2p.ledger.rules.asked import role_of
+from iceprod_p2p.ledger.rules.faults import host_is_shut_out
 from iceprod_p2p.ledger.rules.files import copies_of
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.files import WHOLE_DATASET, FileEntry
@@ -34,6 +35,7 @@ from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_p2p.wire.translate import file_to
 
 CLAIMED_PAGE: Final = 4_096  # A site's stock; a larger one is read as it shrinks.
+HOSTS_PAGE: Final = 1_000  # Hosts of a site with a fault since their last success.
 Result = TypeVar("Result")
 
 
@@ -101,6 +103,21 @@ class ClusterView:
     def leases_ended(self, site: str) -> bool:
         """Whether a site was silent for so long that it lost what it held."""
         return self._facts.now().leases_ended(site)
+
+    def hosts_shut_out(self, site: str) -> tuple[str, ...]:
+        """Hosts of a site that lost so many tasks in a row that the ledger gives them none."""
+
+        def read(t: Tables) -> tuple[str, ...]:
+            record = t.site(site)
+            if record is None:
+                return ()
+            prefix = keys.by_number(keys.HOST_FAULTS, record.number)
+            hosts = (
+                key[len(prefix) :].decode("utf-8", "replace") for key, _ in t.scan_keys(prefix, HOSTS_PAGE)
+            )
+            return tuple(host for host in hosts if host_is_shut_out(t, record.number, host))
+
+        return self._read(read)
 
     # Time.
 

@@ -41,6 +41,7 @@ from iceprod_p2p.site.consensus import Consensus
 from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
 from iceprod_p2p.site.pilot_files import PilotKit, offer_of
 from iceprod_p2p.site.plans.claims import fit_of
+from iceprod_p2p.site.plans.hosts import HostWatch, excluded
 from iceprod_p2p.site.plans.queue import (
     BackOff,
     QueueLimits,
@@ -69,6 +70,10 @@ class KeeperView(Protocol):
 
     def nodes(self) -> tuple[common_pb2.NodeAddress, ...]:
         """Every node that can be called."""
+        ...
+
+    def hosts_shut_out(self, site: str) -> tuple[str, ...]:
+        """Hosts of a site that lost so many tasks in a row that the ledger gives them none."""
         ...
 
 
@@ -104,7 +109,8 @@ class Keeper:
         self._missing: frozenset[str] = frozenset()
         self._since_s: dict[str, float] = {}
         self._first_seen_s: dict[TaskRef, float] = {}
-        self._reconciled = False
+        self._reconciled = self._looked = False
+        self.hosts = HostWatch()
 
     def use(self, config: SiteConfig) -> None:
         """Go on with a changed configuration; the plugin stays."""
@@ -128,6 +134,10 @@ class Keeper:
         await self._tell_ledger()
 
     async def _look(self) -> None:
+        await self._look_once()
+        self._looked = True
+
+    async def _look_once(self) -> None:
         await self._find_noted()
         if not self._reconciled:
             await self._clean_orphans()
@@ -140,6 +150,7 @@ class Keeper:
         for grid_job_id, state in result.states.items():
             end = result.ended.get(grid_job_id)
             self._note_state(self._present(jobs[grid_job_id]), state, host=end.host if end else "")
+        self._note_hosts_that_work()
         over = [job.grid_job_id for job in jobs.values() if not self._is_live(job.pilot)]
         if over:
             await self._thread(lambda: self._grid.forget(over))
@@ -194,13 +205,15 @@ class Keeper:
         if kind is None:
             return
         requests: list[GridRequest] = []
+        shut_out = self.hosts.shut_out(self._clock.wall_ms())
+        excluded_hosts = excluded(shut_out, self._cluster.hosts_shut_out(self._site))
         for _ in range(submit.count):
             pilot = new_pilot_id()
             job, request = self._kit.prepare(
                 pilot, kind, self._book.path(pilot), self._cluster.nodes(), now_ms=self._clock.wall_ms()
             )
             self._book.put(job)
-            requests.append(request)
+            requests.append(replace(request, exclude_hosts=excluded_hosts))
         results = await self._thread(lambda: self._grid.submit(requests))
         refused = ""
         for result in results:
@@ -260,11 +273,29 @@ class Keeper:
             case Held():
                 self._move(job, GridJobPhase.HELD, reason=state.reason)
             case Completed():
+                self._note_host_of_end(job, host or job.host)
                 self._end(job, GridJobPhase.ENDED, f"ended with exit code {state.exit_code}", host=host)
             case Removed() | Failed():
+                if isinstance(state, Failed):
+                    self._note_host_of_end(job, host or job.host)
                 self._end(job, GridJobPhase.ENDED, state.reason or "removed", host=host)
             case Vanished():
                 self._end(job, GridJobPhase.VANISHED, "the batch system no longer knows it")
+
+    def _note_host_of_end(self, job: GridJob, host: str) -> None:
+        """Count a pilot that never enrolled against its host, unless it ended while this node was down."""
+        if not host or job.enrolled_key or not self._looked:
+            return
+        now_ms = self._clock.wall_ms()
+        if self.hosts.failed(host, now_ms):
+            minutes = (self.hosts.shut_out(now_ms)[host] - now_ms) // 60_000
+            log.warning("host shut out: pilots end there before they enrol", host=host, minutes=minutes)
+
+    def _note_hosts_that_work(self) -> None:
+        now_ms = self._clock.wall_ms()
+        for job in self._book.live():
+            if job.enrolled_key and job.host:
+                self.hosts.works(job.host, submitted_ms=job.noted_ms, now_ms=now_ms)
 
     def _move(self, job: GridJob, phase: GridJobPhase, *, host: str = "", reason: str = "") -> None:
         if job.phase is not phase:

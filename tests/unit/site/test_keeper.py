@@ -43,7 +43,9 @@ from iceprod_p2p.ledger.commands import (
     StartTasks,
     TaskStart,
 )
+from iceprod_p2p.ledger.limits import HOST_FAULTS_MAX, HOST_PERIOD_MS
 from iceprod_p2p.model.resources import Offer, Requirements
+from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
@@ -372,3 +374,38 @@ async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: S
     site.grid.jobs.update(hidden)
     await site.keeper.step()
     assert [job.phase for job in site.book] == [GridJobPhase.RUNNING]
+
+
+async def test_a_host_where_pilots_end_unheard_is_left_out_while_another_works(site: Site) -> None:
+    site.claim(20)
+    await site.keeper.step()
+    first, *_ = site.book.live()
+    enrols(site, first.pilot)
+    seen: list[tuple[str, ...]] = []
+    for _ in range(4):
+        site.clock.advance(5.0)
+        await site.keeper.step()
+        for name, (request, state) in list(site.grid.jobs.items()):
+            if isinstance(state, Queued) and first.pilot not in name:
+                site.grid.jobs[name] = (request, Running(host="hole"))
+        site.clock.advance(1.0)
+        await site.keeper.step()
+        for name, (request, state) in list(site.grid.jobs.items()):
+            if isinstance(state, Running) and state.host == "hole":
+                site.grid.jobs[name] = (request, Completed(1))
+                seen.append(request.exclude_hosts)
+    assert (seen[0], seen[-1]) == ((), ("hole",))
+
+
+async def test_a_host_that_the_ledger_blames_gets_no_pilots(site: Site) -> None:
+    site.claim(20)
+    for number in range(HOST_FAULTS_MAX):
+        ref = site.stock.tasks[number].ref
+        start = TaskStart(ref, b"k" * 16, "madison-1", b"h" * 32, "p-1", "hole", NOW_MS + 9_000_000)
+        site.ledger.must(StartTasks("madison", (start,)))
+        site.ledger.must(FailTask(ref, b"", "madison", FailReason.STORAGE, "no disk"))
+    assert site.cluster.hosts_shut_out("madison") == ("hole",)
+    await site.keeper.step()
+    assert {request.exclude_hosts for request, _ in site.grid.jobs.values()} == {("hole",)}
+    site.ledger.tick(NOW_MS + 3 * HOST_PERIOD_MS)
+    assert site.cluster.hosts_shut_out("madison") == ()
