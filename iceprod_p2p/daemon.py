@@ -34,6 +34,7 @@ from iceprod_p2p.site.founding import found_cluster
 from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots
 from iceprod_p2p.site.node import make_grid, raft_settings
+from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, read_passphrase
 from iceprod_p2p.wire.pb import control_pb2
 
 ADMIN_DIRECTORY: Final = "admin"  # The first administrator's context, in the founder's data directory.
@@ -62,12 +63,18 @@ def main() -> None:
 @main.command()
 @config_option
 @site_options
+@click.option(
+    "--root-passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"encrypt the cluster's root key; {PASSPHRASE_VARIABLE} unlocks it when sites are admitted",
+)
 @said_once
-def init(path: Path, **given: str | None) -> None:
+def init(path: Path, root_passphrase_file: Path | None, **given: str | None) -> None:
     """Found a cluster whose first node this is."""
+    passphrase = read_passphrase(root_passphrase_file) if root_passphrase_file is not None else None
     config = _configuration(path, given)
     clock = SystemClock()
-    founded = found_cluster(config, clock)
+    founded = found_cluster(config, clock, root_passphrase=passphrase)
     directory = config.node.data_dir / ADMIN_DIRECTORY
     node = config.node
     write_context(

@@ -23,7 +23,7 @@ from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
 from iceprod_p2p.security.random import new_request_id, new_secret
 from iceprod_p2p.site.consensus import Consensus, applied
-from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, NodeKeys
 from iceprod_p2p.wire.pb import common_pb2, control_pb2
 from iceprod_p2p.wire.translate import text
 
@@ -121,6 +121,11 @@ class ControlWrites:
         if lifetime_s > INVITE_S_MAX:
             raise BadInput(f"an invitation lasts at most {INVITE_S_MAX} s, not {lifetime_s} s")
         keys = self._keys()
+        if keys.root_is_locked:
+            raise Unavailable(
+                f"node {keys.node_id} cannot invite: the cluster's root key is locked by its passphrase",
+                remedy=f"start the node with {PASSPHRASE_VARIABLE} naming the file that holds it",
+            )
         if keys.root is None:
             raise Unavailable(
                 f"node {keys.node_id} cannot invite: the cluster's root key is kept at the founder's node",

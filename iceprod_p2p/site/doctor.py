@@ -66,6 +66,7 @@ def examine(config: SiteConfig, clock: Clock) -> list[Finding]:
         "timings": lambda: _timings(config),
         "files": lambda: _modes(config.node.data_dir),
         "certificates": lambda: _certificates(config, clock),
+        "root key": lambda: _root_key(config.node.data_dir),
         "disk": lambda: _disk(config),
         "ports": lambda: _ports(config),
         "batch system": lambda: _grid(config),
@@ -148,6 +149,15 @@ def _certificates(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
             yield Finding(Verdict.WARNING, "certificates", f"{name}: {days} days left", remedy)
         else:
             yield Finding(Verdict.GOOD, "certificates", f"{name}: {days} days left")
+
+
+def _root_key(data_dir: Path) -> Iterator[Finding]:
+    key = data_dir / AUTHORITY / "root.key"
+    if key.exists() and b"ENCRYPTED" not in key.read_bytes():
+        words = "the key of the cluster's root lies here unencrypted: it can make any identity"
+        yield Finding(
+            Verdict.WARNING, "root key", words, "keep a copy offline; found with --root-passphrase-file"
+        )
 
 
 def _disk(config: SiteConfig) -> Iterator[Finding]:

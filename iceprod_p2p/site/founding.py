@@ -40,7 +40,7 @@ class Founded:
     key_pem: bytes
 
 
-def found_cluster(config: SiteConfig, clock: Clock) -> Founded:
+def found_cluster(config: SiteConfig, clock: Clock, *, root_passphrase: bytes | None = None) -> Founded:
     """Found a cluster whose only member is this node; ConfigError when the data directory is in use already.
 
     The node's certificate is written last: a founding that was interrupted leaves a directory that is refused
@@ -70,7 +70,7 @@ def found_cluster(config: SiteConfig, clock: Clock) -> Founded:
     IssuedCertificates(node.data_dir / AUTHORITY / FILE).note(
         administrator, fingerprint(certificate), expires_ms=expires_ms(certificate), now_ms=now_ms
     )
-    save_keys(node.data_dir, keys, signing_key)
+    save_keys(node.data_dir, keys, signing_key, root_passphrase=root_passphrase)
     return Founded(keys, administrator, chain_pem, key_pem)
 
 

@@ -12,6 +12,8 @@ Keys are 0600 and never leave; certificates travel.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -51,6 +53,8 @@ from iceprod_p2p.wire.channel import TlsMaterial
 
 KEYS: Final = "keys"
 AUTHORITY: Final = "authority"
+PASSPHRASE_VARIABLE: Final = "ICEPROD_ROOT_PASSPHRASE_FILE"
+PASSPHRASE_BYTES_MIN, PASSPHRASE_BYTES_MAX = 12, 1_023
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class NodeKeys:
     signer: PasskeySigner
     root: Authority | None = None
     people: Authority | None = None
+    root_is_locked: bool = False  # Its key is here, behind a passphrase that was not given.
 
     @property
     def server_name(self) -> str:
@@ -170,14 +175,19 @@ def pending_keys(data_dir: Path) -> PendingKeys:
     )
 
 
-def save_keys(data_dir: Path, keys: NodeKeys, signing_key: bytes) -> None:
-    """Write everything down; the node's own certificate comes last, so that half a set is seen as none."""
+def save_keys(
+    data_dir: Path, keys: NodeKeys, signing_key: bytes, *, root_passphrase: bytes | None = None
+) -> None:
+    """Write everything down; the node's own certificate comes last, so that half a set is seen as none.
+
+    With a passphrase the root's key is encrypted.
+    """
     directory = data_dir / KEYS
     make_private_directory(data_dir)
     make_private_directory(directory)
     if keys.root is not None and keys.people is not None:
         make_private_directory(data_dir / AUTHORITY)
-        _save_authority(data_dir / AUTHORITY / "root", keys.root)
+        _save_authority(data_dir / AUTHORITY / "root", keys.root, passphrase=root_passphrase)
         _save_authority(data_dir / AUTHORITY / "people", keys.people)
     write_public(directory / "root.pem", keys.root_pem)
     _save_authority(directory / "authority", keys.authority)
@@ -191,8 +201,14 @@ def has_keys(data_dir: Path) -> bool:
     return (data_dir / KEYS / "node.pem").exists()
 
 
-def load_keys(data_dir: Path, *, cluster: str, site: str, node_id: str) -> NodeKeys:
-    """Read what `save_keys` wrote; ConfigError names the file that is missing, damaged or open to others."""
+def load_keys(
+    data_dir: Path, *, cluster: str, site: str, node_id: str, environ: Mapping[str, str] = os.environ
+) -> NodeKeys:
+    """Read what `save_keys` wrote; ConfigError names the file that is missing, damaged or open to others.
+
+    The passphrase of the root's key is in the file that ``$ICEPROD_ROOT_PASSPHRASE_FILE`` names; without it a
+    root whose key is encrypted stays locked, and everything else works.
+    """
     if not has_keys(data_dir):
         raise ConfigError(
             f"{data_dir} belongs to no cluster yet", remedy="run `iceprod-node init` or `iceprod-node join`"
@@ -202,6 +218,7 @@ def load_keys(data_dir: Path, *, cluster: str, site: str, node_id: str) -> NodeK
     signing_key = signing_key_from_bytes(
         read_secret(directory / "passkey.key"), name=str(directory / "passkey.key")
     )
+    root, locked = _load_root(data_dir, cluster, environ) if founder else (None, False)
     keys = NodeKeys(
         cluster=cluster,
         site=site,
@@ -211,7 +228,8 @@ def load_keys(data_dir: Path, *, cluster: str, site: str, node_id: str) -> NodeK
         node_chain_pem=read_public(directory / "node.pem"),
         node_key=_load_key(directory / "node.key"),
         signer=PasskeySigner(signing_key, key_id=node_id, cluster=cluster, site=site),
-        root=_load_authority(data_dir / AUTHORITY / "root", cluster, "") if founder else None,
+        root=root,
+        root_is_locked=locked,
         people=_load_authority(data_dir / AUTHORITY / "people", cluster, PEOPLE) if founder else None,
     )
     _check_identity(keys, directory / "node.pem")
@@ -233,15 +251,37 @@ def _check_identity(keys: NodeKeys, path: Path) -> None:
         )
 
 
-def _save_authority(stem: Path, authority: Authority) -> None:
-    write_secret(stem.with_suffix(".key"), key_to_pem(authority.key))
+def read_passphrase(path: Path) -> bytes:
+    """Return the first line of a file that only its owner may read; ConfigError when it is too short to protect."""
+    passphrase = read_secret(path).split(b"\n", 1)[0].rstrip(b"\r")
+    if not PASSPHRASE_BYTES_MIN <= len(passphrase) <= PASSPHRASE_BYTES_MAX:
+        raise ConfigError(
+            f"the passphrase in {path} must have {PASSPHRASE_BYTES_MIN} to {PASSPHRASE_BYTES_MAX} bytes",
+            remedy="write it on the first line",
+        )
+    return passphrase
+
+
+def _load_root(data_dir: Path, cluster: str, environ: Mapping[str, str]) -> tuple[Authority | None, bool]:
+    stem = data_dir / AUTHORITY / "root"
+    if b"ENCRYPTED" not in read_secret(stem.with_suffix(".key")):
+        return _load_authority(stem, cluster, ""), False
+    given = environ.get(PASSPHRASE_VARIABLE, "")
+    if not given:
+        return None, True
+    return _load_authority(stem, cluster, "", passphrase=read_passphrase(Path(given))), False
+
+
+def _save_authority(stem: Path, authority: Authority, *, passphrase: bytes | None = None) -> None:
+    write_secret(stem.with_suffix(".key"), key_to_pem(authority.key, passphrase=passphrase))
     write_public(stem.with_suffix(".pem"), to_pem(authority.certificate))
 
 
-def _load_authority(stem: Path, cluster: str, scope: str) -> Authority:
+def _load_authority(stem: Path, cluster: str, scope: str, *, passphrase: bytes | None = None) -> Authority:
     certificate = chain_from_pem(read_public(stem.with_suffix(".pem")), name=str(stem.with_suffix(".pem")))[0]
-    return Authority(cluster, scope, certificate, _load_key(stem.with_suffix(".key")))
+    key = _load_key(stem.with_suffix(".key"), passphrase=passphrase)
+    return Authority(cluster, scope, certificate, key)
 
 
-def _load_key(path: Path) -> PrivateKey:
-    return key_from_pem(read_secret(path), name=str(path))
+def _load_key(path: Path, *, passphrase: bytes | None = None) -> PrivateKey:
+    return key_from_pem(read_secret(path), name=str(path), passphrase=passphrase)
