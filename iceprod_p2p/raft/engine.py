@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import BadInput, ConfigError, IntegrityError, Unavailable
+from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft import messages as wire
@@ -25,7 +25,7 @@ from iceprod_p2p.raft.following import Following
 from iceprod_p2p.raft.journal import Journal, read_identity
 from iceprod_p2p.raft.leading import Leading
 from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
-from iceprod_p2p.raft.promises import Promises, check_not_retired
+from iceprod_p2p.raft.promises import Promises, SetBack, check_not_retired, retire
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.settings import RaftSettings
@@ -253,6 +253,8 @@ class Engine:
     def _fail(self, cause: Exception) -> None:
         """End the Raft part by name: no votes, no acknowledgements, nothing of this tick leaves."""
         self.context.drop_held()
+        if isinstance(cause, SetBack):
+            self._retire(cause.message)
         index = self.core.applied + 1
         self.failed = f"{type(cause).__name__}: {cause}"
         log.error(
@@ -263,6 +265,15 @@ class Engine:
         self.proposals.fail_all(Unavailable("this node's Raft part has ended", remedy="ask another node"))
         self.reads.done = []
         self._hand_out()
+
+    def _retire(self, reason: str) -> None:
+        """Write down, in a transaction of its own, that no later start on this disk may take part either."""
+        try:
+            transaction = self._store.write()
+            retire(transaction, reason)
+            transaction.commit()
+        except IceProdError as error:
+            log.error("cannot retire the data directory", node=self.context.node_id, error=str(error))
 
     def close(self) -> None:
         """Delete scratch data; the engine must not be ticked any more."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from iceprod_p2p.base.errors import IntegrityError
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
 from iceprod_p2p.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, SnapshotOffer
+from iceprod_p2p.raft.promises import REMEDY, SetBack
 from iceprod_p2p.raft.replication import Refuse, check_shape, judge_append
 from iceprod_p2p.raft.snapshots import SnapshotReceiver
 
@@ -57,7 +57,7 @@ class Following:
         # The leader names no more than this node has acknowledged to it, so this entry is the leader's own.
         if message.commit > core.commit:
             if message.commit > context.journal.last_index:
-                raise IntegrityError(f"acknowledged entry {message.commit} is not in this node's log")
+                raise SetBack(f"acknowledged entry {message.commit} is not in this node's log", remedy=REMEDY)
             core.commit = message.commit
         if message.round:
             context.hold(sender, HeartbeatReply(core.term, message.round))

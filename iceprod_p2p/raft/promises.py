@@ -41,7 +41,7 @@ from iceprod_p2p.raft.messages import (
     VoteReply,
     VoteRequest,
 )
-from iceprod_p2p.raft.ports import KeyValue, Random
+from iceprod_p2p.raft.ports import KeyValue, Random, Transaction
 
 SESSION_KEY: Final = b"session"
 RETIRED_KEY: Final = b"retired"
@@ -80,6 +80,15 @@ class Remembered(msgspec.Struct, array_like=True):
     acked: int = 0  # How far it acknowledged this node as the leader of `term`.
     voted_term: int = 0  # The last term in which it voted for this node.
     held: int = 0  # As a leader it named this commit index, so it holds that much.
+
+
+class SetBack(IntegrityError):
+    """This node's own disk lacks what it had promised: its directory is retired, whatever is started on it."""
+
+
+def retire(transaction: Transaction, reason: str) -> None:
+    """Write down that this directory takes no part any more; the caller commits."""
+    transaction.meta.put(RETIRED_KEY, seal(Retired(reason)))
 
 
 def check_not_retired(meta: KeyValue) -> None:
