@@ -54,12 +54,14 @@ class Checks:
         self.watchers: list[Look] = []  # Look into the tables after each agreed entry.
         self._applied: dict[str, int] = {}
         self._seen: dict[str, State] = {}
+        self._voting: dict[str, list[tuple[float, int, str]]] = {}  # Votes with the time at which they leave.
         self._unsure: dict[str, tuple[int, int, bytes | None]] = {}  # The end of a log, not yet synced.
         self._log_digests: dict[tuple[int, int], bytes] = {}
         self._acked: dict[str, tuple[int, int]] = {}  # Node -> (term, index it acknowledged in that term).
         self._acking: dict[
             str, list[tuple[float, int, int]]
         ] = {}  # The same with the time at which it leaves.
+        self._set_back: set[str] = set()
         self._votes: dict[tuple[str, int], str] = {}
         self._led: set[tuple[str, int]] = set()
         self.engines: dict[str, Engine] = {}  # Of the processes that run.
@@ -136,7 +138,7 @@ class Checks:
         core, journal = engine.core, engine.journal
         now = (core.term, core.commit, core.applied, journal.last_index, core.is_leader)
         before = self._seen.get(who)
-        if who in self._acking:
+        if who in self._acking or who in self._voting:
             self._check_promises(process)
             self._promise(who)
         if core.is_leader:
@@ -211,7 +213,12 @@ class Checks:
         own = process.engine.journal
         for name, progress in process.engine.leading.followers.items():
             engine = self.engines.get(name)
-            if engine is None or engine.core.term != process.engine.core.term or not progress.match:
+            if (
+                engine is None
+                or name in self._set_back
+                or engine.core.term != process.engine.core.term
+                or not progress.match
+            ):
                 continue
             here, there = own.digest_at(progress.match), engine.journal.digest_at(progress.match)
             if engine.journal.last_index < progress.match or (here and there and here != there):
@@ -254,10 +261,9 @@ class Checks:
         elif kind in (VOTE_REQUEST, VOTE_REPLY):
             message = decode(frame)
             assert isinstance(message, VoteRequest | VoteReply)
-            if isinstance(message, VoteReply) and message.granted and not message.pre:
-                self._check_vote(process.node_id, message.term, target)
-            elif isinstance(message, VoteRequest) and not message.pre:
-                self._check_vote(process.node_id, message.term, process.node_id)
+            candidate = target if isinstance(message, VoteReply) else process.node_id
+            if not message.pre and (isinstance(message, VoteRequest) or message.granted):
+                self._voting.setdefault(process.node_id, []).append((leaves_at, message.term, candidate))
 
     def _check_vote(self, voter: str, term: int, candidate: str) -> None:
         """A voter votes once a term, whatever happens to its process."""
@@ -271,15 +277,26 @@ class Checks:
         self._unsure.pop(node_id, None)
         self._promise(node_id)
         self._acking.pop(node_id, None)
+        self._voting.pop(node_id, None)
+
+    def set_back(self, node_id: str) -> None:
+        """A node's disk was replaced by an old copy: from now on only what it does can be wrong, not what it lost."""
+        for memory in (self._acked, self._acking, self._seen, self._applied, self._unsure):
+            memory.pop(node_id, None)
+        self._set_back.add(node_id)
 
     def _promise(self, who: str) -> None:
         """Remember as promised what has left by now."""
-        waiting = []
-        for leaves_at, term, index in self._acking.pop(who, ()):
-            if leaves_at > self._world.now:
-                waiting.append((leaves_at, term, index))
-                continue
-            known_term, known = self._acked.get(who, (0, 0))
-            self._acked[who] = (term, max(known, index) if known_term == term else index)
-        if waiting:
-            self._acking[who] = waiting
+        now = self._world.now
+        acking, voting = self._acking.pop(who, []), self._voting.pop(who, [])
+        for leaves_at, term, index in acking:
+            if leaves_at <= now:
+                known_term, known = self._acked.get(who, (0, 0))
+                self._acked[who] = (term, max(known, index) if known_term == term else index)
+        for leaves_at, term, candidate in voting:
+            if leaves_at <= now:
+                self._check_vote(who, term, candidate)
+        if late := [ack for ack in acking if ack[0] > now]:
+            self._acking[who] = late
+        if votes := [vote for vote in voting if vote[0] > now]:
+            self._voting[who] = votes

@@ -186,6 +186,7 @@ class Disk:
         self.uncertain: Undo = []  # The last commit, while its fsync has not returned.
         self.fsync_s = 0.0
         self.fail_next_commit: StoreError | None = None
+        self.commit_failed = False  # The failure that was ordered has happened.
         self.commits = 0
         self.on_commit: Callable[[str], None] = lambda point: None  # May raise PowerCut.
         self.on_put: Callable[[], None] | None = None
@@ -221,7 +222,19 @@ class Disk:
     def _fail_if_told(self) -> None:
         failure, self.fail_next_commit = self.fail_next_commit, None
         if failure is not None:
+            self.commit_failed = True
             raise failure
+
+    def flip_bit(self, number: int) -> str:
+        """Flip one bit of the log or of the node's own records; `number` chooses which. Return where."""
+        places = [(name, key) for name in ("log", "meta") for key in self.image.tables[name].keys]
+        name, key = places[number % len(places)]
+        rows = self.image.tables[name]
+        value = bytearray(rows.values[key])
+        bit = (number // len(places)) % (8 * len(value))
+        value[bit // 8] ^= 1 << bit % 8
+        rows.put(key, bytes(value))
+        return f"{name} {key.hex()}, bit {bit}"
 
     def crash(self, *, lose_last: bool) -> None:
         """The process or machine stopped: an open transaction is gone, the last commit too if it was not synced."""

@@ -90,7 +90,9 @@ class History:
             self.work = CounterWork(self.cluster, self.calls)
             members = CounterMembers()
         self.operator = Operator(self.cluster, self.calls, members)
-        self.nemesis = Nemesis(self.cluster, self.operator.change)
+        self.nemesis = Nemesis(
+            self.cluster, change_members=self.operator.change, replace=self.operator.replace
+        )
 
     def _play(self) -> None:
         world, profile = self.world, self.profile
@@ -108,7 +110,7 @@ class History:
 
     def _settled(self) -> bool:
         """Whether all work is done, and every member has applied what the leader held when it was."""
-        if not self.work.done():
+        if not self.work.done() or not self.operator.done:
             self._target = 0
             return False
         leader = self.cluster.leader()

@@ -36,6 +36,7 @@ class Operator:
         self._commands = commands
         self._busy = False
         self._number = len(cluster.processes)
+        self._doomed: list[str] = []  # Members that will never come back and must be removed.
         self.changes = 0
 
     def change(self) -> None:
@@ -57,6 +58,25 @@ class Operator:
             choices.append(lambda: self._remove(random.choice(observers)))
         if choices:
             random.choice(choices)()
+
+    def replace(self, name: str) -> None:
+        """Remove a member that is lost for good, as soon as may be, and let a new node join."""
+        self._doomed.append(name)
+        self._remove_doomed()
+
+    @property
+    def done(self) -> bool:
+        """Whether no change is under way or still to be made."""
+        return not self._busy and not self._doomed
+
+    def _remove_doomed(self) -> None:
+        self._doomed = [name for name in self._doomed if name in self._cluster.members()]
+        if self._doomed and not self._busy:
+            self._remove(self._doomed[0])
+        if self._doomed:
+            self._world.after(1.0, self._remove_doomed)
+        elif not self._busy and len(self._cluster.members()) < MEMBERS_MAX:
+            self._join()
 
     def _join(self) -> None:
         self._number += 1

@@ -20,6 +20,7 @@ from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.journal import Journal
 from iceprod_p2p.raft.leading import Leading
 from iceprod_p2p.raft.messages import VoteReply
+from iceprod_p2p.raft.promises import Promises
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.replication import Accept, Progress, Refuse, State, judge_append, quorum_index
 from iceprod_p2p.raft.snapshots import SnapshotReceiver
@@ -256,6 +257,11 @@ def _vote_forgotten(stack: ExitStack) -> None:
     _put(stack, Journal, "load", load)
 
 
+def _old_copies_vote(stack: ExitStack) -> None:
+    _put(stack, Promises, "_contradiction", lambda self, known, hello: "")
+    _put(stack, Engine, "_retire", lambda self, reason: None)
+
+
 def _any_log_wins(stack: ExitStack) -> None:
     _put(stack, Elections, "_may_vote_for", lambda self, message: True)
 
@@ -342,6 +348,7 @@ MUTANTS: dict[str, Mutant] = {
         200,
     ),
     "vote-forgotten": Mutant("a restart forgets its vote", _vote_forgotten, scenario="second-vote"),
+    "old-copies-vote": Mutant("a disk that was set back votes", _old_copies_vote, scenario="old-copy"),
     "any-log-wins": Mutant("votes are given to incomplete logs", _any_log_wins, _counters()),
     "failed-commit-ignored": Mutant(
         "a failed commit is ignored",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from iceprod_p2p.store.errors import StoreBroken, StoreFull
 from tests.simulation.cluster import Cluster
 from tests.simulation.process import Process
-from tests.simulation.world import between
+from tests.simulation.world import Violation, between
 
 CRASH_POINTS = ("put", "before commit", "after commit", "before swap", "after swap", "send", "release")
 
@@ -15,8 +15,13 @@ CRASH_POINTS = ("put", "before commit", "after commit", "before swap", "after sw
 class Nemesis:
     """Breaks a cluster for a while, then leaves everything mended."""
 
-    def __init__(self, cluster: Cluster, change_members: Callable[[], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, *, change_members: Callable[[], None], replace: Callable[[str], None]
+    ) -> None:
+        """`change_members` and `replace` are what the operator does: anything, or a node for good."""
         self._cluster = cluster
+        self._replace = replace
+        self._has_damaged = False
         self._world = cluster.world
         self._random = cluster.world.random
         self._change_members = change_members
@@ -105,6 +110,8 @@ class Nemesis:
             return
         if fault == "members":
             self._change_members()
+        elif fault == "damage":
+            self._damage(process)
         elif fault == "hand over":
             voters = self._cluster.voters()
             process.engine.transfer(self._random.choice([None, *voters]))
@@ -130,6 +137,21 @@ class Nemesis:
             process.failing = True
             process.disk.fail_next_commit = error
             self._restart_later(process)
+
+    def _damage(self, process: Process) -> None:
+        """Flip a bit on the disk of a node that is down: it must not start, and is replaced.  Once a history."""
+        voters = self._cluster.voters()
+        if self._has_damaged or len(voters) < 3 or any(self._cluster.processes[name].gone for name in voters):
+            return
+        self._has_damaged = True
+        process.kill("killed, and its disk damaged")
+        where = process.disk.flip_bit(self._random.getrandbits(40))
+        self._world.note("nemesis", "flips a bit", node=process.node_id, where=where)
+        process.boot()
+        if process.engine is not None:
+            raise Violation(f"{process.node_id} started on a damaged disk ({where})")
+        process.gone = True
+        self._replace(process.node_id)
 
     def _restart_if_down(self, process: Process) -> None:
         if process.engine is None:

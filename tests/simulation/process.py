@@ -125,6 +125,7 @@ class Process:
         self.boots += 1
         self.paused = self.failing = self._reported = False
         self.disk.fail_next_commit = None
+        self.disk.commit_failed = False
         self._crash_in = {}
         self._busy_until = self.world.now
         try:
@@ -276,7 +277,7 @@ class Process:
             if not self.failing:
                 raise Violation(f"{self.node_id} stopped though its disk is sound: {engine.failed}")
         else:
-            if self.failing and self.disk.fail_next_commit is None:
+            if self.failing and self.disk.commit_failed:
                 raise Violation(f"{self.node_id} goes on after a commit that failed")
             self.watch.ticked(self)
         wakeup_s = engine.wakeup_at_s()

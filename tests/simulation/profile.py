@@ -37,6 +37,7 @@ FAULTS = (
     "slow disk",
     "full disk",
     "broken disk",
+    "damage",
     "hand over",
     "members",
 )

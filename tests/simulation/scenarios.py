@@ -231,6 +231,39 @@ def doubled_votes(seed: int) -> None:
     stage.deliver([vote for vote in votes[:2] for _ in range(3)])
 
 
+def old_copy(seed: int) -> None:
+    """A data directory is set back to an old copy: it must not help to elect who lacks what it acknowledged."""
+    stage = Stage(seed, 3)
+    stage.lead("n1")
+    stage.add("n1", 2)
+    stage.until("n2 follows", lambda: stage.engine("n2").core.applied == stage.checks.last)
+    copy = stage.node("n2").disk.copy()
+    stage.cut("n3")
+    stage.add("n1", 5)
+    stage.until("they are committed", lambda: stage.engine("n2").core.applied == stage.checks.last >= 8)
+    stage.node("n2").kill()
+    stage.node("n2").disk.image = copy
+    stage.checks.set_back("n2")
+    stage.node("n2").boot()
+    stage.node("n2").failing = True  # Its Raft part may end; then its supervisor starts it again.
+    stage.until(
+        "n1 and n2 have met", lambda: not stage.node("n2").up or stage.engine("n2").core.leader == "n1"
+    )
+    stage.wait(0.2)
+    stage.node("n1").kill()
+    if not stage.node("n2").up:
+        stage.node("n2").kill("stopped by its supervisor")
+        stage.node("n2").boot()
+        stage.node("n2").failing = True
+    stage.heal()
+    stage.wait(10.0)  # Who lacks what is committed must not lead: n2 knows of it only what n1 told it.
+    stage.node("n1").boot()
+    stage.until("somebody leads again", lambda: stage.leads("n1") or stage.leads("n3"))
+    stage.wait(5.0)
+    if stage.node("n2").up:
+        raise Violation("n2 goes on though its disk was set back behind what it had promised")
+
+
 def second_vote(seed: int) -> None:
     """A voter restarts between the questions of two candidates of one term."""
     stage = Stage(seed, 5)
@@ -378,6 +411,7 @@ SCENARIOS: dict[str, Callable[[int], None]] = {
     "stale-answer": stale_answer,
     "doubled-votes": doubled_votes,
     "second-vote": second_vote,
+    "old-copy": old_copy,
     "snapshot-after-entries": snapshot_after_entries,
     "deep-conflict": deep_conflict,
     "unknown-leader": unknown_leader,
