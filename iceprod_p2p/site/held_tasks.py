@@ -21,14 +21,16 @@ from iceprod_p2p.model.resources import Requirements
 UNSTARTED, STARTED_STAGE = 0, 1  # The two halves of the index of what a site holds.
 HELD_PAGE: Final = 50_000
 WALK_SHARE: Final = 0.02  # Of the time of the event loop, unless tasks were claimed since.
-FORGET_S: Final = 60.0  # A task that was lost and claimed again in between may need more than before.
+PAUSE_S_MAX: Final = 5.0  # However long a walk took: what a large site holds changes little in that time.
+SLICES: Final = 64  # A task that was lost and claimed again may need more: each walk reads one slice anew.
+JOB_BYTE: Final = 7  # Of the tail of a key: the lowest of the job's number.
 
 
 class HeldCounts:
     """How many tasks one site holds, by what they need; used on the event loop only.
 
-    Right after claims, and while nothing changes.  While tasks end by the thousand the answer may be a few
-    tenths of a second old, and then counts some that have ended.
+    Exact right after claims, and while nothing changes.  While tasks of a large stock end the answer may be
+    some seconds old, and then counts some that have ended.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -36,7 +38,8 @@ class HeldCounts:
         self._known: dict[bytes, int] = {}  # Key in the index -> number of the requirements.
         self._counts: Counter[Requirements] = Counter()
         self._tally: tuple[int, ...] | None = None
-        self._walk_at_s = self._forget_at_s = float("-inf")
+        self._walk_at_s = float("-inf")
+        self._slice = 0
 
     def counts(self, t: Tables, site: str) -> Counter[Requirements]:
         """Return the counts; do not change them."""
@@ -56,32 +59,33 @@ class HeldCounts:
 
     def _walk(self, t: Tables, site: int, held: int) -> None:
         began_s = self._clock.monotonic_s()
-        known = self._known
-        if began_s >= self._forget_at_s:
-            known, self._forget_at_s = {}, began_s + FORGET_S
-        self._known = _read(t, site, known)
-        if len(self._known) != held:
+        self._slice = (self._slice + 1) % SLICES
+        self._known = _read(t, site, self._known, anew=self._slice)
+        if len(self._known) != min(held, 2 * HELD_PAGE):
             # A command for a whole dataset counts its tasks out at once; their keys go when its sweep comes by.
-            self._known = _read(t, site, {})
+            self._known = _read(t, site, {}, anew=0)
         by_number = Counter(self._known.values())
         self._counts = Counter({t.requirements_of(number): count for number, count in by_number.items()})
         now_s = self._clock.monotonic_s()
-        self._walk_at_s = now_s + (now_s - began_s) / WALK_SHARE
+        self._walk_at_s = now_s + min(PAUSE_S_MAX, (now_s - began_s) / WALK_SHARE)
 
 
-def _read(t: Tables, site: int, known: Mapping[bytes, int]) -> dict[bytes, int]:
-    """Return the requirements of all tasks in the index of what a site holds; those `known` are not read."""
+def _read(t: Tables, site: int, known: Mapping[bytes, int], *, anew: int) -> dict[bytes, int]:
+    """Return the requirements of all tasks in the index of what a site holds; those `known` are not read,
+    but for one slice of them.
+    """
     found: dict[bytes, int] = {}
     for stage in (UNSTARTED, STARTED_STAGE):
         for key, _ in t.scan_keys(keys.held(site, stage, 0, 0, 0)[:4], HELD_PAGE):
-            number = known.get(key[4:])
+            tail = key[4:]
+            number = known.get(tail) if tail[JOB_BYTE] % SLICES != anew else None
             if number is None:
                 place = place_of(t, key)
                 record = see_task(t, place) if place is not None else None
                 if record is None or record.code not in HELD or record.site != site:
                     continue
                 number = record.requirements
-            found[key[4:]] = number
+            found[tail] = number
     return found
 
 

