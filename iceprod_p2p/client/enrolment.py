@@ -1,4 +1,4 @@
-"""Calls before there is a certificate: the cluster's root is found by its fingerprint, then a secret is shown.
+"""Calls before there is a certificate: the root is found by its fingerprint, then a secret is shown.
 
 The server's own certificate is looked at first without trust, to learn its name; then the root is asked for
 and compared with the fingerprint, and only a connection that verifies up to that root carries a token or a
@@ -91,7 +91,7 @@ def find_root(address: str, root_fingerprint: str) -> Root:
 def log_in(
     name: str, password: str, *, cluster: str, root_pem: bytes, nodes: Sequence[NodeEntry]
 ) -> LoggedIn:
-    """Exchange a password for a certificate of a key made here, at the first of `nodes` that vouches for people.
+    """Exchange a password for a certificate of a key made here, at the first node that vouches for people.
 
     NotAllowed for a wrong name or password; Unavailable when no such node answers.
     """

@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 class ClusterView:
-    """Used on the event loop, but for `running`.  Facts are at most a quarter of a second old, tasks as now."""
+    """Used on the event loop, but for `running`.  Facts are at most 0.25 s old, tasks as now."""
 
     def __init__(self, raft: RaftNode, facts: ClusterFacts, *, cluster: str, clock: Clock) -> None:
         self._raft = raft

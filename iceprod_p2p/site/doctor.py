@@ -60,7 +60,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(config: SiteConfig, clock: Clock) -> list[Finding]:
-    """Return every finding, in the order of looking; blocking, at most some seconds for each node that is silent."""
+    """Return every finding, in the order of looking; blocking, some seconds for each silent node."""
     found: list[Finding] = []
     checks: dict[str, Check] = {
         "timings": lambda: _timings(config),

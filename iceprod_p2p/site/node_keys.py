@@ -252,7 +252,7 @@ def _check_identity(keys: NodeKeys, path: Path) -> None:
 
 
 def read_passphrase(path: Path) -> bytes:
-    """Return the first line of a file that only its owner may read; ConfigError when it is too short to protect."""
+    """Return the first line of a file that only its owner may read; ConfigError when it is too short."""
     passphrase = read_secret(path).split(b"\n", 1)[0].rstrip(b"\r")
     if not PASSPHRASE_BYTES_MIN <= len(passphrase) <= PASSPHRASE_BYTES_MAX:
         raise ConfigError(

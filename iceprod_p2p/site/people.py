@@ -79,7 +79,7 @@ class People:
         self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     async def log_in(self, request: enrol_pb2.LoginRequest, *, caller: str) -> enrol_pb2.LoginReply:
-        """Return a certificate for the key of a person whose password is right; `caller` is where they call from."""
+        """Return a certificate for a person's key when the password is right; `caller` is their host."""
         authority = self._authority()
         name = request.name
         if not is_person_name(name) or len(request.password) > PASSWORD_LENGTH_MAX:

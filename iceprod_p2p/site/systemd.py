@@ -50,7 +50,7 @@ def unit(config: SiteConfig, *, user: str) -> str:
     for word in words:
         if not word.isprintable() or any(letter in word for letter in " \"'\\%$;"):
             raise ConfigError(f"{word!r} cannot stand in a unit file", remedy="choose a path without blanks")
-    # Payloads are processes of this unit only with the local plugin: they may need devices, /tmp and namespaces.
+    # With the local plugin payloads are processes of this unit: they may need devices, /tmp and namespaces.
     hardening = HARDENING.format(private="no" if local else "yes")
     return f"""\
 [Unit]

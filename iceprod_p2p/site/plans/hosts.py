@@ -42,7 +42,7 @@ class HostWatch:
         self._works_ms: dict[str, int] = {}
 
     def failed(self, host: str, now_ms: int) -> bool:
-        """Note a pilot that ended without having enrolled; return whether the host is shut out from now on."""
+        """Note a pilot that ended without having enrolled; return whether the host is shut out now."""
         before = self._failures.pop(host, None)
         if before is None and len(self._failures) >= HOSTS_MAX:
             self._failures.pop(next(iter(self._failures)))
