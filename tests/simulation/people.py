@@ -60,6 +60,10 @@ class People:
         self._stopped = False
         self.submitted: dict[str, int] = {}  # Description -> dataset number.
 
+    def ask_for(self, *, datasets: int, tasks_max: int) -> None:
+        """Set how much they will submit, instead of what was drawn."""
+        self._left, self._tasks_max = datasets, tasks_max
+
     def begin(self) -> None:
         """Begin to submit and to change minds."""
         self._world.after(1.0 + self._world.random.random(), self._submit)
