@@ -35,6 +35,8 @@ COMMANDS = {
     "demo": ("demo", "run a real production on three sites of this machine"),
 }
 
+CLOSED_PIPE = 141  # What a shell tells of a program whose reader went away.
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
@@ -90,6 +92,7 @@ def main() -> None:
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
     except IceProdError as error:
         code = report_error(error)
     except click.exceptions.Abort:
@@ -102,10 +105,12 @@ def main() -> None:
         code = fault.exit_code
     except KeyboardInterrupt:
         code = 130
+    except SystemExit:
+        # Nothing but a closed pipe makes click end the program itself, with a code that would mean a failure.
+        code = CLOSED_PIPE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    sys.stdout.flush()
+        code = CLOSED_PIPE
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@
     ├── BadInput        what a person or a peer sent cannot be accepted; nothing was changed
     ├── ConfigError     a configuration file has faults; all of them are listed
     ├── Unavailable     the cluster, a node or a service cannot answer now; a repeat is harmless
+    │   └── Unreachable there is nobody at its address who speaks with us
     ├── NotAllowed      the caller's identity may not do this
     ├── NotFound        the thing named does not exist
     ├── Refused         the ledger refused a command; nothing was changed
@@ -54,6 +55,10 @@ class Unavailable(IceProdError):
     def __init__(self, message: str, *, remedy: str = "", retry_after_s: float = 0.5) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after_s = retry_after_s
+
+
+class Unreachable(Unavailable):
+    """Nobody at the address speaks with us: less telling than the words of a node that did answer."""
 
 
 class NotAllowed(IceProdError):

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from iceprod_p2p.base.errors import IceProdError, Unavailable
-from iceprod_p2p.client.contexts import Context, NodeEntry, save_nodes
+from iceprod_p2p.base.clock import SystemClock
+from iceprod_p2p.base.errors import Unavailable, Unreachable
+from iceprod_p2p.client.contexts import Context, NodeEntry, check_identity, save_nodes
 from iceprod_p2p.security.random import new_request_id
 from iceprod_p2p.wire.channel import CHUNK_BYTES, blocking_channel
 from iceprod_p2p.wire.errors import rpc_errors
@@ -44,6 +45,7 @@ class Connection:
         self._give_up_s = give_up_s
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
+        self._checked = False
 
     def __enter__(self) -> Connection:
         return self
@@ -108,13 +110,14 @@ class Connection:
     def _with_failover(self, attempt: Callable[[Any], Reply]) -> Reply:
         give_up_at = time.monotonic() + self._give_up_s
         while True:
-            last: IceProdError | None = None
+            last: Unavailable | None = None
             for _ in range(len(self._nodes)):
                 try:
                     with rpc_errors(f"{self.node.node_id} at {self.node.address}"):
                         return attempt(self._connected())
                 except Unavailable as silent:
-                    last = silent
+                    if last is None or not isinstance(silent, Unreachable):
+                        last = silent  # A node that says why it cannot tells more than one that is dead.
                     self.close()
                     self._nodes = self._nodes[1:] + self._nodes[:1]
             assert last is not None
@@ -124,6 +127,9 @@ class Connection:
 
     def _connected(self) -> Any:
         if self._stub is None:
+            if not self._checked:
+                check_identity(self.context, now_ms=SystemClock().wall_ms())
+                self._checked = True
             node = self.node
             self._channel = blocking_channel(node.address, self.context.tls, server_name=node.server_name)
             self._stub = control_pb2_grpc.ControlStub(self._channel)

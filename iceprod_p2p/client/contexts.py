@@ -25,10 +25,12 @@ from pathlib import Path
 
 import platformdirs
 
-from iceprod_p2p.base.errors import ConfigError, NotFound
+from iceprod_p2p.base.errors import ConfigError, IceProdError, NotAllowed, NotFound
 from iceprod_p2p.base.ids import is_name
+from iceprod_p2p.security import certificates
 from iceprod_p2p.wire.channel import TlsMaterial
 
+REPLACE = "log in again, or import it again from where it was made"
 FILE_BYTES_MAX = 1 << 20  # Four small files; anything larger is not a context.
 CERTIFICATE_FILE, KEY_FILE, ROOT_FILE, CONTEXT_FILE = (
     "person.crt.pem",
@@ -122,6 +124,31 @@ def load_context(name_or_directory: str = "", *, environ: Mapping[str, str] = os
     return _read_context(directory.name if "/" in choice else choice, directory)
 
 
+def check_identity(context: Context, *, now_ms: int) -> None:
+    """Check the person's certificate and key before they are shown: a server that refuses them only hangs up.
+
+    ConfigError when they cannot be read or do not belong together; NotAllowed when the certificate is out of date or
+    was not issued for the cluster whose root the context holds.
+    """
+    tls, where = context.tls, f"the context in {context.directory}"
+    try:
+        chain = certificates.chain_from_pem(tls.certificate_chain_pem, name=CERTIFICATE_FILE)
+        roots = certificates.chain_from_pem(tls.root_pem, name=ROOT_FILE)
+        key = certificates.key_from_pem(tls.private_key_pem, name=KEY_FILE)
+        belongs = certificates.certificate_key(chain[0]) == key.public_key()
+    except IceProdError as fault:
+        raise ConfigError(f"{where} cannot be used: {fault.message}", remedy=REPLACE) from fault
+    if not belongs:
+        raise ConfigError(f"{where} cannot be used: certificate and key are not a pair", remedy=REPLACE)
+    if not any(certificates.is_signed_by(chain[-1], root) for root in roots):
+        raise NotAllowed(
+            f"the certificate in {where} is not one of cluster {context.cluster}", remedy=REPLACE
+        )
+    for certificate in chain:
+        if not certificates.is_in_time(certificate, now_ms):
+            raise NotAllowed(f"{where}: {certificates.problem_of(certificate, now_ms)}", remedy=REPLACE)
+
+
 def context_names(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the names of all contexts, sorted."""
     root = config_directory(environ) / "contexts"
@@ -194,8 +221,7 @@ def _read_context(name: str, directory: Path) -> Context:
         return Context(name, directory, str(body["cluster"]), str(body["person"]), nodes, tls)
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise ConfigError(
-            f"the context in {directory} cannot be read: {failure}",
-            remedy="log in again, or import it again from where it was made",
+            f"the context in {directory} cannot be read: {failure}", remedy=REPLACE
         ) from failure
 
 

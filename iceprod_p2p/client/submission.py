@@ -41,7 +41,10 @@ def read_document(path: Path) -> Configuration:
         raise BadInput(
             f"cannot read {path}: {failure.strerror}", remedy="check the name and the permissions"
         ) from None
-    return read(text, name=str(path))
+    document = read(text, name=str(path))
+    if not document.tasks:
+        raise BadInput(f"{path} has no tasks, so there is nothing to do", remedy="give it at least one task")
+    return document
 
 
 def pack(configuration: Configuration, directory: Path) -> Packed:

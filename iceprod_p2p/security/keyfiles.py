@@ -22,7 +22,10 @@ def make_private_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as fault:
-        raise ConfigError(f"cannot make the directory {path}: {fault.strerror}") from fault
+        raise ConfigError(
+            f"cannot make the directory {path}: {fault.strerror}",
+            remedy="choose another directory, or make one there that this account may write",
+        ) from fault
     if mode & 0o077:
         raise ConfigError(
             f"the directory {path} has mode {mode:04o}, so others may enter", remedy=f"chmod 700 {path}"

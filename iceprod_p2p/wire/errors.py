@@ -24,6 +24,7 @@ from iceprod_p2p.base.errors import (
     NotFound,
     Refused,
     Unavailable,
+    Unreachable,
 )
 
 REMEDY_KEY: Final = "iceprod-remedy-bin"  # `-bin` values may hold any byte, hence any language's letters.
@@ -148,7 +149,7 @@ def _unavailable(
             f"{peer} hung up during the handshake: it does not accept this certificate, or is just stopping",
             remedy="is this certificate in date and of this cluster?",
         )
-    return Unavailable(
+    return Unreachable(
         f"cannot reach {peer}: {_reason(details)}", remedy="check that it is running and the address is right"
     )
 

@@ -141,23 +141,31 @@ def get(session: Session, name: str, target: Path | None) -> None:
             f"there is no file {name!r}", remedy=f"`iceprod file list {place}` lists those there are"
         )
     path = target or Path(Path(logical).name)
-    digest = hashlib.sha256()
-    scratch = path.with_name(f".{path.name}.part")
     try:
-        with scratch.open("wb") as out:
-            for piece in session.connection.get_blob(found[0]["sha256"]):
-                digest.update(piece)
-                out.write(piece)
-        if digest.hexdigest() != found[0]["sha256"]:
-            raise IntegrityError(
-                f"{name} arrived with SHA-256 {digest.hexdigest()}, recorded is {found[0]['sha256']}",
-                remedy=f"`iceprod file verify {place}` tells which copies are good",
-            )
-        scratch.replace(path)
+        _fetch(session, found[0]["sha256"], path, name=name)
     except OSError as failure:
         raise BadInput(
             f"cannot write {path}: {failure.strerror}", remedy="choose another place with --to"
         ) from None
-    finally:
-        scratch.unlink(missing_ok=True)
     click.echo(f"{path}: {size(found[0]['size_bytes'])}, sha256 {found[0]['sha256']}")
+
+
+def _fetch(session: Session, sha256: str, path: Path, *, name: str) -> None:
+    """Write the content with this sum to `path`, whole or not at all; OSError when it cannot be written."""
+    digest = hashlib.sha256()
+    scratch = path.with_name(f".{path.name}.part")
+    with scratch.open("wb") as out:
+        try:
+            for piece in session.connection.get_blob(sha256):
+                digest.update(piece)
+                out.write(piece)
+            out.flush()
+            if digest.hexdigest() != sha256:
+                raise IntegrityError(
+                    f"{name} arrived with SHA-256 {digest.hexdigest()}, recorded is {sha256}",
+                    remedy=f"`iceprod file verify {name.partition('/')[0]}` tells which copies are good",
+                )
+            scratch.replace(path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise

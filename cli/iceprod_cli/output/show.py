@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPED_WIDTH = 240  # A table in a file or pipe is cut by no terminal.
+PIPED_WIDTH = 10_000  # A table in a file or pipe is folded for no terminal: one row is one line.
 FORMATS = ("table", "wide", "json", "jsonl", "csv", "name")
 STATE_COLOURS = {
     "complete": "green",
