@@ -18,6 +18,7 @@ from iceprod_p2p.base.errors import (
     NotFound,
     Refused,
     Unavailable,
+    Unreachable,
 )
 from iceprod_p2p.wire.addresses import Address, parse_address
 from iceprod_p2p.wire.channel import METADATA_BYTES_MAX, TlsMaterial, secure_channel
@@ -139,8 +140,8 @@ def test_a_hostile_servers_answer_is_shown_not_sent() -> None:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (5 vs. 4)", BadInput, "too large"),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", IceProdError, "n1 does not know this call"),
         (grpc.StatusCode.UNAUTHENTICATED, "who?", NotAllowed, "who?"),
-        (grpc.StatusCode.UNAVAILABLE, "x; last error: UNKNOWN: Connection refused", Unavailable, "Connection refused"),
-        (grpc.StatusCode.UNAVAILABLE, None, Unavailable, "cannot reach n1"),
+        (grpc.StatusCode.UNAVAILABLE, "x; last error: UNKNOWN: Connection refused", Unreachable, "Connection refused"),
+        (grpc.StatusCode.UNAVAILABLE, None, Unreachable, "cannot reach n1"),
         (grpc.StatusCode.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED: certificate has expired", NotAllowed, "expired"),
         (grpc.StatusCode.INTERNAL, "", IceProdError, "n1 failed"),
         (grpc.StatusCode.OK, "", IceProdError, "n1 failed"),
