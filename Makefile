@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
+# Tests with real processes share the machine with whatever else it does: a failure is tried once more, and said.
+ONCE_MORE := --reruns 1 -rR
 SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -25,11 +27,12 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
 
 test: check ## everything the README promises, with real processes
-	$(BIN)/python -m pytest tests/simulation tests/integration tests/acceptance --seeds $(SEEDS)
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS)
+	$(BIN)/python -m pytest tests/integration tests/acceptance $(ONCE_MORE)
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
-	$(BIN)/python -m pytest tests/grids
+	$(BIN)/python -m pytest tests/grids $(ONCE_MORE)
 
 check: $(VENV)/.ready lint types unit ## the fast loop: format, lint, types, layers, unit and property tests
 
