@@ -90,9 +90,7 @@ class History:
             self.work = CounterWork(self.cluster, self.calls)
             members = CounterMembers()
         self.operator = Operator(self.cluster, self.calls, members)
-        self.nemesis = Nemesis(
-            self.cluster, change_members=self.operator.change, replace=self.operator.replace
-        )
+        self.nemesis = Nemesis(self.cluster, self.operator)
 
     def _play(self) -> None:
         world, profile = self.world, self.profile

@@ -41,7 +41,7 @@ class Operator:
 
     def change(self) -> None:
         """Begin one change of the members."""
-        if self._busy:
+        if not self.done:
             return
         random = self._world.random
         members = self._cluster.members()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from iceprod_p2p.store.errors import StoreBroken, StoreFull
 from tests.simulation.cluster import Cluster
+from tests.simulation.members import Operator
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, between
 
@@ -15,16 +14,12 @@ CRASH_POINTS = ("put", "before commit", "after commit", "before swap", "after sw
 class Nemesis:
     """Breaks a cluster for a while, then leaves everything mended."""
 
-    def __init__(
-        self, cluster: Cluster, *, change_members: Callable[[], None], replace: Callable[[str], None]
-    ) -> None:
-        """`change_members` and `replace` are what the operator does: anything, or a node for good."""
+    def __init__(self, cluster: Cluster, operator: Operator) -> None:
         self._cluster = cluster
-        self._replace = replace
+        self._operator = operator
         self._has_damaged = False
         self._world = cluster.world
         self._random = cluster.world.random
-        self._change_members = change_members
         self._until_s = 0.0
 
     def begin(self, until_s: float) -> None:
@@ -62,7 +57,7 @@ class Nemesis:
             link.delay_s, link.jitter_s, link.loss = healthy.delay_s, healthy.jitter_s, healthy.loss
             link.double, link.rate_bytes_per_s = healthy.double, healthy.rate_bytes_per_s
             link.straggle = healthy.straggle
-            link.free_at = min(link.free_at, self._world.now)
+            cluster.network.empty(*pair)
             cluster.network.heal(*pair)
         for process in cluster.alive():
             process.mend(fsync_s=cluster.profile.fsync_s)
@@ -109,7 +104,7 @@ class Nemesis:
         if process is None or process.engine is None:
             return
         if fault == "members":
-            self._change_members()
+            self._operator.change()
         elif fault == "damage":
             self._damage(process)
         elif fault == "hand over":
@@ -140,8 +135,10 @@ class Nemesis:
 
     def _damage(self, process: Process) -> None:
         """Flip a bit on the disk of a node that is down: it must not start, and is replaced.  Once a history."""
-        voters = self._cluster.voters()
-        if self._has_damaged or len(voters) < 3 or any(self._cluster.processes[name].gone for name in voters):
+        voters = [self._cluster.processes[name] for name in self._cluster.voters()]
+        sound = all(not voter.gone and self._cluster.applied_index(voter)[0] > 1 for voter in voters)
+        # The operator is at rest, and the others hold what this node holds: a minority is lost, no more.
+        if self._has_damaged or len(voters) < 3 or not sound or not self._operator.done:
             return
         self._has_damaged = True
         process.kill("killed, and its disk damaged")
@@ -151,7 +148,7 @@ class Nemesis:
         if process.engine is not None:
             raise Violation(f"{process.node_id} started on a damaged disk ({where})")
         process.gone = True
-        self._replace(process.node_id)
+        self._operator.replace(process.node_id)
 
     def _restart_if_down(self, process: Process) -> None:
         if process.engine is None:
@@ -237,3 +234,4 @@ class Nemesis:
             link, healthy = self._cluster.network.links[pair], self._cluster.healthy_link()
             link.delay_s, link.loss, link.double = healthy.delay_s, healthy.loss, healthy.double
             link.rate_bytes_per_s = healthy.rate_bytes_per_s
+            self._cluster.network.empty(*pair)

@@ -14,6 +14,7 @@ from iceprod_p2p.raft.messages import urgency
 from tests.simulation.world import World
 
 LATE_S_MAX = 8.0
+BACKLOG_S_MAX = 20.0
 BACKLOG_BYTES_MAX = 4 << 20  # What a link queues before it drops, as a bounded send buffer does.
 
 
@@ -89,7 +90,8 @@ class Network:
         if urgent:
             leaves = at + takes_s
         else:
-            if (link.free_at - at) * link.rate_bytes_per_s > BACKLOG_BYTES_MAX:
+            waits_s = link.free_at - at
+            if waits_s > BACKLOG_S_MAX or waits_s * link.rate_bytes_per_s > BACKLOG_BYTES_MAX:
                 return None
             leaves = link.free_at = max(link.free_at, at) + takes_s
         arrival = leaves + link.delay_s
@@ -114,6 +116,12 @@ class Network:
         """Cut one direction."""
         link = self.link(source, target)
         link.cut, link.holds = True, holds
+
+    def empty(self, source: str, target: str) -> None:
+        """Let what is queued on a link stand in nobody's way any more: a new connection, or a faster line."""
+        link = self.link(source, target)
+        link.free_at = min(link.free_at, self._world.now)
+        link.last_at.clear()
 
     def heal(self, source: str, target: str) -> None:
         """Mend one direction; what was held arrives now."""
