@@ -28,7 +28,7 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 
 test: check ## everything the README promises, with real processes
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS)
-	$(BIN)/python -m pytest tests/integration tests/acceptance $(ONCE_MORE)
+	$(BIN)/python -m pytest tests/integration tests/acceptance --ignore tests/integration/chaos $(ONCE_MORE)
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
