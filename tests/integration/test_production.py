@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of a production that nobody disturbs, from a cluster that is gone afterwards."""
     with production(tmp_path_factory.mktemp("undisturbed") / "cluster") as running:
         dataset = running.submit(jobs=JOBS)
@@ -29,7 +28,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         result = running.result(dataset)
         assert running.bad_copies(dataset) == []
         result["tasks_list"] = running.tasks(dataset)
-        yield result
+    return result
 
 
 def _without_list(result: dict[str, Any]) -> dict[str, Any]:
