@@ -31,7 +31,7 @@ class Link:
     in_order: bool = True
     cut: bool = False
     holds: bool = False  # While cut: keep frames for later instead of dropping them.
-    held: list[tuple[str, str, bytes, Life]] = field(default_factory=list)
+    held: list[tuple[str, str, bytes, float, Life]] = field(default_factory=list)
     free_at: float = 0.0
     last_at: dict[bool, float] = field(default_factory=dict)  # Urgent or not: each lane keeps its order.
 
@@ -68,7 +68,7 @@ class Network:
             return
         if link.cut:
             if link.holds:
-                link.held.append((source, target, frame, life))
+                link.held.append((source, target, frame, at, life))
             else:
                 self.dropped += 1
             return
@@ -108,7 +108,7 @@ class Network:
         if life.died_at < left_at or (link.cut and not link.holds):
             self.dropped += 1
         elif link.cut:
-            link.held.append((source, target, frame, life))
+            link.held.append((source, target, frame, left_at, life))
         else:
             self.arrive(source, target, frame)
 
@@ -129,7 +129,7 @@ class Network:
         link.cut = False
         held, link.held = link.held, []
         for frame in held:
-            self._world.after(link.delay_s, self._deliver, frame[0], frame[1], frame[2], 0.0, frame[3])
+            self._world.at(max(self._world.now, frame[3]) + link.delay_s, self._deliver, *frame)
 
     def heal_all(self) -> None:
         """Mend every link."""

@@ -91,7 +91,7 @@ def draw(random: Random) -> Profile:
         random.choice((1.0, 1.0, 2.0)), delay_s / 0.04
     )  # Far nodes need longer time-outs: the operator's choice.
     faults = tuple(fault for fault in FAULTS if chance() < 0.35) or ("kill leader",)
-    faults_for_s = (15 + 25 * chance()) * min(pace, 3.0)
+    faults_for_s = (12 + 20 * chance()) * min(pace, 3.0)
     return Profile(
         production=chance() < 0.7,
         grace_s=random.choice((3.0, 10.0)) * pace,
