@@ -165,6 +165,7 @@ class SiteAgent:
         """Report what pilots held whose grid jobs have ended."""
         if not self.lost:
             return
+        await self.door.barrier(3.0)  # A start that this node has not heard of yet must not be passed over.
         held = {task.ref for task in self.view.running(self.site)}
         for ref, pilot in list(self.lost):
             if ref in held:
