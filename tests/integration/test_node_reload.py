@@ -49,7 +49,11 @@ def slots(connection: Connection) -> int:
 
 
 def test_pilots_and_payloads_get_what_was_changed_and_a_wrong_file_changes_nothing(node: NodeProcess) -> None:
-    (node.directory / "ask.sh").write_text('#!/bin/sh\ntest "$1" = blue && test "$MOOD" = fine\n')
+    enough = node.directory / "enough"  # The tasks last until it is there, so that slots can be counted.
+    (node.directory / "ask.sh").write_text(
+        f"#!/bin/sh\nfor _ in $(seq 600); do test -e {enough} && break; sleep 0.1; done\n"
+        'test "$1" = blue && test "$MOOD" = fine\n'
+    )
     steering = node.directory / "ask.yaml"
     steering.write_text(STEERING)
     given = '[system.parameters]\ncolour = "blue"\n[environment.variables]\nMOOD = "fine"\n'
@@ -61,6 +65,7 @@ def test_pilots_and_payloads_get_what_was_changed_and_a_wrong_file_changes_nothi
         hang_up(node, "[queue]\nplugin = 5\n", "configuration not reloaded")
         hang_up(node, changed + '[log]\nlevel = "WARNING"\n', "configuration reloaded")
         number = submit_file(connection, steering, jobs=3, seed=7).dataset
-        wait_for("all is complete", lambda: task_counts(connection, number) == {"complete": 3})
-        assert slots(connection) == 2
+        wait_for("pilots have two slots", lambda: slots(connection) == 2, timeout_s=60)
+        enough.touch()
+        wait_for("all is complete", lambda: task_counts(connection, number) == {"complete": 3}, timeout_s=60)
     assert node.stop() == 0
