@@ -115,6 +115,12 @@ def read_identity(meta: KeyValue) -> Identity | None:
     return None if value is None else unseal("identity", value, Identity)
 
 
+def read_state(meta: KeyValue) -> HardState:
+    """Return the hard state as of a snapshot; IntegrityError when it is damaged."""
+    value = meta.get(STATE_KEY)
+    return HardState() if value is None else unseal("state", value, HardState)
+
+
 class Journal(JournalSeam):  # type: ignore[misc]
     """The log and the hard state; used by the engine's thread only.
 

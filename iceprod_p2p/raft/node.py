@@ -19,6 +19,7 @@ from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.raft.engine import Engine
+from iceprod_p2p.raft.journal import read_state
 from iceprod_p2p.raft.machine import (
     StateMachine,
     changes_members,
@@ -211,8 +212,9 @@ class RaftNode:
         """Return what this node knows now; cheap, from any thread."""
         engine, _ = self._running()
         core, journal = engine.core, engine.journal
-        with self.view() as ledger:
-            digest = bytes(self._machine.digest(ledger)).hex()
+        with self._environment.read() as snapshot:  # One point: what is applied, and its digest.
+            applied = read_state(snapshot.meta).applied
+            digest = bytes(self._machine.digest(snapshot.ledger)).hex()
         role = "failed" if engine.failed else core.role.name.lower()
         if role == "follower" and self.node_id not in engine.context.voters:
             role = MemberRole.OBSERVER
@@ -223,7 +225,7 @@ class RaftNode:
             leader_id=core.leader,
             term=core.term,
             commit=commit,
-            applied=core.applied,
+            applied=applied,
             last=journal.last_index,
             first=journal.base.index + 1,
             digest=digest,

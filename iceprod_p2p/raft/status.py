@@ -24,8 +24,9 @@ class MemberStatus:
 class RaftStatus:
     """One node's view at one moment; indexes only ever grow.
 
-    `digest` is the ledger's digest at `applied`: two members that report the same `applied` must report
-    the same digest.  `log_digest` is the digest of all log entries up to `commit`.
+    `applied` is what a view shows that is taken now or later, and `digest` the ledger's digest there: two
+    members that report the same `applied` must report the same digest.  `log_digest` is the digest of all
+    log entries up to `commit`.
     """
 
     node_id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -12,15 +12,17 @@ import pytest_asyncio
 
 from iceprod_p2p.base.errors import IntegrityError, Unavailable
 from iceprod_p2p.ledger.commands import AddNode, PromoteMember
-from iceprod_p2p.ledger.outcome import Applied
+from iceprod_p2p.ledger.keyvalue import KeyValue
+from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.model.identity import IdentityKind, node_server_name
 from iceprod_p2p.model.site import MemberRole
+from iceprod_p2p.raft.machine import StateMachine
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.store.errors import StoreLocked
 from iceprod_p2p.wire.channel import TlsMaterial, secure_channel
 from iceprod_p2p.wire.pb.peer_pb2 import Frame
 from iceprod_p2p.wire.pb.peer_pb2_grpc import PeerStub
-from tests.integration.raft_nodes import NOW_MS, LoopbackCluster, LoopbackNode, blob
+from tests.integration.raft_nodes import MACHINE, NOW_MS, LoopbackCluster, LoopbackNode, blob
 from tests.unit.security.rings import issued
 
 
@@ -77,14 +79,36 @@ async def test_a_stopped_leader_hands_over_and_comes_back_without_a_list_of_peer
     await old.raft.propose(blob(1), actor="node:x")
     await old.stop()
     other = next(node for node in cluster.nodes.values() if node is not old)
-    begun = asyncio.get_running_loop().time()
     await other.raft.propose(blob(2), actor="node:x")
-    assert asyncio.get_running_loop().time() - begun < 3.0
     await old.listen()
     await old.start()
     await until(lambda: old.raft.status().applied == other.raft.status().applied)
     with old.raft.view() as ledger:
         assert sum(1 for _ in ledger.scan(b"B", b"C")) == 2
+
+
+async def test_what_the_status_calls_applied_is_what_a_view_shows(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def apply(ledger: KeyValue, index: int, term: int, entry: bytes) -> Sequence[Outcome]:
+        outcomes = MACHINE.apply(ledger, index, term, entry)
+        if nodes:  # In the middle of a tick: this entry is applied, but not committed to the disk.
+            seen.append((index, nodes[0].raft.status().applied))
+        return outcomes
+
+    nodes: list[LoopbackNode] = []
+    machine = StateMachine(apply, MACHINE.members, MACHINE.time_ms, MACHINE.digest)
+    cluster = LoopbackCluster(tmp_path, names="a", machine=machine)
+    await cluster.start()
+    try:
+        nodes.extend(cluster.nodes.values())
+        await nodes[0].raft.propose(blob(1), actor="node:x")
+        assert seen and all(applied < index for index, applied in seen)
+        with nodes[0].raft.view() as ledger:
+            assert sum(1 for _ in ledger.scan(b"B", b"C")) == 1
+        assert nodes[0].raft.status().applied == seen[-1][0]
+    finally:
+        await cluster.stop()
 
 
 async def test_leadership_is_handed_to_the_node_asked_for(cluster: LoopbackCluster) -> None:
