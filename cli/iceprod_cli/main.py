@@ -18,6 +18,7 @@ from iceprod_p2p.base.errors import IceProdError
 
 COMMANDS = {
     "submit": ("submit", "submit a dataset from a steering file"),
+    "run-local": ("run_local", "run one job here and now, without a cluster"),
     "dataset": ("dataset", "list, show, watch and control datasets"),
     "job": ("job", "list, show and control jobs"),
     "task": ("task", "list, show, explain and control tasks"),
@@ -48,7 +49,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"iceprod_cli.commands.{COMMANDS[cmd_name][0]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

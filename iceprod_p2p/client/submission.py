@@ -16,6 +16,7 @@ from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.model.steering import Configuration, Module, Task, Tray
 from iceprod_p2p.steering.limits import FILE_BYTES_MAX
+from iceprod_p2p.steering.plan import ordered
 from iceprod_p2p.steering.read import read
 from iceprod_p2p.steering.write import canonical
 from iceprod_p2p.wire.pb import control_pb2
@@ -33,7 +34,9 @@ class Packed:
 
 
 def read_document(path: Path) -> Configuration:
-    """Read a steering file; BadInput (or SteeringError with all faults) says what is wrong with it."""
+    """Read a steering file, with parents put before their children; BadInput (or SteeringError with all faults) says
+    what is wrong with it.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(FILE_BYTES_MAX + 1)
@@ -44,7 +47,7 @@ def read_document(path: Path) -> Configuration:
     document = read(text, name=str(path))
     if not document.tasks:
         raise BadInput(f"{path} has no tasks, so there is nothing to do", remedy="give it at least one task")
-    return document
+    return ordered(document)
 
 
 def pack(configuration: Configuration, directory: Path) -> Packed:

@@ -13,9 +13,10 @@ from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotF
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.attempt import Attempt, TaskFailure
-from iceprod_pilot.link import Link, patiently
+from iceprod_pilot.link import patiently
 from iceprod_pilot.packing import pack, unpack
 from iceprod_pilot.plan import Move
+from iceprod_pilot.source import Source
 from iceprod_pilot.staging import DIGEST, Content, Staging
 from iceprod_pilot.workspace import MIB, TaskDirectory, inside, is_plain_file
 
@@ -34,7 +35,7 @@ class Files:
         attempt: Attempt,
         directory: TaskDirectory,
         staging: Staging,
-        link: Link,
+        link: Source,
         clock: Clock,
         say: Callable[[pilot_pb2.Report], None],
     ) -> None:

@@ -21,7 +21,8 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.security.checksums import FileSum, StreamSum, chunks_of, hash_file
 from iceprod_p2p.wire.pb import common_pb2
 from iceprod_pilot.config import Node
-from iceprod_pilot.link import Link, patiently
+from iceprod_pilot.link import patiently
+from iceprod_pilot.source import Source
 
 _LOG = get_logger("pilot.staging")
 MIB: Final = 1024 * 1024
@@ -54,7 +55,7 @@ class Content:
 class Staging:
     """Fetches and sends content.  Thread-safe; tasks that want the same content at once fetch it once."""
 
-    def __init__(self, link: Link, cache_dir: Path, *, cache_mib: int) -> None:
+    def __init__(self, link: Source, cache_dir: Path, *, cache_mib: int) -> None:
         self._link = link
         self._directory = cache_dir / "sha256"
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)

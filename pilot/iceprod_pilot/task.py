@@ -22,9 +22,9 @@ from iceprod_pilot.config import PilotConfig
 from iceprod_pilot.environment import payload_environment
 from iceprod_pilot.files import Files
 from iceprod_pilot.guard import Guard
-from iceprod_pilot.link import Link
 from iceprod_pilot.plan import Documents, Plan
 from iceprod_pilot.runner import Limits, Meter, Runner
+from iceprod_pilot.source import Source
 from iceprod_pilot.staging import Staging
 from iceprod_pilot.starter import ModuleStarter
 from iceprod_pilot.workspace import TaskDirectory, Workspace
@@ -46,7 +46,7 @@ class TaskRunner:
         self,
         config: PilotConfig,
         *,
-        link: Link,
+        link: Source,
         staging: Staging,
         workspace: Workspace,
         guard: Guard,

@@ -1,0 +1,122 @@
+"""`iceprod run-local`: one job in the foreground on this machine, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iceprod_cli.output.show import safe, show_object
+from iceprod_cli.output.units import size
+from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.errors import BadInput
+
+RUNNER = "iceprod_pilot.local"  # A process of its own: it adopts orphans and kills what tasks leave behind.
+
+
+@click.command("run-local")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--job", type=click.IntRange(0, 2**31), default=0, show_default=True, help="which job")
+@click.option("--jobs", type=click.IntRange(1, 2**31), default=1, show_default=True, help="of how many")
+@click.option("--task", default="", help="only this task, and those it waits for")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="the dataset's")
+@click.option("--out", type=click.Path(path_type=Path), help="for the permanent files [default: ./job-N]")
+@click.option("--keep", is_flag=True, help="keep logs and files between tasks, in OUT/.iceprod")
+@click.option("--log", "show_log", is_flag=True, help="print what each task printed")
+@click.option("--gpus", type=click.IntRange(0, 64), default=0, help="GPUs that tasks may use")
+@click.option(
+    "--system", multiple=True, metavar="NAME=VALUE", help="what $system(NAME) is, as a site sets it"
+)
+@output_options
+@pass_session
+def run_local(
+    session: Session,
+    file: Path,
+    job: int,
+    jobs: int,
+    task: str,
+    seed: int,
+    out: Path | None,
+    keep: bool,
+    show_log: bool,
+    gpus: int,
+    system: tuple[str, ...],
+) -> None:
+    """Run one job of the steering FILE here and now, as a pilot would, without a cluster.
+
+    Tasks run one after the other in the order of their DAG.  Exit code 0 when all ended well, 1 when one failed,
+    130 when it was interrupted.
+    """
+    from iceprod_p2p.client.submission import pack, read_document
+
+    packed = pack(read_document(file), file.resolve().parent)
+    with tempfile.TemporaryDirectory(prefix="iceprod-local-") as scratch:
+        bundle = Path(scratch)
+        (bundle / "blobs").mkdir()
+        for digest, content in packed.blobs.items():
+            (bundle / "blobs" / digest).write_bytes(content)
+        (bundle / "document.json").write_bytes(packed.document)
+        result = bundle / "result.json"
+        wish = {
+            "job": job,
+            "jobs": max(jobs, job + 1),
+            "seed": seed,
+            "task": task,
+            "out": str((out or Path(f"job-{job}")).absolute()),
+            "result": str(result),
+            "keep": keep,
+            "show_log": show_log,
+            "gpus": gpus,
+            "system": _system(system),
+        }
+        (bundle / "job.json").write_text(json.dumps(wish))
+        code = _run(bundle)
+        if not result.exists():
+            raise click.exceptions.Exit(code or 1)
+        answer = json.loads(result.read_bytes())
+    show_object(session.style, answer, people=lambda _: _print(answer), name="job")
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _run(bundle: Path) -> int:
+    """Run the job in a process of its own.  An interrupt reaches both; that process ends in order, and tells."""
+    process = subprocess.Popen([sys.executable, "-m", RUNNER, "--bundle", str(bundle)])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _system(words: tuple[str, ...]) -> dict[str, str]:
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise BadInput(f"--system {word!r} is not NAME=VALUE")
+        values[name] = value
+    return values
+
+
+def _print(answer: dict[str, Any]) -> None:
+    for task in answer["tasks"]:
+        used = task["usage"]
+        cpu_s, wall_s = used.get("cpu_ms", 0) / 1_000, used.get("wall_ms", 0) / 1_000
+        state = "complete" if task["ok"] else f"failed ({task['reason']})"
+        peak = used.get("memory_peak_mib", 0)
+        click.echo(f"{safe(task['task'])}: {state}, {wall_s:.1f} s, {cpu_s:.1f} s of CPU, {peak} MiB")
+        for name, value in task.get("statistics", {}).items():
+            click.echo(f"  {safe(name)} = {value:g}")
+        for entry in task["files"]:
+            if entry["kind"] != "log":
+                where = f" -> {entry['path']}" if "path" in entry else ""
+                click.echo(f"  wrote {safe(entry['name'])} ({size(entry['size_bytes'])}){safe(where)}")
+        if not task["ok"]:
+            click.echo("  " + safe(task["message"]).replace("\n", "\n  "))

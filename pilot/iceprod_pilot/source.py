@@ -1,0 +1,27 @@
+"""Where a task's content comes from and goes to: the cluster's nodes, or a directory when there is no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
+from iceprod_pilot.config import Node
+
+
+class Source(Protocol):
+    """What staging needs of the outside.  Errors are those of `base.errors`; Unavailable is tried again."""
+
+    def resolve(self, request: pilot_pb2.ResolveRequest) -> pilot_pb2.ResolveReply:
+        """Return what was recorded of logical names."""
+        ...
+
+    def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
+        """Yield the bytes of a blob from `offset` on; NotFound when nobody has it."""
+        ...
+
+    def put_blob(
+        self, sha256: str, size_bytes: int, pieces: Iterable[bytes], *, node: Node | None = None
+    ) -> common_pb2.BlobReply:
+        """Store a blob; return what was stored."""
+        ...
