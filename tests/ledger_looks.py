@@ -170,6 +170,16 @@ def _sweeps(kv: KeyValue, o: Options) -> str:
     return str(queries.sweeps_pending(kv))
 
 
+def _software(kv: KeyValue, o: Options) -> str:
+    name, _, version = o.text("software").partition(":")
+    found = queries.software_builds(kv, name, version) if version else queries.software(kv, name).rows
+    words = [
+        f"{row.version} {row.build.platform.text} of {row.owner}{', retired' if row.retired else ''}"
+        for row in found
+    ]
+    return "; ".join(words) or "none"
+
+
 LOOKS: dict[str, Callable[[KeyValue, Options], str]] = {
     "task": _task,
     "job": _job,
@@ -187,6 +197,7 @@ LOOKS: dict[str, Callable[[KeyValue, Options], str]] = {
     "transfers": _transfers,
     "ready": _ready,
     "sweeps": _sweeps,
+    "software": _software,
 }
 
 

@@ -18,6 +18,7 @@ from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Offer, Requirements, Usage
 from iceprod_p2p.model.site import Member, MemberRole, SiteCounts
+from iceprod_p2p.model.software import Build, parse_platform
 from iceprod_p2p.model.states import FailReason
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -253,6 +254,21 @@ def _blob(o: Options) -> Command:
     return c.RecordBlob(digest(o.text("content")).hex(), size_bytes, o.names("nodes"))
 
 
+def _publish(o: Options) -> Command:
+    content = o.text("content")
+    variables = dict.fromkeys(o.list("set"), "{root}/x")
+    build = Build(
+        parse_platform(o.text("platform", "any")), digest(content).hex(), len(content), variables=variables
+    )
+    return c.PublishSoftware(o.text("name"), o.text("version"), build, o.text("owner", "ada"))
+
+
+def _retire(o: Options) -> Command:
+    return c.RetireSoftware(
+        o.text("name"), o.text("version"), o.text("platform", ""), o.text("forget", "no") == "yes"
+    )
+
+
 WORDS: dict[str, Callable[[Options], Command]] = {
     "name-cluster": lambda o: c.FoundCluster(o.text("name", "ice"), b"root", o.time_ms("grace", "10m")),
     "invite": lambda o: c.Invite(digest(o.text("token")), o.text("site"), o.time_ms("lifetime", "15m")),
@@ -289,6 +305,8 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "replicas": lambda o: c.RecordReplicas(o.text("site"), o.replicas("added"), o.replicas("dropped")),
     "verify": _verify,
     "blob": _blob,
+    "publish": _publish,
+    "retire": _retire,
 }
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "job": ("job", "list, show and control jobs"),
     "task": ("task", "list, show, explain and control tasks"),
     "file": ("file", "list, verify and fetch files"),
+    "software": ("software", "publish, list and retire software for platforms"),
     "site": ("site", "list and control sites"),
     "cluster": ("cluster", "status, members, invitations"),
     "steering": ("steering", "check, show, expand and convert steering files"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -26,6 +27,7 @@ from iceprod_p2p.wire.pb.control_pb2 import ClusterStatusReply
 CALL_TIMEOUT_S = 15.0
 GIVE_UP_S = 30.0  # A new leader is elected in about a second; half a minute outlasts any sane fail-over.
 PAUSE_S = 0.3
+UPLOAD_BYTES_S_LEAST = 256 * 1024  # An upload slower than that is given up.
 
 Reply = TypeVar("Reply")
 
@@ -88,6 +90,21 @@ class Connection:
                 yield common_pb2.PutBlobPart(chunk=common_pb2.Chunk(body=body, offset=offset))
 
         self._with_failover(lambda stub: stub.PutBlob(parts(), timeout=120.0))
+
+    def put_file(self, path: Path, *, sha256: str, size_bytes: int) -> None:
+        """Store a file on the node that is asked, piece by piece; a repeat after a break begins anew."""
+
+        def parts() -> Iterator[common_pb2.PutBlobPart]:
+            announced = common_pb2.BlobReply(sha256=sha256, size_bytes=size_bytes)
+            yield common_pb2.PutBlobPart(announced=announced)
+            offset = 0
+            with path.open("rb") as file:
+                while body := file.read(CHUNK_BYTES):
+                    yield common_pb2.PutBlobPart(chunk=common_pb2.Chunk(body=body, offset=offset))
+                    offset += len(body)
+
+        timeout_s = 120.0 + size_bytes / UPLOAD_BYTES_S_LEAST
+        self._with_failover(lambda stub: stub.PutBlob(parts(), timeout=timeout_s))
 
     def get_blob(self, sha256: str) -> Iterator[bytes]:
         """Yield the content with this SHA-256, in pieces; the caller compares the sum."""

@@ -34,6 +34,7 @@ REQUIREMENTS: Final = b"\x13"  # number -> Requirements
 REQUIREMENTS_NUMBER: Final = b"\x14"  # digest of requirements -> number
 REQUIREMENTS_READY: Final = b"\x15"  # number -> how many tasks of this class are ready
 SHARE: Final = b"\x16"  # kind, name -> ShareRecord
+SOFTWARE: Final = b"\x17"  # name, version, platform -> SoftwareRecord
 
 # Datasets.
 DATASET: Final = b"\x20"
@@ -87,6 +88,13 @@ _LOG = Struct(">cIIHI")
 def by_name(table: bytes, name: str) -> bytes:
     """The key of something named."""
     return table + name.encode()
+
+
+def software(name: str, version: str = "", platform: str = "") -> bytes:
+    """The key of a build; without `platform` or `version` the prefix of all that are under it."""
+    parts = [part for part in (name, version, platform) if part]
+    end = b"" if platform else b"\x00"
+    return SOFTWARE + "\x00".join(parts).encode() + end
 
 
 def by_number(table: bytes, number: int) -> bytes:

@@ -70,3 +70,5 @@ SITE_GRACE_MIN_MS: Final = 1_000
 SITE_GRACE_MAX_MS: Final = 7 * DAY_MS
 REQUIREMENTS_MAX: Final = 60_000  # Different requirement classes: two bytes of a key.
 BLOB_NODES_MAX: Final = 64
+SOFTWARE_MAX: Final = 20_000  # Builds of all versions: a production uses some hundred.
+SOFTWARE_PLATFORMS_MAX: Final = 64  # Of one version: a pilot is told of all of them at once.

@@ -30,6 +30,7 @@ from iceprod_p2p.ledger.query_cluster import (
 )
 from iceprod_p2p.ledger.query_datasets import dataset, dataset_number, datasets, jobs, statistics
 from iceprod_p2p.ledger.query_files import file, files, holders
+from iceprod_p2p.ledger.query_software import software, software_blobs, software_builds
 from iceprod_p2p.ledger.query_tasks import explain, find_task, held_by, start_record, task, tasks
 
 __all__ = [
@@ -62,6 +63,9 @@ __all__ = [
     "settings",
     "site",
     "sites",
+    "software",
+    "software_blobs",
+    "software_builds",
     "start_record",
     "state_digest",
     "statistics",

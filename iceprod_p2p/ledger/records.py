@@ -15,6 +15,7 @@ from iceprod_p2p.ledger.commands import TaskRef, Verb
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Offer, Usage
 from iceprod_p2p.model.site import Member, SiteCounts
+from iceprod_p2p.model.software import Build
 from iceprod_p2p.model.states import FailReason, SiteState, TaskState
 
 # The stored number of each task state, for ever.
@@ -67,6 +68,7 @@ class Cluster(msgspec.Struct, array_like=True, gc=False):
     people: int = 0
     invitations: int = 0
     members_changed_ms: int = -1  # When the set of voters last changed.
+    software: int = 0  # Builds that have a record.
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -140,6 +142,16 @@ class BlobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     size_bytes: int
     node_ids: tuple[str, ...]
+
+
+class SoftwareRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A build of a named version, who published it, and whether new datasets may use it."""
+
+    build: Build
+    owner: str
+    description: str
+    published_ms: int
+    retired: bool = False
 
 
 class AuditRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -15,6 +15,7 @@ from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Requirements, Usage
 from iceprod_p2p.model.site import Member, SiteCounts
+from iceprod_p2p.model.software import Build
 from iceprod_p2p.model.states import DatasetState, FailReason, JobState, SiteState, TaskState
 
 T = TypeVar("T")
@@ -302,6 +303,19 @@ class BlobHolders:
     size_bytes: int
     node_ids: tuple[str, ...]
     sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareRow:
+    """A published build: new datasets may use it unless it is retired."""
+
+    name: str
+    version: str
+    build: Build
+    owner: str
+    description: str
+    published_ms: int
+    retired: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ class Tables:
     revoked: Table[r.RevokedRecord]
     invitations: Table[r.InvitationRecord]
     blobs: Table[r.BlobRecord]
+    software: Table[r.SoftwareRecord]
     sweeps: Table[r.SweepRecord]
     host_faults: Table[r.HostFaults]
     requirements: Table[Requirements]
@@ -329,6 +330,7 @@ _TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]]
     "revoked": _plain(r.RevokedRecord),
     "invitations": _plain(r.InvitationRecord),
     "blobs": _plain(r.BlobRecord),
+    "software": _plain(r.SoftwareRecord),
     "sweeps": _plain(r.SweepRecord),
     "host_faults": _plain(r.HostFaults),
     "requirements": _plain(Requirements),

@@ -4,8 +4,10 @@ An archive from elsewhere may name ``../../etc/passwd``, hold a link to / and th
 header of 8 GiB, or unfold 10 KiB into a terabyte.  Unpacking refuses each of these before it writes, and
 leaves no half archive.
 
-Read: plain tar, gzip and bzip2, told by their first bytes.  Devices, FIFOs and hard
-links are refused.
+Read: plain tar, gzip, bzip2 and xz, told by their first bytes.  Devices, FIFOs and hard links are refused.
+
+A root file system, in which a container runs, has what other archives may not: links that begin with ``/`` (they end
+inside it once it is somebody's root), second names of a file, devices.  They are unpacked, made again, left out.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -77,25 +80,33 @@ def unpack(
     *,
     members_max: int = MEMBERS_MAX,
     size_max_bytes: int = UNPACKED_BYTES_MAX,
+    root_filesystem: bool = False,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Contents:
     """Unpack into `target`, which is created or must be an empty directory.
 
-    Nothing is left there after an error. BadInput when the archive breaks a bound or holds a path or link
-    that leaves it, or what is not a file, directory or symbolic link; IntegrityError when it is damaged or
-    cut; NotFound when there is none.
+    `go_on` is called for each entry and may raise to break off.  Nothing is left there after an error.  BadInput when
+    the archive breaks a bound or holds a path or link that leaves it, or what is not a file, directory or symbolic
+    link; IntegrityError when it is damaged or cut; NotFound when there is none.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInput(f"{str(target)!r} is not an empty directory", remedy="unpack into a new one")
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        contents = _unpack(archive, scratch, members_max, size_max_bytes)
+        reading = _Reading(archive, scratch, members_max, size_max_bytes, root_filesystem, go_on)
+        contents = reading.run()
         scratch.chmod(0o755)
         scratch.replace(target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return contents
+
+
+def inspect(archive: Path, *, root_filesystem: bool = False) -> Contents:
+    """Return what an archive holds when it is one that `unpack` would take; errors as there, nothing is written."""
+    return _Reading(archive, None, MEMBERS_MAX, UNPACKED_BYTES_MAX, root_filesystem).run()
 
 
 def _walk(base: Path, name: str) -> Iterable[str]:
@@ -149,33 +160,112 @@ class _BoundedReader(io.RawIOBase):
         return True
 
 
-def _unpack(archive: Path, root: Path, members_max: int, size_max_bytes: int) -> Contents:
-    files = members = size_bytes = 0
-    seen: set[str] = set()
-    with ExitStack() as stack:
-        try:
-            source = stack.enter_context(_decompressed(archive))
-            reader = cast("IO[bytes]", _BoundedReader(source))
-            tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=tarfile.TarInfo))
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read; a million of them are memory
-                members += 1
-                size_bytes += member.size if member.isreg() else 0
-                if members > members_max or size_bytes > size_max_bytes:
-                    raise BadInput(
-                        f"{archive.name} unpacks to more than {members_max} entries or {size_max_bytes} bytes"
-                    )
-                files += _extract(tar, member, root, seen)
-            _drain(source, size_max_bytes)
-        except FileNotFoundError as missing:
-            raise NotFound(f"the archive {str(archive)!r} does not exist") from missing
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, OverflowError, ValueError) as damaged:
-            raise IntegrityError(f"{archive.name} is not a whole tar archive: {damaged}") from damaged
-        except OSError as damaged:
-            if damaged.errno is not None:
-                raise  # the disk's word, not the archive's
-            raise IntegrityError(f"{archive.name} is damaged: {damaged}") from damaged
-    return Contents(files, size_bytes)
+@dataclass(slots=True)
+class _Reading:
+    """One way through an archive: with a `root` its entries are written, without one they are only judged."""
+
+    archive: Path
+    root: Path | None
+    members_max: int
+    size_max_bytes: int
+    root_filesystem: bool
+    go_on: Callable[[], None] = lambda: None
+    seen: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+
+    def run(self) -> Contents:
+        """Read the archive to its end; errors as `unpack` says."""
+        name = self.archive.name
+        files = members = size_bytes = 0
+        with ExitStack() as stack:
+            try:
+                source = stack.enter_context(_decompressed(self.archive))
+                reader = cast("IO[bytes]", _BoundedReader(source))
+                tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=tarfile.TarInfo))
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read; a million of them are memory
+                    self.go_on()
+                    members += 1
+                    size_bytes += member.size if member.isreg() else 0
+                    if members > self.members_max or size_bytes > self.size_max_bytes:
+                        raise BadInput(
+                            f"{name} unpacks to more than {self.members_max} entries or {self.size_max_bytes} bytes"
+                        )
+                    files += self.entry(tar, member)
+                _drain(source, self.size_max_bytes)
+            except FileNotFoundError as missing:
+                raise NotFound(f"the archive {str(self.archive)!r} does not exist") from missing
+            except (tarfile.TarError, EOFError, gzip.BadGzipFile, OverflowError, ValueError) as damaged:
+                raise IntegrityError(f"{name} is not a whole tar archive: {damaged}") from damaged
+            except lzma.LZMAError as damaged:
+                raise IntegrityError(f"{name} is damaged: {damaged}") from damaged
+            except OSError as damaged:
+                if damaged.errno is not None:
+                    raise  # the disk's word, not the archive's
+                raise IntegrityError(f"{name} is damaged: {damaged}") from damaged
+        return Contents(files, size_bytes)
+
+    def entry(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+        """Judge one entry, and write it; return 1 for a file and 0 for anything else."""
+        name = posixpath.normpath(member.name.removeprefix("/") if self.root_filesystem else member.name)
+        if (
+            name.startswith(("/", ".."))
+            or "\0" in name
+            or len(name.encode("utf-8", "surrogateescape")) > 4_000
+        ):
+            raise BadInput(f"the archive names {clip(member.name)}, which lies outside it")
+        if name == "." and member.isdir():
+            return 0
+        if name in self.seen and not member.isdir():
+            raise BadInput(f"the archive names {clip(name)} twice")
+        if any(parent in self.links for parent in _parents(name)) or (name in self.links):
+            raise BadInput(f"the archive writes {clip(name)} through a link")
+        self.seen.add(name)
+        if member.isreg():
+            if member.sparse is not None:  # type: ignore[attr-defined,unused-ignore]
+                raise BadInput(f"the archive holds {clip(member.name)} as a sparse file")
+            self.files.add(name)
+        elif member.issym():
+            if not self.root_filesystem:
+                _check_link(name, member.linkname)
+            self.links.add(name)
+        elif member.islnk() and self.root_filesystem:
+            aim = posixpath.normpath(member.linkname.removeprefix("/"))
+            if aim not in self.files:
+                raise BadInput(f"the archive gives {clip(aim)} a second name before it has one")
+            self.files.add(name)
+        elif not member.isdir() and not (self.root_filesystem and _is_special(member)):
+            raise BadInput(
+                f"the archive holds {clip(name)}, which is neither file, directory nor symbolic link"
+            )
+        if self.root is not None:
+            self.write(tar, member, name, self.root)
+        return int(member.isreg())
+
+    def write(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, root: Path) -> None:
+        """Write an entry that was judged; the file system is asked again whether it stays inside."""
+        path = root / name
+        if path.parent.resolve() != (root.resolve() / name).parent:
+            raise BadInput(f"the archive writes {clip(name)} through a link")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if member.isdir():
+            path.mkdir(exist_ok=True)
+        elif member.isreg():
+            _write_file(tar, member, path)
+        elif member.issym():
+            path.symlink_to(member.linkname)
+        elif member.islnk():
+            os.link(root / posixpath.normpath(member.linkname.removeprefix("/")), path)
+
+
+def _parents(name: str) -> Iterable[str]:
+    while name := posixpath.dirname(name):
+        yield name
+
+
+def _is_special(member: tarfile.TarInfo) -> bool:
+    return member.ischr() or member.isblk() or member.isfifo()
 
 
 def _drain(source: IO[bytes], size_max_bytes: int) -> None:
@@ -189,43 +279,17 @@ def _drain(source: IO[bytes], size_max_bytes: int) -> None:
 
 def _decompressed(archive: Path) -> IO[bytes]:
     with archive.open("rb") as file:
-        head = file.read(3)
+        head = file.read(6)
     if head[:2] == b"\x1f\x8b":
         return cast("IO[bytes]", gzip.open(archive, "rb"))
-    if head == b"BZh":
+    if head[:3] == b"BZh":
         return cast("IO[bytes]", bz2.open(archive, "rb"))
+    if head == b"\xfd7zXZ\x00":
+        return cast("IO[bytes]", lzma.open(archive, "rb"))
     return archive.open("rb")
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, seen: set[str]) -> int:
-    """Write one entry; return 1 for a file and 0 for anything else."""
-    name = posixpath.normpath(member.name)
-    if member.name.startswith("/") or name.startswith("..") or "\0" in name or len(name.encode()) > 4_000:
-        raise BadInput(f"the archive names {clip(member.name)}, which lies outside it")
-    if name == "." and member.isdir():
-        return 0
-    if name in seen and not member.isdir():
-        raise BadInput(f"the archive names {clip(name)} twice")
-    seen.add(name)
-    path = root / name
-    if path.parent.resolve() != (root.resolve() / name).parent:
-        raise BadInput(f"the archive writes {clip(name)} through a link")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if member.isdir():
-        path.mkdir(exist_ok=True)
-    elif member.isreg():
-        _write_file(tar, member, path)
-    elif member.issym():
-        _check_link(name, member.linkname)
-        path.symlink_to(member.linkname)
-    else:
-        raise BadInput(f"the archive holds {clip(name)}, which is neither file, directory nor symbolic link")
-    return int(member.isreg())
-
-
 def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    if member.sparse is not None:  # type: ignore[attr-defined,unused-ignore]
-        raise BadInput(f"the archive holds {clip(member.name)} as a sparse file")
     source = tar.extractfile(member)
     if source is None:
         raise IntegrityError(f"the archive lacks the bytes of {clip(member.name)}")

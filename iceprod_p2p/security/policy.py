@@ -49,6 +49,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Pilots/Resolve": {Caller.PILOT},
         "Pilots/GetBlob": {Caller.PILOT},
         "Pilots/PutBlob": {Caller.PILOT},
+        "Pilots/GetSoftware": {Caller.PILOT},
         "Pilots/Renew": {Caller.PILOT},
         "Control/WhoAmI": {Caller.PERSON},
         "Control/GetBlob": {Caller.VIEWER},
@@ -61,6 +62,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ListFiles": {Caller.VIEWER},
         "Control/ListSites": {Caller.VIEWER},
         "Control/ListPeople": {Caller.VIEWER},  # Who may be asked for a role.
+        "Control/ListSoftware": {Caller.VIEWER},
         "Control/ClusterStatus": {Caller.VIEWER},
         "Control/VerifyFiles": {Caller.PRODUCTION},  # Reads whole files at every site.
         "Control/PutBlob": {Caller.PRODUCTION},
@@ -68,6 +70,8 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ControlDataset": {Caller.PRODUCTION},
         "Control/ControlTasks": {Caller.PRODUCTION},
         "Control/SetDataset": {Caller.PRODUCTION},
+        "Control/PublishSoftware": {Caller.PRODUCTION},
+        "Control/RetireSoftware": {Caller.PRODUCTION},  # Its own; operators every.
         "Control/ControlSite": {Caller.OPERATOR},
         "Control/CheckCluster": {Caller.OPERATOR},  # Scans the whole ledger.
         "Control/ListAudit": {Caller.OPERATOR},

@@ -27,6 +27,7 @@ from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.people import People
+from iceprod_p2p.site.software import SoftwareDesk, list_software
 from iceprod_p2p.site.submission import Submission
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
@@ -66,6 +67,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         )
         self._writes = ControlWrites(consensus=raft, cluster=cluster, raft=raft, keys=keys)
         self._submission = Submission(node_id=config.id, files=files, consensus=raft, cluster=cluster)
+        self.software = SoftwareDesk(files=files, consensus=raft, spread=self._submission.spread)
         self.verification = Verification(
             site=config.site, node_id=config.id, raft=raft, files=files, peers=peers, cluster=cluster
         )
@@ -136,6 +138,14 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """Shut a person out."""
         return await self._people.revoke(request, _person(context))
 
+    async def PublishSoftware(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Register a build of some software."""
+        return await self.software.publish(request, _person(context), checked_request_id(request.request_id))
+
+    async def RetireSoftware(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Let no new dataset use a version."""
+        return await self.software.retire(request, _person(context), checked_request_id(request.request_id))
+
     # Reads.
 
     async def ListDatasets(self, request: Any, context: Any) -> control_pb2.ListDatasetsReply:
@@ -179,6 +189,10 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
     async def ListPeople(self, request: Any, context: Any) -> control_pb2.ListPeopleReply:
         """List people and their roles."""
         return await self._read(request.read, lambda kv: reads.list_people(kv, request))
+
+    async def ListSoftware(self, request: Any, context: Any) -> control_pb2.ListSoftwareReply:
+        """List builds of software."""
+        return await self._read(request.read, lambda kv: list_software(kv, request))
 
     async def VerifyFiles(
         self, request: control_pb2.VerifyFilesRequest, context: Any

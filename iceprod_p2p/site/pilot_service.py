@@ -30,6 +30,7 @@ from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard, PilotNote
 from iceprod_p2p.site.plans.orders import Room
 from iceprod_p2p.site.reports import Edge, Proposed, read_report, ref_of, ref_to
+from iceprod_p2p.site.software import software_builds
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.wire import translate
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2, pilot_pb2_grpc
@@ -169,6 +170,10 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
             files = self._cluster.resolve(request.dataset, request.job, list(request.names))
         self._resolved([(f.file.sha256, request.dataset, request.job, f.name) for f in files if f.found])
         return pilot_pb2.ResolveReply(files=files)
+
+    async def GetSoftware(self, request: pilot_pb2.SoftwareRequest, context: Any) -> pilot_pb2.SoftwareReply:
+        """Name the builds of some software, also retired ones: a dataset that began with them goes on."""
+        return await software_builds(self._consensus, request.name, request.version)
 
     async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
         """Stream a blob, fetched first when this node does not hold it."""

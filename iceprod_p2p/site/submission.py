@@ -82,7 +82,7 @@ class Submission:
         document = await self._files.put_bytes(checked.document)
         copies = 0
         for blob in (document, *checked.blobs):
-            copies = await self._spread(blob, request_id)
+            copies = await self.spread(blob, request_id)
         command = SubmitDataset(
             steering_sha256=document,
             jobs=checked.jobs,
@@ -107,7 +107,7 @@ class Submission:
             dataset=number, warnings=warnings, task_names=names, jobs=checked.jobs, blob_copies=copies
         )
 
-    async def _spread(self, blob: str, request_id: bytes) -> int:
+    async def spread(self, blob: str, request_id: bytes) -> int:
         """Give a blob to other nodes and record who holds it; return how many do, this one included."""
         others = await self._files.spread(blob, copies=COPIES_WANTED)
         if not others and self._files.has_others:

@@ -7,7 +7,18 @@ from typing import Any, Final
 
 from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.outcome import Outcome
-from iceprod_p2p.ledger.rules import blobs, claims, clock, datasets, files, jobs, members, sites, tasks
+from iceprod_p2p.ledger.rules import (
+    blobs,
+    claims,
+    clock,
+    datasets,
+    files,
+    jobs,
+    members,
+    sites,
+    software,
+    tasks,
+)
 from iceprod_p2p.ledger.rules.asked import Asked
 from iceprod_p2p.ledger.tables import Tables
 
@@ -41,4 +52,6 @@ RULES: Final[dict[type, Rule]] = {
     c.RecordReplicas: files.record_replicas,
     c.RecordVerification: files.record_verification,
     c.RecordBlob: blobs.record_blob,
+    c.PublishSoftware: software.publish,
+    c.RetireSoftware: software.retire,
 }

@@ -89,6 +89,47 @@ class Requirements(_message.Message):
     attributes: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, cpus: _Optional[int] = ..., gpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_mib: _Optional[int] = ..., walltime_s: _Optional[int] = ..., attributes: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class SoftwareBuild(_message.Message):
+    __slots__ = ("name", "version", "os", "arch", "libc", "python", "sha256", "size_bytes", "kind", "variables", "owner", "description", "published_ms", "retired", "platform")
+    class VariablesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OS_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    LIBC_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    RETIRED_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    os: str
+    arch: str
+    libc: str
+    python: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    variables: _containers.ScalarMap[str, str]
+    owner: str
+    description: str
+    published_ms: int
+    retired: bool
+    platform: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., libc: _Optional[str] = ..., python: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., kind: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., owner: _Optional[str] = ..., description: _Optional[str] = ..., published_ms: _Optional[int] = ..., retired: _Optional[bool] = ..., platform: _Optional[str] = ...) -> None: ...
+
 class Usage(_message.Message):
     __slots__ = ("wall_ms", "cpu_ms", "memory_peak_mib", "disk_peak_mib")
     WALL_MS_FIELD_NUMBER: _ClassVar[int]

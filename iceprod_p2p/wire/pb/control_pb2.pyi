@@ -78,18 +78,20 @@ class SubmitRequest(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., jobs: _Optional[int] = ..., alias: _Optional[str] = ..., description: _Optional[str] = ..., priority: _Optional[int] = ..., priority_given: _Optional[bool] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., request_id: _Optional[bytes] = ..., category: _Optional[str] = ..., attempts_max: _Optional[int] = ..., dry_run: _Optional[bool] = ..., seed: _Optional[int] = ..., seed_given: _Optional[bool] = ..., group: _Optional[str] = ...) -> None: ...
 
 class SubmitReply(_message.Message):
-    __slots__ = ("dataset", "warnings", "task_names", "jobs", "blob_copies")
+    __slots__ = ("dataset", "warnings", "task_names", "jobs", "blob_copies", "pinned")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     TASK_NAMES_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
     BLOB_COPIES_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
     dataset: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
     task_names: _containers.RepeatedScalarFieldContainer[str]
     jobs: int
     blob_copies: int
-    def __init__(self, dataset: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., task_names: _Optional[_Iterable[str]] = ..., jobs: _Optional[int] = ..., blob_copies: _Optional[int] = ...) -> None: ...
+    pinned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, dataset: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., task_names: _Optional[_Iterable[str]] = ..., jobs: _Optional[int] = ..., blob_copies: _Optional[int] = ..., pinned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StateCount(_message.Message):
     __slots__ = ("state", "count")
@@ -794,3 +796,49 @@ class RevokePersonRequest(_message.Message):
     name: str
     reason: str
     def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PublishSoftwareRequest(_message.Message):
+    __slots__ = ("build", "request_id")
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    build: _common_pb2.SoftwareBuild
+    request_id: bytes
+    def __init__(self, build: _Optional[_Union[_common_pb2.SoftwareBuild, _Mapping]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class ListSoftwareRequest(_message.Message):
+    __slots__ = ("read", "name", "version", "after", "limit")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    name: str
+    version: str
+    after: str
+    limit: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListSoftwareReply(_message.Message):
+    __slots__ = ("builds", "info", "next_after")
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    builds: _containers.RepeatedCompositeFieldContainer[_common_pb2.SoftwareBuild]
+    info: ReadInfo
+    next_after: str
+    def __init__(self, builds: _Optional[_Iterable[_Union[_common_pb2.SoftwareBuild, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[str] = ...) -> None: ...
+
+class RetireSoftwareRequest(_message.Message):
+    __slots__ = ("name", "version", "platform", "forget", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    platform: str
+    forget: bool
+    request_id: bytes
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., platform: _Optional[str] = ..., forget: _Optional[bool] = ..., request_id: _Optional[bytes] = ...) -> None: ...

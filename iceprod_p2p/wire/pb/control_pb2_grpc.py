@@ -160,6 +160,21 @@ class ControlStub:
                 request_serializer=control__pb2.RevokePersonRequest.SerializeToString,
                 response_deserializer=control__pb2.ControlReply.FromString,
                 _registered_method=True)
+        self.PublishSoftware = channel.unary_unary(
+                '/iceprod.v1.Control/PublishSoftware',
+                request_serializer=control__pb2.PublishSoftwareRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
+        self.ListSoftware = channel.unary_unary(
+                '/iceprod.v1.Control/ListSoftware',
+                request_serializer=control__pb2.ListSoftwareRequest.SerializeToString,
+                response_deserializer=control__pb2.ListSoftwareReply.FromString,
+                _registered_method=True)
+        self.RetireSoftware = channel.unary_unary(
+                '/iceprod.v1.Control/RetireSoftware',
+                request_serializer=control__pb2.RetireSoftwareRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -315,6 +330,24 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishSoftware(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSoftware(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireSoftware(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -441,6 +474,21 @@ def add_ControlServicer_to_server(servicer, server):
             'RevokePerson': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokePerson,
                     request_deserializer=control__pb2.RevokePersonRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'PublishSoftware': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishSoftware,
+                    request_deserializer=control__pb2.PublishSoftwareRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'ListSoftware': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSoftware,
+                    request_deserializer=control__pb2.ListSoftwareRequest.FromString,
+                    response_serializer=control__pb2.ListSoftwareReply.SerializeToString,
+            ),
+            'RetireSoftware': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireSoftware,
+                    request_deserializer=control__pb2.RetireSoftwareRequest.FromString,
                     response_serializer=control__pb2.ControlReply.SerializeToString,
             ),
     }
@@ -1118,6 +1166,87 @@ class Control:
             target,
             '/iceprod.v1.Control/RevokePerson',
             control__pb2.RevokePersonRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishSoftware(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/PublishSoftware',
+            control__pb2.PublishSoftwareRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSoftware(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/ListSoftware',
+            control__pb2.ListSoftwareRequest.SerializeToString,
+            control__pb2.ListSoftwareReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireSoftware(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/RetireSoftware',
+            control__pb2.RetireSoftwareRequest.SerializeToString,
             control__pb2.ControlReply.FromString,
             options,
             channel_credentials,

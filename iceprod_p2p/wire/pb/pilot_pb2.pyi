@@ -217,3 +217,17 @@ class ResolveReply(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[ResolvedFile]
     def __init__(self, files: _Optional[_Iterable[_Union[ResolvedFile, _Mapping]]] = ...) -> None: ...
+
+class SoftwareRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class SoftwareReply(_message.Message):
+    __slots__ = ("builds",)
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    builds: _containers.RepeatedCompositeFieldContainer[_common_pb2.SoftwareBuild]
+    def __init__(self, builds: _Optional[_Iterable[_Union[_common_pb2.SoftwareBuild, _Mapping]]] = ...) -> None: ...

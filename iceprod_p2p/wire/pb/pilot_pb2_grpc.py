@@ -55,6 +55,11 @@ class PilotsStub:
                 request_serializer=common__pb2.PutBlobPart.SerializeToString,
                 response_deserializer=common__pb2.BlobReply.FromString,
                 _registered_method=True)
+        self.GetSoftware = channel.unary_unary(
+                '/iceprod.v1.Pilots/GetSoftware',
+                request_serializer=pilot__pb2.SoftwareRequest.SerializeToString,
+                response_deserializer=pilot__pb2.SoftwareReply.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/iceprod.v1.Pilots/Renew',
                 request_serializer=pilot__pb2.RenewRequest.SerializeToString,
@@ -92,6 +97,13 @@ class PilotsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSoftware(self, request, context):
+        """Every build of a named version, also retired ones: the pilot chooses what its machine can run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Renew(self, request, context):
         """A new certificate while the old one is still valid; any node may give it.
         """
@@ -121,6 +133,11 @@ def add_PilotsServicer_to_server(servicer, server):
                     servicer.PutBlob,
                     request_deserializer=common__pb2.PutBlobPart.FromString,
                     response_serializer=common__pb2.BlobReply.SerializeToString,
+            ),
+            'GetSoftware': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSoftware,
+                    request_deserializer=pilot__pb2.SoftwareRequest.FromString,
+                    response_serializer=pilot__pb2.SoftwareReply.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -236,6 +253,33 @@ class Pilots:
             '/iceprod.v1.Pilots/PutBlob',
             common__pb2.PutBlobPart.SerializeToString,
             common__pb2.BlobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSoftware(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Pilots/GetSoftware',
+            pilot__pb2.SoftwareRequest.SerializeToString,
+            pilot__pb2.SoftwareReply.FromString,
             options,
             channel_credentials,
             insecure,
