@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
+from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
@@ -260,11 +261,11 @@ def _publish(o: Options) -> Command:
     build = Build(
         parse_platform(o.text("platform", "any")), digest(content).hex(), len(content), variables=variables
     )
-    return c.PublishSoftware(o.text("name"), o.text("version"), build, o.text("owner", "ada"))
+    return PublishSoftware(o.text("name"), o.text("version"), build, o.text("owner", "ada"))
 
 
 def _retire(o: Options) -> Command:
-    return c.RetireSoftware(
+    return RetireSoftware(
         o.text("name"), o.text("version"), o.text("platform", ""), o.text("forget", "no") == "yes"
     )
 

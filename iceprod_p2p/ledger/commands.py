@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
+from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.bounds import (
     Actor,
     Amount,
@@ -40,7 +41,6 @@ from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Offer, Usage
 from iceprod_p2p.model.site import Member, SiteCounts
-from iceprod_p2p.model.software import Build, SoftwareName
 from iceprod_p2p.model.states import FailReason
 
 
@@ -341,32 +341,6 @@ class RecordBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=62)
     sha256: HexDigest
     size_bytes: Amount
     node_ids: tuple[Name, ...]
-
-
-class PublishSoftware(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=70):
-    """Register the build of one platform of a named version; what a name stands for never changes.
-
-    Repeated with the same content it is applied once; with other content it is a conflict.  A retired build that is
-    published again is offered again.
-    """
-
-    name: SoftwareName
-    version: SoftwareName
-    build: Build
-    owner: Name
-    description: Line = ""
-
-
-class RetireSoftware(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=71):
-    """Let no new dataset use a version, or one platform of it; `forget` removes the record too (operators).
-
-    `platform` is the text of one, empty for all.
-    """
-
-    name: SoftwareName
-    version: SoftwareName
-    platform: Line = ""
-    forget: bool = False
 
 
 Command = (

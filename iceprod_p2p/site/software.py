@@ -13,7 +13,7 @@ import msgspec
 
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.ledger import queries, rows
-from iceprod_p2p.ledger.commands import PublishSoftware, RetireSoftware
+from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.model.software import (
     VARIABLES_MAX,

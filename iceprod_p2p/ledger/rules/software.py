@@ -6,7 +6,7 @@ import msgspec
 
 from iceprod_p2p.ledger import keys, limits
 from iceprod_p2p.ledger import records as r
-from iceprod_p2p.ledger.commands import PublishSoftware, RetireSoftware
+from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of, role_of
 from iceprod_p2p.ledger.tables import Tables

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from iceprod_p2p.ledger import commands as c
+from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.ledger.rules import (
     blobs,
@@ -52,6 +53,6 @@ RULES: Final[dict[type, Rule]] = {
     c.RecordReplicas: files.record_replicas,
     c.RecordVerification: files.record_verification,
     c.RecordBlob: blobs.record_blob,
-    c.PublishSoftware: software.publish,
-    c.RetireSoftware: software.retire,
+    PublishSoftware: software.publish,
+    RetireSoftware: software.retire,
 }
