@@ -227,6 +227,21 @@ def _add_node(o: Options) -> Command:
     )
 
 
+def _replace(o: Options) -> Command:
+    token = digest(o.text("token")) if o.has("token") else b""
+    certificate, key = digest(o.text("certificate", "certificate")), o.text("key", "key")
+    authority = o.text("authority", "ca").encode()
+    old = o.text("old")
+    return c.ReplaceNode(_member(o), old, authority, certificate, key, bytes(32), "", "", token)
+
+
+def _restore(o: Options) -> Command:
+    entry = o.number("entry")
+    return c.RestoreCluster(
+        _member(o), b"ca", digest("certificate"), "key", bytes(32), "", "", entry, 1, digest("epoch")[:16]
+    )
+
+
 def _holder(o: Options) -> bytes:
     return digest(o.text("pilot", "p1"))
 
@@ -276,6 +291,8 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "add-node": _add_node,
     "promote": lambda o: c.PromoteMember(o.text("node")),
     "remove": lambda o: c.RemoveMember(o.text("node")),
+    "replace": _replace,
+    "restore": _restore,
     "renew": lambda o: c.RenewNode(_member(o), digest(o.text("certificate", "renewed"))),
     "person": lambda o: c.SetPerson(o.text("name"), Role(o.text("role")), o.names("groups")),
     "revoke": lambda o: c.RevokeCertificate(digest(o.text("certificate")), o.text("reason", "")),

@@ -23,6 +23,8 @@ _ALWAYS: Final = frozenset(
         c.Invite,
         c.PromoteMember,
         c.RemoveMember,
+        c.ReplaceNode,
+        c.RestoreCluster,
         c.SetPerson,
         c.RevokeCertificate,
         c.SetSettings,

@@ -94,7 +94,11 @@ def _node_row(record: r.NodeRecord) -> rows.NodeRow:
 
 def passkey_keys(kv: KeyValue) -> dict[str, bytes]:
     """Return the public keys that passkeys may be signed with, by key id."""
-    return {row.passkey_key_id: row.passkey_public_key for row in nodes(kv)}
+    found: dict[str, bytes] = {}
+    for _, raw in kv.scan(keys.NODE, keys.prefix_stop(keys.NODE)):
+        record = _node(raw)
+        found.update((*record.earlier_keys, (record.passkey_key_id, record.passkey_public_key)))
+    return found
 
 
 def issuing_certificates(kv: KeyValue) -> dict[str, bytes]:

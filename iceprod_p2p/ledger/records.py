@@ -69,6 +69,8 @@ class Cluster(msgspec.Struct, array_like=True, gc=False):
     invitations: int = 0
     members_changed_ms: int = -1  # When the set of voters last changed.
     software: int = 0  # Builds that have a record.
+    epoch: int = 1  # One more after each restore from a backup.
+    epoch_id: bytes = b""  # Tells two restores of one backup apart.
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,6 +84,9 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     server_name: str
     token_digest: bytes
     joined_ms: int
+    replaces: str = ""  # The node of its site whose place it took.
+    votes_next: bool = False  # It is to be a voter once it has caught up: the one before it was.
+    earlier_keys: tuple[tuple[str, bytes], ...] = ()  # Signing keys of those before it: their passkeys hold.
 
 
 class SiteRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

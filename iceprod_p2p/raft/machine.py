@@ -19,13 +19,24 @@ from iceprod_p2p.ledger.commands import (
     Proposal,
     RemoveMember,
     RenewNode,
+    ReplaceNode,
+    RestoreCluster,
 )
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.proposals import split_entry
 
 MEMBER_COMMANDS: Final = frozenset(
-    kind.__struct_config__.tag for kind in (FoundCluster, AddNode, PromoteMember, RemoveMember, RenewNode)
+    kind.__struct_config__.tag
+    for kind in (
+        FoundCluster,
+        AddNode,
+        PromoteMember,
+        RemoveMember,
+        RenewNode,
+        ReplaceNode,
+        RestoreCluster,
+    )
 )
 
 

@@ -103,8 +103,12 @@ class ClusterFacts:
             node_records={record.member.node_id: record for record in records},
             sites=sites,
             passkey_keys={
-                record.passkey_key_id: PasskeyKey(record.member.site, record.passkey_public_key)
+                key_id: PasskeyKey(record.member.site, public_key)
                 for record in records
+                for key_id, public_key in (
+                    *record.earlier_keys,
+                    (record.passkey_key_id, record.passkey_public_key),
+                )
             },
             trust=Trust.of(self._cluster, self._roots, self._issuers_of(sites), revoked),
         )

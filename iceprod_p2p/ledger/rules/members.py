@@ -27,7 +27,7 @@ from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import MemberRole
 
-_NOT_FOUNDED = Refused(Refusal.WRONG_STATE, "the cluster has not been founded")
+NOT_FOUNDED = Refused(Refusal.WRONG_STATE, "the cluster has not been founded")
 
 
 def found_cluster(t: Tables, command: FoundCluster, asked: Asked) -> Outcome:
@@ -48,7 +48,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
     """Admit a node by its invitation; repeated with the same invitation and id, it is admitted once."""
     cluster, member = t.cluster, command.member
     if cluster is None:
-        return _NOT_FOUNDED
+        return NOT_FOUNDED
     if not is_name(member.node_id) or not is_name(member.site):
         return Refused(Refusal.MALFORMED, "a node id and a site are made of letters, digits, '-' and '_'")
     key = keys.by_name(keys.NODE, member.node_id)
@@ -63,13 +63,13 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
         return Refused(Refusal.EXISTS, f"there is a node {member.node_id} already")
     if t.kv.get(keys.by_name(keys.REMOVED, member.node_id)) is not None:
         return Refused(Refusal.NOT_ALLOWED, f"node {member.node_id} was removed: its id never returns")
-    refusal = _check_invitation(t, command) or _check_room(t, command)
+    refusal = check_invitation(t, command) or _check_room(t, command)
     if refusal is None and member.role is MemberRole.VOTER:
-        refusal = _check_turn(t, asked)
+        refusal = check_turn(t, asked)
     if refusal is not None:
         return refusal
-    _use_invitation(t, command)
-    _admit_site(t, member.site, command.issuing_certificate)
+    use_invitation(t, command)
+    admit_site(t, member.site, command.issuing_certificate)
     t.nodes.put(
         key,
         r.NodeRecord(
@@ -90,7 +90,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
     return Applied((f"node {member.node_id} of site {member.site} admitted as {member.role}",))
 
 
-def _check_invitation(t: Tables, command: AddNode) -> Refused | None:
+def check_invitation(t: Tables, command: AddNode) -> Refused | None:
     """Check the invitation; the founder's own node needs none."""
     cluster, member = t.cluster, command.member
     assert cluster is not None
@@ -109,7 +109,7 @@ def _check_invitation(t: Tables, command: AddNode) -> Refused | None:
     return None
 
 
-def _use_invitation(t: Tables, command: AddNode) -> None:
+def use_invitation(t: Tables, command: AddNode) -> None:
     """Note who used an invitation, so that nobody else can."""
     key = keys.INVITATION + command.token_digest
     invitation = t.invitations.get(key)
@@ -130,7 +130,7 @@ def _check_room(t: Tables, command: AddNode) -> Refused | None:
     return None
 
 
-def _check_turn(t: Tables, asked: Asked) -> Refused | None:
+def check_turn(t: Tables, asked: Asked) -> Refused | None:
     """Refuse a change of the voters by somebody who had not seen the one before."""
     cluster = t.cluster
     assert cluster is not None
@@ -139,7 +139,8 @@ def _check_turn(t: Tables, asked: Asked) -> Refused | None:
     return None
 
 
-def _admit_site(t: Tables, name: str, certificate: bytes) -> None:
+def admit_site(t: Tables, name: str, certificate: bytes) -> None:
+    """Add a site, or another issuing certificate of one."""
     site = t.site(name)
     cluster = t.cluster
     assert cluster is not None
@@ -160,7 +161,7 @@ def invite(t: Tables, command: Invite, asked: Asked) -> Outcome:
         return refusal
     cluster = t.cluster
     if cluster is None:
-        return _NOT_FOUNDED
+        return NOT_FOUNDED
     if not is_name(command.site):
         return Refused(Refusal.MALFORMED, f"{command.site!r} cannot name a site")
     if not 0 < command.lifetime_ms <= limits.INVITATION_LIFETIME_MAX_MS:
@@ -203,16 +204,17 @@ def promote_member(t: Tables, command: PromoteMember, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_FOUND, f"there is no node {command.node_id!r}")
     if node.member.role is MemberRole.VOTER:
         return Applied((f"node {command.node_id} is a voter already",))
-    refusal = _check_turn(t, asked)
+    refusal = check_turn(t, asked)
     if refusal is not None:
         return refusal
     member = msgspec.structs.replace(node.member, role=MemberRole.VOTER)
-    t.nodes.put(key, msgspec.structs.replace(node, member=member))
-    _note_change(t)
+    t.nodes.put(key, msgspec.structs.replace(node, member=member, votes_next=False))
+    note_change(t)
     return Applied((f"node {command.node_id} is a voter",))
 
 
-def _note_change(t: Tables) -> None:
+def note_change(t: Tables) -> None:
+    """Note that the set of voters changed now."""
     cluster = t.cluster
     assert cluster is not None
     cluster.members_changed_ms = t.now_ms
@@ -230,7 +232,7 @@ def remove_member(t: Tables, command: RemoveMember, asked: Asked) -> Outcome:
     if node is None or cluster is None:
         return Refused(Refusal.NOT_FOUND, f"there is no node {command.node_id!r}")
     if node.member.role is MemberRole.VOTER:
-        refusal = _check_turn(t, asked)
+        refusal = check_turn(t, asked)
         if refusal is not None:
             return refusal
         voters = sum(
@@ -238,7 +240,7 @@ def remove_member(t: Tables, command: RemoveMember, asked: Asked) -> Outcome:
         )
         if voters == 1:
             return Refused(Refusal.NOT_ALLOWED, f"node {command.node_id} is the last voter")
-        _note_change(t)
+        note_change(t)
     t.nodes.delete(key)
     t.kv.put(keys.by_name(keys.REMOVED, command.node_id), t.now_ms.to_bytes(8, "big"))
     cluster.nodes -= 1
@@ -274,7 +276,7 @@ def set_person(t: Tables, command: SetPerson, asked: Asked) -> Outcome:
         return refusal
     cluster = t.cluster
     if cluster is None:
-        return _NOT_FOUNDED
+        return NOT_FOUNDED
     if not command.name or len(command.groups) > limits.GROUPS_MAX:
         return Refused(Refusal.MALFORMED, f"a person has a name and at most {limits.GROUPS_MAX} groups")
     key = keys.by_name(keys.PERSON, command.name)
