@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
@@ -232,12 +233,12 @@ def _replace(o: Options) -> Command:
     certificate, key = digest(o.text("certificate", "certificate")), o.text("key", "key")
     authority = o.text("authority", "ca").encode()
     old = o.text("old")
-    return c.ReplaceNode(_member(o), old, authority, certificate, key, bytes(32), "", "", token)
+    return ReplaceNode(_member(o), old, authority, certificate, key, bytes(32), "", "", token)
 
 
 def _restore(o: Options) -> Command:
     entry = o.number("entry")
-    return c.RestoreCluster(
+    return RestoreCluster(
         _member(o), b"ca", digest("certificate"), "key", bytes(32), "", "", entry, 1, digest("epoch")[:16]
     )
 

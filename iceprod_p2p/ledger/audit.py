@@ -10,6 +10,7 @@ from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import Proposal
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.limits import AUDIT_MAX
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.ledger.tables import Tables
@@ -23,8 +24,8 @@ _ALWAYS: Final = frozenset(
         c.Invite,
         c.PromoteMember,
         c.RemoveMember,
-        c.ReplaceNode,
-        c.RestoreCluster,
+        ReplaceNode,
+        RestoreCluster,
         c.SetPerson,
         c.RevokeCertificate,
         c.SetSettings,

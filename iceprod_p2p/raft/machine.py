@@ -19,9 +19,8 @@ from iceprod_p2p.ledger.commands import (
     Proposal,
     RemoveMember,
     RenewNode,
-    ReplaceNode,
-    RestoreCluster,
 )
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.proposals import split_entry

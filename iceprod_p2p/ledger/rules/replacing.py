@@ -14,7 +14,8 @@ import msgspec
 from iceprod_p2p.base.ids import is_name
 from iceprod_p2p.ledger import keys, limits
 from iceprod_p2p.ledger import records as r
-from iceprod_p2p.ledger.commands import AddNode, ReplaceNode, RestoreCluster
+from iceprod_p2p.ledger.commands import AddNode
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, find_site
 from iceprod_p2p.ledger.rules.members import (

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from iceprod_p2p.ledger import commands as c
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.ledger.rules import (
@@ -37,8 +38,8 @@ RULES: Final[dict[type, Rule]] = {
     c.RevokeCertificate: members.revoke_certificate,
     c.Tick: clock.tick,
     c.SetSettings: clock.set_settings,
-    c.ReplaceNode: replacing.replace_node,
-    c.RestoreCluster: replacing.restore_cluster,
+    ReplaceNode: replacing.replace_node,
+    RestoreCluster: replacing.restore_cluster,
     c.SubmitDataset: datasets.submit,
     c.AddJobs: datasets.add_jobs,
     c.ControlDataset: datasets.control_dataset,
