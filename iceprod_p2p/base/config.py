@@ -3,7 +3,7 @@
 Sections: ``[node]`` who and where this node is and its timings; ``[queue]`` the batch system and what pilots
 it is given (``[queue.options]`` for the plugin, ``[[queue.class]]`` for each resource class); ``[system]``
 the site's ``$system(...)`` parameters, attributes and directories; ``[environment]`` variables of payloads;
-``[people]``; ``[log]``.
+``[people]``, ``[directory]`` and ``[tokens]`` who vouches for people; ``[log]``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.base.people_config import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
 from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
 from iceprod_p2p.base.toml_lines import key_lines
 
@@ -109,6 +110,8 @@ SECTIONS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "system": SYSTEM,
     "environment": ENVIRONMENT,
     "people": PEOPLE,
+    "directory": DIRECTORY,
+    "tokens": TOKENS,
     "log": LOG,
 }
 
@@ -214,6 +217,8 @@ class SiteConfig:
     system: SystemConfig
     environment: Mapping[str, str]
     people: PeopleConfig
+    directory: DirectoryConfig
+    tokens: TokensConfig
     log: LogConfig
     path: Path = field(default=Path("site.toml"))
 
@@ -254,6 +259,7 @@ def parse(text: str, *, path: Path = Path("site.toml")) -> SiteConfig:
     }
     classes = _classes(document, values["system"]["attributes"] or (), faults)
     _check_together(values, faults)
+    check_people(values, faults)
     if faults.found:
         raise ConfigError(f"{path} has {_count(len(faults.found))}:", faults=faults.sentences())
     return _build(values, classes, path)
@@ -314,6 +320,8 @@ def _build(
         system=SystemConfig(**system),
         environment=values["environment"]["variables"],
         people=PeopleConfig(**values["people"]),
+        directory=DirectoryConfig(**values["directory"]),
+        tokens=TokensConfig(**values["tokens"]),
         log=LogConfig(**values["log"]),
         path=path,
     )

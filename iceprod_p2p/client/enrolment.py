@@ -89,18 +89,27 @@ def find_root(address: str, root_fingerprint: str) -> Root:
 
 
 def log_in(
-    name: str, password: str, *, cluster: str, root_pem: bytes, nodes: Sequence[NodeEntry]
+    name: str,
+    password: str,
+    *,
+    cluster: str,
+    root_pem: bytes,
+    nodes: Sequence[NodeEntry],
+    token: str = "",
 ) -> LoggedIn:
-    """Exchange a password for a certificate of a key made here, at the first node that vouches for people.
+    """Exchange a password (or a JSON web token) for a certificate of a key made here, at the first node that
+    vouches for people.
 
-    NotAllowed for a wrong name or password; Unavailable when no such node answers.
+    NotAllowed for a wrong name, password or token; Unavailable when no such node answers.
     """
     try:
         claim = identity_uri(IdentityKind.PERSON, name, site="", cluster=cluster)
     except ValueError as fault:
         raise BadInput(f"{name!r} cannot name a person", remedy="use letters, digits and '_.@-'") from fault
     key = new_key()
-    request = enrol_pb2.LoginRequest(name=name, password=password, csr_pem=make_request(key, claim))
+    request = enrol_pb2.LoginRequest(
+        name=name, password=password, token=token, csr_pem=make_request(key, claim)
+    )
     last: Unavailable | None = None
     for node in nodes:
         if not node.enrol_address:

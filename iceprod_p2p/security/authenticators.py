@@ -12,12 +12,14 @@ import hashlib
 import hmac
 import threading
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed
 from iceprod_p2p.model.identity import is_person_name
+from iceprod_p2p.model.person import ROLE_RANK, Role
 from iceprod_p2p.security.keyfiles import read_secret, write_secret
 from iceprod_p2p.security.random import new_salt
 
@@ -31,10 +33,16 @@ _DIGEST_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A person whose password was right, with the groups that the account names."""
+    """A person whose password or token was right, with the groups and the role that come with it.
+
+    With `role_is_given`, whoever vouched also says who has which role: None then means that this person has
+    none there.
+    """
 
     name: str
     groups: tuple[str, ...] = ()
+    role: Role | None = None
+    role_is_given: bool = False
 
 
 class Authenticator(Protocol):
@@ -64,7 +72,7 @@ class LocalAccounts:
         found = _digest(content[:PASSWORD_BYTES_MAX], salt, cost)
         acceptable = 0 < len(content) <= PASSWORD_BYTES_MAX
         if not hmac.compare_digest(found, expected) or line is None or not acceptable:
-            raise NotAllowed("wrong name or password", remedy="try again, or ask an administrator")
+            raise wrong_password()
         return Login(name, line[1])
 
     def set_password(self, name: str, password: str, *, groups: tuple[str, ...] | None = None) -> None:
@@ -119,6 +127,30 @@ class LocalAccounts:
             for name, (text, groups) in sorted(accounts.items())
         )
         write_secret(self._path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def roles_of(table: Mapping[str, str], where: str) -> dict[str, Role]:
+    """Return a configured table group -> role; ConfigError names what is no role."""
+    roles: dict[str, Role] = {}
+    for group, role in table.items():
+        try:
+            roles[group] = Role(role)
+        except ValueError:
+            raise ConfigError(
+                f"{where}: {role!r}, for {group!r}, is no role", remedy=f"one of: {', '.join(Role)}"
+            ) from None
+    return roles
+
+
+def highest_role(groups: tuple[str, ...], roles: Mapping[str, Role]) -> Role | None:
+    """Return the highest role that a group of these gives, None when none does."""
+    given = [roles[group] for group in groups if group in roles]
+    return max(given, key=ROLE_RANK.__getitem__, default=None)
+
+
+def wrong_password() -> NotAllowed:
+    """Return the one refusal for whatever was wrong, so that it tells nobody which names exist."""
+    return NotAllowed("wrong name or password", remedy="try again, or ask an administrator")
 
 
 def _parse_digest(text: str, path: Path) -> tuple[int, bytes, bytes]:

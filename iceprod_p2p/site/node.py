@@ -24,7 +24,9 @@ from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.transport import PeerTransport
 from iceprod_p2p.security.certificates import chain_from_pem
+from iceprod_p2p.security.directory import DirectoryServer
 from iceprod_p2p.security.keyfiles import make_private_directory
+from iceprod_p2p.security.tokens import TokenIssuer
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
@@ -147,6 +149,8 @@ class SiteNode:
             consensus=self.raft,
             cluster=self.cluster,
             clock=self.clock,
+            directory=DirectoryServer(config.directory) if config.directory.url else None,
+            tokens=TokenIssuer(config.tokens, self.clock) if config.tokens.issuer else None,
         )
         self.enrol = EnrolService(
             keys=self.keys,

@@ -20,9 +20,10 @@ from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import Command, RevokeCertificate, SetPerson
 from iceprod_p2p.model.identity import IdentityKind, identity_uri, is_person_name
 from iceprod_p2p.model.person import Role
-from iceprod_p2p.security.authenticators import Authenticator, LocalAccounts
+from iceprod_p2p.security.authenticators import Authenticator, LocalAccounts, Login, wrong_password
 from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import check_request, expires_ms, fingerprint, to_pem
+from iceprod_p2p.security.tokens import TokenIssuer
 from iceprod_p2p.site.consensus import Consensus, applied
 from iceprod_p2p.site.control_writes import checked_request_id
 from iceprod_p2p.site.issued import FILE, IssuedCertificates
@@ -64,10 +65,13 @@ class People:
         consensus: Consensus,
         cluster: PeopleView,
         clock: Clock,
+        directory: Authenticator | None = None,
+        tokens: TokenIssuer | None = None,
     ) -> None:
         self._keys = keys
         self._accounts = LocalAccounts(data_dir / AUTHORITY / ACCOUNTS)
-        self._authenticator: Authenticator = self._accounts
+        self._directory = directory
+        self._tokens = tokens
         self._issued = IssuedCertificates(data_dir / AUTHORITY / FILE)
         self._lifetime_ms = lifetime_ms
         self._consensus = consensus
@@ -79,14 +83,18 @@ class People:
         self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     async def log_in(self, request: enrol_pb2.LoginRequest, *, caller: str) -> enrol_pb2.LoginReply:
-        """Return a certificate for a person's key when the password is right; `caller` is their host."""
+        """Return a certificate for a person's key when the password or token is right; `caller` is their
+        host.
+        """
         authority = self._authority()
         name = request.name
         if not is_person_name(name) or len(request.password) > PASSWORD_LENGTH_MAX:
-            raise NotAllowed("wrong name or password", remedy="try again, or ask an administrator")
+            raise wrong_password()
         uri = identity_uri(IdentityKind.PERSON, name, site="", cluster=authority.cluster)
         check_request(request.csr_pem, claim=uri)
-        await self._check_password(name, request.password, caller)
+        login = await self._vouched(request, caller)
+        if login.role_is_given:
+            await self._take_role(login)
         now_ms = self._clock.wall_ms()
         certificate = authority.issue(
             request.csr_pem, kind=IdentityKind.PERSON, name=name, now_ms=now_ms, lifetime_ms=self._lifetime_ms
@@ -132,7 +140,7 @@ class People:
         if request.groups_given:
             groups = tuple(sorted({text(group, "a group", 63) for group in request.groups}))
         notes = await self._do(
-            SetPerson(request.name, role, groups), actor, checked_request_id(request.request_id)
+            SetPerson(request.name, role, groups), f"person:{actor}", checked_request_id(request.request_id)
         )
         return control_pb2.ControlReply(notes=notes)
 
@@ -152,7 +160,7 @@ class People:
                 f"there is no person {name!r}", remedy="`iceprod person list` shows those there are"
             )
         for mark in marks:
-            await self._do(RevokeCertificate(bytes.fromhex(mark), reason), actor, b"")
+            await self._do(RevokeCertificate(bytes.fromhex(mark), reason), f"person:{actor}", b"")
         log.info("person revoked", person=name, certificates=len(marks), by=actor)
         return control_pb2.ControlReply(
             notes=[
@@ -165,28 +173,70 @@ class People:
         """End the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def _check_password(self, name: str, password: str, caller: str) -> None:
+    async def _vouched(self, request: enrol_pb2.LoginRequest, caller: str) -> Login:
+        """Return who the caller is; the accounts of this node go before the directory's."""
+        name, token, password = request.name, request.token, request.password
+        if not token:
+            return await self._checked(name, caller, lambda: self._by_password(name, password))
+        issuer = self._tokens
+        if issuer is None:
+            raise NotAllowed("this cluster accepts no tokens", remedy="log in with a password")
+        login = await self._checked(name, caller, lambda: issuer.authenticate(token))
+        if login.name != name:
+            raise NotAllowed(
+                f"the token is of {login.name}, not of {name}", remedy=f"iceprod login {login.name}"
+            )
+        return login
+
+    def _by_password(self, name: str, password: str) -> Login:
+        if self._directory is not None and name not in self._accounts.names():
+            return self._directory.authenticate(name, password)
+        return self._accounts.authenticate(name, password)
+
+    async def _checked(self, name: str, caller: str, check: Callable[[], Login]) -> Login:
+        """Run `check` on a thread; after some refusals in a row, refuse without it for a while."""
         where = (name, caller)
         failures, until_s = self._failures.get(where, (0, 0.0))
         if failures >= FAILURES_MAX and self._clock.monotonic_s() < until_s:
             raise NotAllowed(
-                f"{failures} wrong passwords in a row", remedy=f"wait {PAUSE_S:.0f} s, then try again"
+                f"{failures} refused logins in a row", remedy=f"wait {PAUSE_S:.0f} s, then try again"
             )
         if self._waiting >= WAITING_MAX:
             raise Unavailable("too many people log in at once", remedy="try again in a moment")
         self._waiting += 1
         try:
-            await self._on_thread(lambda: self._authenticator.authenticate(name, password))
-        except NotAllowed:
+            login: Login = await self._on_thread(check)
+        except NotAllowed as refusal:
             self._failures[where] = (failures + 1, self._clock.monotonic_s() + PAUSE_S)
             self._failures.move_to_end(where)
             if len(self._failures) > REMEMBERED_MAX:
                 self._failures.popitem(last=False)
-            log.warning("login refused", person=name, caller=caller)
+            log.warning("login refused", person=name, caller=caller, why=refusal.message)
+            raise
+        except Unavailable as silence:
+            log.error("login cannot be checked", person=name, why=silence.message)
             raise
         finally:
             self._waiting -= 1
         self._failures.pop(where, None)
+        return login
+
+    async def _take_role(self, login: Login) -> None:
+        """Make the ledger say what the directory or issuer says of a person's role and groups."""
+        await self._consensus.barrier()
+        role, groups = self._cluster.person(login.name)
+        if login.role is None:
+            raise NotAllowed(
+                f"{login.name} is in no group that has a role here",
+                remedy="ask for membership, or ask an administrator which groups have roles",
+            )
+        if (role, groups) == (login.role, login.groups):
+            return
+        if role is Role.ADMINISTRATOR is not login.role:
+            self._require_another_administrator(login.name)
+        log.info("role taken from the directory", person=login.name, role=login.role, groups=login.groups)
+        node = f"node:{self._keys().node_id}"  # The person may not name themselves; who vouches for them may.
+        await self._do(SetPerson(login.name, login.role, login.groups), node, b"")
 
     def _require_another_administrator(self, name: str) -> None:
         with self._consensus.view() as kv:
@@ -209,9 +259,7 @@ class People:
         return keys.people
 
     async def _do(self, command: Command, actor: str, request_id: bytes) -> tuple[str, ...]:
-        outcome = await self._consensus.propose(
-            command, actor=f"person:{actor}", request_id=request_id or None
-        )
+        outcome = await self._consensus.propose(command, actor=actor, request_id=request_id or None)
         return applied(outcome).notes
 
     async def _on_thread(self, work: Callable[[], Any]) -> Any:

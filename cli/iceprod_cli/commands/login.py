@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final, TextIO
 
 import click
 
@@ -14,15 +15,29 @@ from iceprod_p2p.base.ids import is_name
 from iceprod_p2p.client import contexts
 from iceprod_p2p.client.contexts import NodeEntry
 
+TOKEN_LENGTH_MAX: Final = 64 * 1024  # The node accepts less, and says how much.
+
 
 @click.command()
 @click.argument("where", metavar="[NAME][@HOST:PORT]", required=False, default="")
 @click.option("--fingerprint", metavar="HEX", default="", help="of the cluster's root; the first time only")
 @click.option("--as", "context_name", metavar="CONTEXT", default="", help="the context to write")
 @click.option("--password-stdin", is_flag=True, help="read the password from standard input")
+@click.option(
+    "--token-file",
+    type=click.File("r"),
+    help="a JSON web token of the issuer that the cluster trusts, instead of a password; - for standard input",
+)
 @pass_session
-def login(session: Session, where: str, fingerprint: str, context_name: str, password_stdin: bool) -> None:
-    """Log in with a name and a password; the key is made on this machine.
+def login(
+    session: Session,
+    where: str,
+    fingerprint: str,
+    context_name: str,
+    password_stdin: bool,
+    token_file: TextIO | None,
+) -> None:
+    """Log in with a name and a password (or a token); the key is made on this machine.
 
     The first time, give the line that the cluster's operator told you: where people log in, and the root's
     fingerprint.  Later `iceprod login` is enough.
@@ -38,8 +53,11 @@ def login(session: Session, where: str, fingerprint: str, context_name: str, pas
     context_name = context_name or ("" if "/" in chosen else chosen) or cluster
     if not is_name(context_name):
         raise BadInput(f"{context_name!r} cannot name a context", remedy="use letters, digits, '-' and '_'")
-    password = _password(name, cluster, stdin=password_stdin)
-    entered = log_in(name, password, cluster=cluster, root_pem=root_pem, nodes=nodes)
+    token = token_file.read(TOKEN_LENGTH_MAX).strip() if token_file else ""
+    if token_file and not token:
+        raise BadInput("the token file is empty", remedy="get a token from the issuer first")
+    password = "" if token else _password(name, cluster, stdin=password_stdin)
+    entered = log_in(name, password, cluster=cluster, root_pem=root_pem, nodes=nodes, token=token)
     directory = contexts.config_directory() / "contexts" / context_name
     contexts.write_context(
         directory,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from . import common_pb2 as common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x65nrol.proto\x12\niceprod.v1\x1a\x0c\x63ommon.proto\"\x10\n\x0eGetRootRequest\"Y\n\x0cGetRootReply\x12\x10\n\x08root_pem\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\"?\n\x0cLoginRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\"\x8c\x01\n\nLoginReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\x12\x12\n\nlifetime_s\x18\x05 \x01(\x04\x12\x0c\n\x04role\x18\x06 \x01(\t\"\xc8\x01\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\renrol_address\x18\x05 \x01(\t\x12\x14\n\x0cnode_csr_pem\x18\x06 \x01(\x0c\x12\x19\n\x11\x61uthority_csr_pem\x18\x07 \x01(\x0c\x12\x16\n\x0epasskey_key_id\x18\x08 \x01(\t\x12\x1a\n\x12passkey_public_key\x18\t \x01(\x0c\"m\n\tJoinReply\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x03 \x01(\x0c\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\"Q\n\x11\x45nrolPilotRequest\x12\r\n\x05pilot\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04host\x18\x04 \x01(\t\"\x83\x01\n\x0f\x45nrolPilotReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\x12\x12\n\nlifetime_s\x18\x05 \x01(\x04\x32\x85\x02\n\x05\x45nrol\x12\x36\n\x04Join\x12\x17.iceprod.v1.JoinRequest\x1a\x15.iceprod.v1.JoinReply\x12H\n\nEnrolPilot\x12\x1d.iceprod.v1.EnrolPilotRequest\x1a\x1b.iceprod.v1.EnrolPilotReply\x12\x39\n\x05Login\x12\x18.iceprod.v1.LoginRequest\x1a\x16.iceprod.v1.LoginReply\x12?\n\x07GetRoot\x12\x1a.iceprod.v1.GetRootRequest\x1a\x18.iceprod.v1.GetRootReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x65nrol.proto\x12\niceprod.v1\x1a\x0c\x63ommon.proto\"\x10\n\x0eGetRootRequest\"Y\n\x0cGetRootReply\x12\x10\n\x08root_pem\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\"N\n\x0cLoginRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\x12\r\n\x05token\x18\x04 \x01(\t\"\x8c\x01\n\nLoginReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\x12\x12\n\nlifetime_s\x18\x05 \x01(\x04\x12\x0c\n\x04role\x18\x06 \x01(\t\"\xc8\x01\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\renrol_address\x18\x05 \x01(\t\x12\x14\n\x0cnode_csr_pem\x18\x06 \x01(\x0c\x12\x19\n\x11\x61uthority_csr_pem\x18\x07 \x01(\x0c\x12\x16\n\x0epasskey_key_id\x18\x08 \x01(\t\x12\x1a\n\x12passkey_public_key\x18\t \x01(\x0c\"m\n\tJoinReply\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x03 \x01(\x0c\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\"Q\n\x11\x45nrolPilotRequest\x12\r\n\x05pilot\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04host\x18\x04 \x01(\t\"\x83\x01\n\x0f\x45nrolPilotReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x10\n\x08root_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.iceprod.v1.NodeAddress\x12\x12\n\nlifetime_s\x18\x05 \x01(\x04\x32\x85\x02\n\x05\x45nrol\x12\x36\n\x04Join\x12\x17.iceprod.v1.JoinRequest\x1a\x15.iceprod.v1.JoinReply\x12H\n\nEnrolPilot\x12\x1d.iceprod.v1.EnrolPilotRequest\x1a\x1b.iceprod.v1.EnrolPilotReply\x12\x39\n\x05Login\x12\x18.iceprod.v1.LoginRequest\x1a\x16.iceprod.v1.LoginReply\x12?\n\x07GetRoot\x12\x1a.iceprod.v1.GetRootRequest\x1a\x18.iceprod.v1.GetRootReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETROOTREPLY']._serialized_start=59
   _globals['_GETROOTREPLY']._serialized_end=148
   _globals['_LOGINREQUEST']._serialized_start=150
-  _globals['_LOGINREQUEST']._serialized_end=213
-  _globals['_LOGINREPLY']._serialized_start=216
-  _globals['_LOGINREPLY']._serialized_end=356
-  _globals['_JOINREQUEST']._serialized_start=359
-  _globals['_JOINREQUEST']._serialized_end=559
-  _globals['_JOINREPLY']._serialized_start=561
-  _globals['_JOINREPLY']._serialized_end=670
-  _globals['_ENROLPILOTREQUEST']._serialized_start=672
-  _globals['_ENROLPILOTREQUEST']._serialized_end=753
-  _globals['_ENROLPILOTREPLY']._serialized_start=756
-  _globals['_ENROLPILOTREPLY']._serialized_end=887
-  _globals['_ENROL']._serialized_start=890
-  _globals['_ENROL']._serialized_end=1151
+  _globals['_LOGINREQUEST']._serialized_end=228
+  _globals['_LOGINREPLY']._serialized_start=231
+  _globals['_LOGINREPLY']._serialized_end=371
+  _globals['_JOINREQUEST']._serialized_start=374
+  _globals['_JOINREQUEST']._serialized_end=574
+  _globals['_JOINREPLY']._serialized_start=576
+  _globals['_JOINREPLY']._serialized_end=685
+  _globals['_ENROLPILOTREQUEST']._serialized_start=687
+  _globals['_ENROLPILOTREQUEST']._serialized_end=768
+  _globals['_ENROLPILOTREPLY']._serialized_start=771
+  _globals['_ENROLPILOTREPLY']._serialized_end=902
+  _globals['_ENROL']._serialized_start=905
+  _globals['_ENROL']._serialized_end=1166
 # @@protoc_insertion_point(module_scope)

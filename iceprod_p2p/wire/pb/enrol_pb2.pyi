@@ -22,14 +22,16 @@ class GetRootReply(_message.Message):
     def __init__(self, root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeAddress, _Mapping]]] = ...) -> None: ...
 
 class LoginRequest(_message.Message):
-    __slots__ = ("name", "password", "csr_pem")
+    __slots__ = ("name", "password", "csr_pem", "token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     CSR_PEM_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     password: str
     csr_pem: bytes
-    def __init__(self, name: _Optional[str] = ..., password: _Optional[str] = ..., csr_pem: _Optional[bytes] = ...) -> None: ...
+    token: str
+    def __init__(self, name: _Optional[str] = ..., password: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., token: _Optional[str] = ...) -> None: ...
 
 class LoginReply(_message.Message):
     __slots__ = ("chain_pem", "root_pem", "cluster", "nodes", "lifetime_s", "role")
