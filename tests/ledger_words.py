@@ -224,7 +224,16 @@ def _add_node(o: Options) -> Command:
     key = o.text("key", "key")
     authority = o.text("authority", "ca").encode()
     return c.AddNode(
-        _member(o), authority, digest(o.text("certificate", "certificate")), key, bytes(32), token
+        _member(o),
+        authority,
+        digest(o.text("certificate", "certificate")),
+        key,
+        bytes(32),
+        token,
+        "",
+        "",
+        o.number("least", 1),
+        o.number("most", 1),
     )
 
 
@@ -297,6 +306,8 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "renew": lambda o: c.RenewNode(_member(o), digest(o.text("certificate", "renewed"))),
     "person": lambda o: c.SetPerson(o.text("name"), Role(o.text("role")), o.names("groups")),
     "revoke": lambda o: c.RevokeCertificate(digest(o.text("certificate")), o.text("reason", "")),
+    "announce": lambda o: c.AnnounceVersions(o.text("node"), o.number("least"), o.number("most")),
+    "raise-version": lambda o: c.RaiseVersion(o.number("to", 0)),
     "settings": lambda o: c.SetSettings(o.time_ms("grace", "0s")),
     "submit": _submit,
     "add-jobs": lambda o: c.AddJobs(o.number("dataset"), o.number("jobs")),

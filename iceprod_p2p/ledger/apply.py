@@ -11,7 +11,7 @@ from hashlib import sha256
 from struct import Struct
 
 from iceprod_p2p.base.errors import IceProdError
-from iceprod_p2p.ledger import audit
+from iceprod_p2p.ledger import audit, versions
 from iceprod_p2p.ledger.codec import Damaged, decode_entry, encode_outcome
 from iceprod_p2p.ledger.commands import Proposal, Tick
 from iceprod_p2p.ledger.keyvalue import KeyValue
@@ -34,10 +34,12 @@ def apply(kv: KeyValue, index: int, term: int, entry: bytes) -> list[Outcome]:
 
     `kv` is the ledger's key space inside one write transaction.  Entries come in order, each index once;
     indexes may have gaps.  Applied index and rolling digest change with every entry, whatever is in it.
+    ProgramTooOld means that the cluster uses a version of the ledger which this program does not know: as after
+    LedgerBug, nothing may be committed.
     """
     try:
         return _apply(kv, index, term, entry)
-    except LedgerBug:
+    except (LedgerBug, versions.ProgramTooOld):
         raise
     except Exception as fault:
         raise LedgerBug(
@@ -51,13 +53,15 @@ def _apply(kv: KeyValue, index: int, term: int, entry: bytes) -> list[Outcome]:
     progress = t.progress
     if index <= progress.applied_index:
         raise LedgerBug(f"entry {index} comes after entry {progress.applied_index} was applied")
+    if progress.version != versions.VERSION_MOST:
+        versions.check(progress.version)
     t.budget = PAGE_RECORDS
     memory = Memory(t)
     outcomes: list[Outcome] = []
     digest = sha256(progress.digest)
     digest.update(_HEAD.pack(index, term, len(entry)))
     digest.update(entry)
-    for proposal in decode_entry(entry):
+    for proposal in decode_entry(entry, progress.version):
         if isinstance(proposal, Damaged):
             outcome: Outcome = proposal.refusal
             encoded = encode_outcome(outcome)

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from iceprod_p2p.ledger import commands as c
-from iceprod_p2p.ledger import keys
+from iceprod_p2p.ledger import keys, versions
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import Proposal
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
@@ -29,6 +29,7 @@ _ALWAYS: Final = frozenset(
         c.SetPerson,
         c.RevokeCertificate,
         c.SetSettings,
+        c.RaiseVersion,
         c.ControlSite,
     }
 )
@@ -46,7 +47,7 @@ def note(t: Tables, proposal: Proposal, outcome: Outcome) -> None:
     index = progress.audit_next
     progress.audit_next += 1
     record = r.AuditRecord(
-        index, t.now_ms, proposal.actor, describe(proposal.command), describe_outcome(outcome)
+        index, t.now_ms, proposal.actor, describe(proposal.command, t.version), describe_outcome(outcome)
     )
     t.kv.put(keys.by_index(keys.AUDIT, index), _encode(record))
     if index - progress.audit_first >= AUDIT_MAX:
@@ -54,10 +55,11 @@ def note(t: Tables, proposal: Proposal, outcome: Outcome) -> None:
         progress.audit_first += 1
 
 
-def describe(command: c.Command) -> str:
-    """Return a command in a few words: its name and its short fields."""
+def describe(command: c.Command, version: int) -> str:
+    """Return a command in a few words: its name and its short fields, as far as programs of `version` know them."""
     words = [type(command).__name__]
-    for field in command.__struct_fields__:
+    known = versions.fields_known(versions.number_of(command), version)
+    for field in command.__struct_fields__[:known]:
         value = getattr(command, field)
         if isinstance(value, Member):
             words.append(f"node={value.node_id} site={value.site} role={value.role}")

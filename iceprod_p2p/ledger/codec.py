@@ -4,7 +4,8 @@ An entry is the MessagePack array ``[[request_id, made_at_ms, actor, [number, fi
 one is total: a proposal that cannot be read becomes a `Damaged` with its refusal, and the ones beside it are
 read all the same.  Details of refusals are fixed words, never a library's message: replicas with different
 library versions must agree on every byte of an outcome.  Extra fields at the end, as a newer version may
-write them, are left out.
+write them, are left out; and while the cluster is at an older version than this program knows, everything newer
+than that is read as an older program reads it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.commands import Command, Proposal
 from iceprod_p2p.ledger.nesting import NESTING_MAX, is_flat_enough
 from iceprod_p2p.ledger.outcome import Outcome, Refusal, Refused
@@ -54,8 +56,48 @@ def encode_entry(proposals: Sequence[Proposal]) -> bytes:
     return _encoder.encode(proposals)
 
 
-def decode_entry(entry: bytes) -> list[Proposal | Damaged]:
-    """Read an entry, one item per proposal; an entry that is no list at all gives one `Damaged`. Never raises."""
+def decode_entry(entry: bytes, version: int | None = None) -> list[Proposal | Damaged]:
+    """Read an entry, one item per proposal; an entry that is no list at all gives one `Damaged`. Never raises.
+
+    In a cluster of an older `version` it is read as a program of that version reads it (None: the newest).
+    """
+    found = _decode_entry(entry)
+    if (
+        version is None
+        or version >= versions.VERSION_MOST
+        or not any(_is_news(one, version) for one in found)
+    ):
+        return found
+    if not is_flat_enough(entry):
+        return [Damaged(TOO_DEEP)]
+    return [_decode_older(raw, version) for raw in _proposals.decode(entry)]
+
+
+def _is_news(found: Proposal | Damaged, version: int) -> bool:
+    """Return whether a program of `version` would perhaps read something else here."""
+    if isinstance(found, Damaged):
+        return found.refusal is UNREADABLE
+    return versions.needed(found.command) > version
+
+
+def _decode_older(raw: msgspec.Raw, version: int) -> Proposal | Damaged:
+    """Read a proposal without what only later versions know."""
+    try:
+        parts = _parts.decode(raw)
+        fields = _parts.decode(parts[3])
+        number = _number.decode(fields[0])
+    except (*_FAULTS, IndexError):
+        return _decode_proposal(raw)  # Unreadable in every version.
+    if versions.since(number) > version:
+        return Damaged(UNKNOWN)
+    known = versions.fields_known(number, version)
+    if known is not None:
+        parts[3] = msgspec.Raw(_encoder.encode(fields[: known + 1]))
+        raw = msgspec.Raw(_encoder.encode(parts))
+    return _decode_proposal(raw)
+
+
+def _decode_entry(entry: bytes) -> list[Proposal | Damaged]:
     try:
         proposals: list[Proposal | Damaged] = list(_entry.decode(entry))
     except _FAULTS:

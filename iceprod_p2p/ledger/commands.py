@@ -5,6 +5,8 @@ with a default; a number is never used again.  The decoder checks the bounds of 
 Commands hold no clock and no secret: time is the ledger's own (`Tick`), and secrets appear as digests.  Who
 asks (`actor`) travels beside the command, in the `Proposal`.
 
+Those about the cluster itself are in `commands_cluster`, and named here like the others.
+
 Actors are ``person:NAME``, ``node:ID`` or ``pilot:SITE/ID``.
 """
 
@@ -14,12 +16,12 @@ from enum import StrEnum
 
 import msgspec
 
+from iceprod_p2p.ledger import commands_cluster
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.bounds import (
     Actor,
     Amount,
-    Certificate,
     Digest,
     DigestOrEmpty,
     ExitCode,
@@ -39,10 +41,22 @@ from iceprod_p2p.model.bounds import (
 )
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
-from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Offer, Usage
-from iceprod_p2p.model.site import Member, SiteCounts
+from iceprod_p2p.model.site import SiteCounts
 from iceprod_p2p.model.states import FailReason
+
+FoundCluster = commands_cluster.FoundCluster
+AddNode = commands_cluster.AddNode
+Invite = commands_cluster.Invite
+PromoteMember = commands_cluster.PromoteMember
+RemoveMember = commands_cluster.RemoveMember
+RenewNode = commands_cluster.RenewNode
+SetPerson = commands_cluster.SetPerson
+RevokeCertificate = commands_cluster.RevokeCertificate
+Tick = commands_cluster.Tick
+SetSettings = commands_cluster.SetSettings
+AnnounceVersions = commands_cluster.AnnounceVersions
+RaiseVersion = commands_cluster.RaiseVersion
 
 
 class Verb(StrEnum):
@@ -84,88 +98,6 @@ class TaskStart(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pilot: Word
     host: Word
     expires_ms: LedgerMs  # Ledger time.
-
-
-class FoundCluster(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Entry 1 of every ledger: names the cluster and its first member; refused anywhere else."""
-
-    cluster: Name
-    root_certificate: Certificate  # DER
-    site_grace_ms: LedgerMs = 600_000
-
-
-class AddNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
-    """Admit a node, its site (if new) and its keys; it becomes a member with the role given.
-
-    `token_digest` is the SHA-256 of a one-time invitation, empty only for the founder's own node.  The same
-    token and the same node id give the first outcome again, so a lost reply locks nobody out.
-    """
-
-    member: Member
-    issuing_certificate: Certificate  # DER of the site's authority
-    certificate_fingerprint: Digest  # SHA-256 of the node's certificate
-    passkey_key_id: Name
-    passkey_public_key: Digest  # Ed25519, 32 bytes
-    token_digest: DigestOrEmpty = b""
-    enrol_address: Line = ""
-    server_name: Line = ""  # The unique DNS name in the node's certificate.
-
-
-class Invite(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
-    """Record the digest of a one-time invitation for `site`."""
-
-    token_digest: Digest
-    site: Name
-    lifetime_ms: LedgerMs = 900_000
-
-
-class PromoteMember(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
-    """Make an observer a voter."""
-
-    node_id: Name
-
-
-class RemoveMember(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
-    """Remove a node from the cluster for ever; its id never returns."""
-
-    node_id: Name
-
-
-class RenewNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
-    """Note a node's new certificate, address or signing key."""
-
-    member: Member
-    certificate_fingerprint: Digest
-    enrol_address: Line = ""
-    server_name: Line = ""
-
-
-class SetPerson(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
-    """Give a person a role and groups."""
-
-    name: Name
-    role: Role
-    groups: tuple[Name, ...] = ()
-
-
-class RevokeCertificate(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
-    """Refuse a certificate from now on, by its SHA-256 fingerprint."""
-
-    fingerprint: Digest
-    reason: Line = ""
-
-
-class Tick(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
-    """Advance the ledger's time; only the leader of `term` may, and time never goes back."""
-
-    term: Amount
-    now_ms: LedgerMs
-
-
-class SetSettings(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
-    """Change cluster settings; zero leaves a value as it is."""
-
-    site_grace_ms: LedgerMs = 0
 
 
 class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
@@ -357,6 +289,8 @@ Command = (
     | SetSettings
     | ReplaceNode
     | RestoreCluster
+    | AnnounceVersions
+    | RaiseVersion
     | SubmitDataset
     | AddJobs
     | ControlDataset

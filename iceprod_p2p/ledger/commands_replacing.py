@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from iceprod_p2p.model.bounds import Amount, Certificate, Digest, DigestOrEmpty, Id16, Line, Name
+from iceprod_p2p.model.bounds import Amount, Certificate, Digest, DigestOrEmpty, Id16, Line, Name, Version
 from iceprod_p2p.model.site import Member
 
 
@@ -28,6 +28,8 @@ class ReplaceNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=13
     enrol_address: Line = ""
     server_name: Line = ""
     token_digest: DigestOrEmpty = b""
+    version_least: Version = 1  # The versions of the ledger that its program reads.
+    version_most: Version = 1
 
 
 class RestoreCluster(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14):
@@ -47,3 +49,5 @@ class RestoreCluster(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     entry: Amount
     term: Amount
     epoch_id: Id16
+    version_least: Version = 1
+    version_most: Version = 1

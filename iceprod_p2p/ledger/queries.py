@@ -27,6 +27,7 @@ from iceprod_p2p.ledger.query_cluster import (
     sites,
     state_digest,
     sweeps_pending,
+    version,
 )
 from iceprod_p2p.ledger.query_datasets import dataset, dataset_number, datasets, jobs, statistics
 from iceprod_p2p.ledger.query_files import file, files, holders
@@ -72,4 +73,5 @@ __all__ = [
     "sweeps_pending",
     "task",
     "tasks",
+    "version",
 ]

@@ -41,6 +41,11 @@ def state_digest(kv: KeyValue) -> bytes:
     return _read_progress(kv).digest
 
 
+def version(kv: KeyValue) -> int:
+    """Return the ledger's version, of the whole cluster: nothing newer is proposed."""
+    return _read_progress(kv).version
+
+
 def content_digest(kv: KeyValue) -> bytes:
     """Return the SHA-256 over every stored key and value: reads everything, for tests and checks."""
     digest = sha256()
@@ -89,6 +94,8 @@ def _node_row(record: r.NodeRecord) -> rows.NodeRow:
         record.enrol_address,
         record.server_name,
         record.joined_ms,
+        record.version_least,
+        record.version_most,
     )
 
 

@@ -51,6 +51,7 @@ class Progress(msgspec.Struct, array_like=True, gc=False):
     request_bytes: int = 0
     audit_next: int = 1
     audit_first: int = 1
+    version: int = 1  # The ledger's, of the whole cluster (`versions`).
 
 
 class Cluster(msgspec.Struct, array_like=True, gc=False):
@@ -87,6 +88,8 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     replaces: str = ""  # The node of its site whose place it took.
     votes_next: bool = False  # It is to be a voter once it has caught up: the one before it was.
     earlier_keys: tuple[tuple[str, bytes], ...] = ()  # Signing keys of those before it: their passkeys hold.
+    version_least: int = 1  # The versions of the ledger that its program reads.
+    version_most: int = 1
 
 
 class SiteRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -52,6 +52,8 @@ class NodeRow:
     enrol_address: str
     server_name: str
     joined_ms: int
+    version_least: int  # The versions of the ledger that its program reads, as it announced.
+    version_most: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,11 @@ class Tables:
         return self.progress.time_ms
 
     @property
+    def version(self) -> int:
+        """The ledger's version, of the whole cluster: a rule that changes with a release asks it."""
+        return self.progress.version
+
+    @property
     def cluster(self) -> r.Cluster | None:
         """The cluster's record, None before it is founded; `save_cluster` notes a change."""
         if self._cluster is None:

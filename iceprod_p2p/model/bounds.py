@@ -14,6 +14,8 @@ Number32 = Annotated[
     int, Meta(ge=0, le=4_294_967_294)
 ]  # Datasets, jobs, attempts: four bytes of a key, one spare.
 Number16 = Annotated[int, Meta(ge=0, le=65_534)]  # Task indices: two bytes of a key.
+Version = Annotated[int, Meta(ge=1, le=65_534)]  # Of the ledger.
+VersionOrNewest = Annotated[int, Meta(ge=0, le=65_534)]  # 0 means the newest that is possible.
 TaskOrAll = Annotated[int, Meta(ge=-1, le=65_534)]  # -1 means every task of the job.
 JobOrWhole = Annotated[int, Meta(ge=-1, le=4_294_967_293)]  # -1 means the dataset itself.
 Amount = Annotated[int, Meta(ge=0, le=2**53)]  # Bytes, MiB, ms: exact also where a reader has only doubles.

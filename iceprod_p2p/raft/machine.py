@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import (
@@ -21,6 +22,7 @@ from iceprod_p2p.ledger.commands import (
     RenewNode,
 )
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
+from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.proposals import split_entry
@@ -62,11 +64,40 @@ class StateMachine:
     members: Callable[[KeyValue], Sequence[Member]]
     time_ms: Callable[[KeyValue], int]
     digest: Callable[[KeyValue], bytes]
+    # The version that the tables are at; the least that a command needs; an exception where a program is too old.
+    version: Callable[[KeyValue], int] = lambda ledger: 1
+    needed: Callable[[Command], int] = lambda command: 1
+    check_version: Callable[[int], None] = lambda version: None
+
+    def too_new(
+        self, command: Command, view: Callable[[], AbstractContextManager[KeyValue]]
+    ) -> Refused | None:
+        """Refuse what some members may not be able to read: the cluster is not at the version it needs."""
+        needed = self.needed(command)
+        if needed <= 1:
+            return None
+        with view() as ledger:
+            version = self.version(ledger)
+        if version >= needed:
+            return None
+        return Refused(
+            Refusal.WRONG_STATE,
+            f"{type(command).__name__} as asked for needs ledger version {needed}, but the cluster is at {version}:"
+            " when every node runs a release that reads it, `iceprod cluster raise-version` lets all use it",
+        )
 
 
 def ledger_machine() -> StateMachine:
     """Return the job ledger as a state machine."""
-    return StateMachine(apply, queries.members, queries.ledger_time_ms, queries.state_digest)
+    return StateMachine(
+        apply,
+        queries.members,
+        queries.ledger_time_ms,
+        queries.state_digest,
+        queries.version,
+        versions.needed,
+        versions.check,
+    )
 
 
 def encode_proposal(request_id: bytes, made_at_ms: int, actor: str, command: Command) -> bytes:

@@ -102,7 +102,8 @@ class RaftNode:
     async def start(self) -> None:
         """Read and check the state on disk, then take part.
 
-        IntegrityError names damage (the node must join again under a new id); StoreError a fault of the disk.
+        IntegrityError names damage (the node must join again under a new id); StoreError a fault of the disk;
+        ProgramTooOld a cluster that has gone on to a version which this program cannot read.
         """
         self._loop = asyncio.get_running_loop()
         self._links.attach(receive=self._receive, after_batch=self._ring, link_changed=self._link_changed)
@@ -147,9 +148,12 @@ class RaftNode:
 
         Lost messages, a changed leader and full queues are retried inside, with the same request id, so the
         command is applied at most once.  Unavailable: no result in time, and it may still be applied;
-        repeat it with the same `request_id` to learn the first outcome.
+        repeat it with the same `request_id` to learn the first outcome.  Refused at once: some members could
+        not read the command.
         """
         engine, loop = self._running()
+        if too_new := self._machine.too_new(command, self.view):
+            return too_new
         request_id = request_id or new_ordered_request_id(self._clock.wall_ms())
         body = encode_proposal(request_id, self._ledger_time_ms(), actor, command)
         future: asyncio.Future[Any] = loop.create_future()
@@ -325,6 +329,8 @@ class RaftNode:
     # On the Raft thread.
 
     def _make_engine(self) -> Engine:
+        with self._environment.read() as snapshot:
+            self._machine.check_version(self._machine.version(snapshot.ledger))
         return Engine(
             self.node_id,
             store=self._environment,

@@ -77,6 +77,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ListAudit": {Caller.OPERATOR},
         "Control/Invite": {Caller.ADMINISTRATOR},
         "Control/ControlMember": {Caller.ADMINISTRATOR},
+        "Control/RaiseVersion": {Caller.ADMINISTRATOR},
         "Control/SetPerson": {Caller.ADMINISTRATOR},
         "Control/RevokePerson": {Caller.ADMINISTRATOR},
     }.items()

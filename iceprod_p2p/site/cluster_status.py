@@ -12,6 +12,7 @@ import iceprod_p2p
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.rows import NodeRow
 from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.raft.status import RaftStatus
@@ -146,6 +147,16 @@ class ClusterStatus:
         if len(alive) * 2 <= len(voters) or not status.leader_id:
             return "no_quorum", problems
         return ("degraded" if problems else "healthy"), problems
+
+
+def add_versions(rows: Sequence[control_pb2.MemberStatus], nodes: Sequence[NodeRow]) -> int:
+    """Note which ledger versions each member reads; return the newest that all of them do."""
+    known = {node.member.node_id: node for node in nodes}
+    for row in rows:
+        if row.node_id in known:
+            row.version_least = known[row.node_id].version_least
+            row.version_most = known[row.node_id].version_most
+    return min((node.version_most for node in nodes), default=0)
 
 
 def _no_two_differ(digests: dict[tuple[str, int], str]) -> bool:

@@ -20,7 +20,7 @@ from iceprod_p2p.model.identity import Identity, IdentityKind
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site import control_reads as reads
-from iceprod_p2p.site.cluster_status import ClusterStatus
+from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
 from iceprod_p2p.site.file_service import FileService
@@ -130,6 +130,10 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """Promote or remove a node, or hand leadership over."""
         return await self._writes.control_member(request, _person(context))
 
+    async def RaiseVersion(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Let the cluster use what a later version of the ledger brings."""
+        return await self._writes.raise_version(request, _person(context))
+
     async def SetPerson(self, request: Any, context: Any) -> control_pb2.ControlReply:
         """Give a person a role."""
         return await self._people.set_person(request, _person(context))
@@ -221,6 +225,8 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
                 digests_equal=digests_equal,
                 sites=reads.site_rows(kv),
                 problems=problems,
+                ledger_version=queries.version(kv),
+                ledger_version_possible=add_versions(rows, queries.nodes(kv)),
             ),
         )
 

@@ -13,6 +13,7 @@ from iceprod_p2p.ledger.commands import (
     ControlTasks,
     Invite,
     PromoteMember,
+    RaiseVersion,
     RemoveMember,
     SetDataset,
     SiteVerb,
@@ -29,6 +30,7 @@ from iceprod_p2p.wire.translate import text
 
 NUMBER_MAX: Final = 2**32 - 2
 INVITE_S_MAX: Final = 7 * 86_400
+VERSION_LIMIT: Final = 65_534
 
 
 class WriteView(Protocol):
@@ -166,6 +168,14 @@ class ControlWrites:
                     f"{request.verb[:40]!r} cannot be done to a member",
                     remedy="one of: promote, remove, transfer_leader",
                 )
+
+    async def raise_version(
+        self, request: control_pb2.RaiseVersionRequest, person: str
+    ) -> control_pb2.ControlReply:
+        """Raise the ledger's version, when every node reads the new one; there is no way back."""
+        if request.to > VERSION_LIMIT:
+            raise BadInput(f"{request.to} is no version of the ledger")
+        return await self._do(RaiseVersion(request.to), person, request.request_id)
 
     async def _do(self, command: Command, person: str, request_id: bytes) -> control_pb2.ControlReply:
         outcome = await self._consensus.propose(

@@ -16,6 +16,7 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import AddNode
+from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.model.identity import (
     IdentityKind,
     identity_uri,
@@ -121,12 +122,13 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             token_digest=secret_digest(request.token),
             enrol_address=request.enrol_address,
             server_name=node_server_name(request.node_id, site=request.site, cluster=keys.cluster),
+            version_least=max(1, request.version_least),
+            version_most=max(1, request.version_most),
         )
         request_id = stable_request_id("join", secret_digest(request.token).hex(), request.node_id, uri)
-        applied(
-            await self._consensus.propose(command, actor=f"node:{keys.node_id}", request_id=request_id),
-            remedy="ask for a new invitation",
-        )
+        outcome = await self._consensus.propose(command, actor=f"node:{keys.node_id}", request_id=request_id)
+        too_old = isinstance(outcome, Refused) and outcome.code is Refusal.WRONG_STATE
+        applied(outcome, remedy="" if too_old else "ask for a new invitation")
         recorded = self._recorded(request.node_id, authority)
         if certificate_key(recorded) != public_key:
             raise NotAllowed("this invitation was already used with another key", remedy="ask for a new one")

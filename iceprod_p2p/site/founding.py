@@ -9,6 +9,7 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.failpoints import passing
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, Proposal, SetPerson
@@ -97,7 +98,12 @@ def _genesis(config: SiteConfig, keys: NodeKeys, administrator: str) -> list[Com
     assert keys.root is not None
     node = config.node
     return [
-        FoundCluster(node.cluster, to_der(keys.root.certificate), int(node.site_grace_s * 1_000)),
+        FoundCluster(
+            node.cluster,
+            to_der(keys.root.certificate),
+            int(node.site_grace_s * 1_000),
+            versions.VERSION_MOST,
+        ),
         AddNode(
             member=Member(keys.node_id, keys.site, node.advertise, MemberRole.VOTER),
             issuing_certificate=to_der(keys.authority.certificate),
@@ -106,6 +112,8 @@ def _genesis(config: SiteConfig, keys: NodeKeys, administrator: str) -> list[Com
             passkey_public_key=keys.signer.public_key,
             enrol_address=node.advertise_enrol,
             server_name=keys.server_name,
+            version_least=versions.VERSION_LEAST,
+            version_most=versions.VERSION_MOST,
         ),
         SetPerson(administrator, Role.ADMINISTRATOR),
     ]

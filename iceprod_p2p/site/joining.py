@@ -12,6 +12,7 @@ from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotAllowed
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.client.enrolment import enrol_call, find_root
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.raft.founding import owner_of, prepare_joiner
 from iceprod_p2p.security.ca import Authority
@@ -75,6 +76,8 @@ def join_cluster(config: SiteConfig, invitation: Invitation, clock: Clock) -> Jo
         authority_csr_pem=make_request(authority_key, authority_claim(node.site, node.cluster)),
         passkey_key_id=node.id,
         passkey_public_key=signer.public_key,
+        version_least=versions.VERSION_LEAST,
+        version_most=versions.VERSION_MOST,
     )
     tls = TlsMaterial.anonymous(root_pem)
     reply = enrol_call(invitation.enrol_address, tls, root.server_name, "Join", request, timeout_s=JOIN_S)

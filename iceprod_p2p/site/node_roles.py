@@ -26,6 +26,7 @@ from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.releases import announce_versions
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.roles import Role, Roles
 from iceprod_p2p.site.stock import Stock
@@ -194,6 +195,7 @@ class NodeRoles:
         record = self._node.cluster.node_record(node.id)
         if record is None:
             return
+        await announce_versions(self._node.raft, record)
         mark = bytes.fromhex(fingerprint(keys.certificate))
         present = (record.fingerprint, record.member.address, record.enrol_address, record.server_name)
         if present == (mark, node.advertise, node.advertise_enrol, keys.server_name):

@@ -30,6 +30,7 @@ MEMBER_COLUMNS = [
     Column("certificate_days", "cert. days", right=True),
     Column("disk_free_bytes", "disk free", size, right=True),
     Column("version", "version", wide=True),
+    Column("versions", "ledger", wide=True),
     Column("failed", "failed"),
 ]
 
@@ -46,6 +47,8 @@ def status_document(session: Session) -> dict[str, Any]:
     session.connection.remember_nodes(reply)
     document = plain(reply)
     for member in document["members"]:
+        least, most = member["version_least"], member["version_most"]
+        member["versions"] = f"{least}-{most}" if most > least else str(most)
         member["standing"] = "leader" if member["leader"] else "up" if member["reachable"] else "SILENT"
     return document
 
@@ -68,11 +71,24 @@ def print_status(out: Console, document: dict[str, Any]) -> None:
     out.print(f", leader {document['leader'] or 'none'}, term {document['term']}, digests", end=" ")
     out.print("equal" if document["digests_equal"] else "DIFFERENT")
     out.print(table(document["members"], MEMBER_COLUMNS))
+    out.print(version_line(document))
     if document["sites"]:
         out.print()
         out.print(table(document["sites"], SITE_COLUMNS))
     for problem in document["problems"]:
         out.print(f"problem: {safe(problem)}", style="yellow", markup=False)
+
+
+def version_line(document: dict[str, Any]) -> str:
+    """Return the ledger's version in words, and how far an upgrade has come."""
+    version, possible = document["ledger_version"], document["ledger_version_possible"]
+    if possible > version:
+        end = "`iceprod cluster raise-version` ends the upgrade"
+        return f"ledger version {version}; every node reads {possible}: {end}"
+    behind = [member["node_id"] for member in document["members"] if member["version_most"] <= version]
+    if 0 < len(behind) < len(document["members"]):
+        return f"ledger version {version}; an upgrade is under way, not yet at {', '.join(behind)}"
+    return f"ledger version {version}"
 
 
 @cluster.command()
@@ -130,6 +146,21 @@ def _member(verb: str, name: str, words: str) -> None:
 _member("promote", "promote", "Make an observer a voter.")
 _member("remove", "remove", "Remove a node from the cluster for good.")
 _member("transfer_leader", "transfer-leader", "Let another voter lead, before a planned stop.")
+
+
+@cluster.command("raise-version")
+@click.option("--to", type=click.IntRange(1, 65_534), help="this version; the newest possible by default")
+@click.option("--yes", is_flag=True, help="do not ask")
+@pass_session
+def raise_version(session: Session, to: int | None, yes: bool) -> None:
+    """End an upgrade: let all nodes use what their release brings to the ledger.
+
+    Refused, with the node's name, while one node's release cannot read it.  Before, each node may still go back to
+    the release it had; afterwards none may.
+    """
+    confirm("Raise the ledger's version? No node can go back to an older release then.", yes=yes)
+    request = control_pb2.RaiseVersionRequest(to=to or 0, request_id=request_id())
+    click.echo("; ".join(session.call("RaiseVersion", request).notes))
 
 
 @cluster.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from iceprod_p2p.base.ids import is_name
-from iceprod_p2p.ledger import keys, limits
+from iceprod_p2p.ledger import keys, limits, versions
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import (
     AddNode,
@@ -40,6 +40,8 @@ def found_cluster(t: Tables, command: FoundCluster, asked: Asked) -> Outcome:
         return Refused(
             Refusal.LIMIT, f"the site grace is {limits.SITE_GRACE_MIN_MS} to {limits.SITE_GRACE_MAX_MS} ms"
         )
+    versions.check(command.version)
+    t.progress.version = command.version
     t.save_cluster(r.Cluster(command.cluster, command.root_certificate, command.site_grace_ms))
     return Applied((f"cluster {command.cluster} founded",))
 
@@ -63,7 +65,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
         return Refused(Refusal.EXISTS, f"there is a node {member.node_id} already")
     if t.kv.get(keys.by_name(keys.REMOVED, member.node_id)) is not None:
         return Refused(Refusal.NOT_ALLOWED, f"node {member.node_id} was removed: its id never returns")
-    refusal = check_invitation(t, command) or _check_room(t, command)
+    refusal = check_invitation(t, command) or _check_room(t, command) or check_versions(t, command)
     if refusal is None and member.role is MemberRole.VOTER:
         refusal = check_turn(t, asked)
     if refusal is not None:
@@ -81,6 +83,8 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
             command.server_name,
             command.token_digest,
             t.now_ms,
+            version_least=command.version_least,
+            version_most=command.version_most,
         ),
     )
     cluster.nodes += 1
@@ -137,6 +141,18 @@ def check_turn(t: Tables, asked: Asked) -> Refused | None:
     if asked.made_at_ms <= cluster.members_changed_ms:
         return Refused(Refusal.BUSY, "the set of voters changed a moment ago: ask again")
     return None
+
+
+def check_versions(t: Tables, command: AddNode) -> Refused | None:
+    """Refuse a node that could not read what is written."""
+    if command.version_least <= t.version <= command.version_most:
+        return None
+    reads = versions.in_words(command.version_least, command.version_most)
+    return Refused(
+        Refusal.WRONG_STATE,
+        f"the cluster's ledger is at version {t.version}, but the program of node {command.member.node_id} reads"
+        f" {reads}: install the release that the other nodes run",
+    )
 
 
 def admit_site(t: Tables, name: str, certificate: bytes) -> None:

@@ -23,6 +23,7 @@ from iceprod_p2p.ledger.rules.members import (
     admit_site,
     check_invitation,
     check_turn,
+    check_versions,
     note_change,
     use_invitation,
 )
@@ -95,6 +96,9 @@ def _check(t: Tables, command: ReplaceNode, place: _Place, asked: Asked) -> Refu
         refusal = check_invitation(t, _as_admission(command))
         if refusal is not None:
             return refusal
+    refusal = check_versions(t, _as_admission(command))
+    if refusal is not None:
+        return refusal
     site = find_site(t, member.site)
     if isinstance(site, Refused):
         return site
@@ -124,6 +128,8 @@ def _as_admission(command: ReplaceNode) -> AddNode:
         command.passkey_key_id,
         command.passkey_public_key,
         command.token_digest,
+        version_least=command.version_least,
+        version_most=command.version_most,
     )
 
 
@@ -183,6 +189,8 @@ def _put_node(
             command.replaces if isinstance(command, ReplaceNode) else "",
             votes_next,
             earlier,
+            command.version_least,
+            command.version_most,
         ),
     )
 

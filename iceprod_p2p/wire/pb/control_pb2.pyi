@@ -606,7 +606,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms")
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms", "version_least", "version_most")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -627,6 +627,8 @@ class MemberStatus(_message.Message):
     SERVER_NAME_FIELD_NUMBER: _ClassVar[int]
     ENROL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WALL_MS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     site: str
     address: str
@@ -647,10 +649,12 @@ class MemberStatus(_message.Message):
     server_name: str
     enrol_address: str
     wall_ms: int
-    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ...) -> None: ...
+    version_least: int
+    version_most: int
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
-    __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info")
+    __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info", "ledger_version", "ledger_version_possible")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -660,6 +664,8 @@ class ClusterStatusReply(_message.Message):
     SITES_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_VERSION_POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     term: int
     leader: str
@@ -669,7 +675,9 @@ class ClusterStatusReply(_message.Message):
     sites: _containers.RepeatedCompositeFieldContainer[SiteRow]
     problems: _containers.RepeatedScalarFieldContainer[str]
     info: ReadInfo
-    def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+    ledger_version: int
+    ledger_version_possible: int
+    def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., ledger_version: _Optional[int] = ..., ledger_version_possible: _Optional[int] = ...) -> None: ...
 
 class CheckClusterRequest(_message.Message):
     __slots__ = ()
@@ -710,6 +718,14 @@ class ControlMemberRequest(_message.Message):
     verb: str
     request_id: bytes
     def __init__(self, node_id: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
+class RaiseVersionRequest(_message.Message):
+    __slots__ = ("to", "request_id")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    to: int
+    request_id: bytes
+    def __init__(self, to: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class AuditRow(_message.Message):
     __slots__ = ("index", "at_ms", "actor", "what", "outcome")

@@ -140,6 +140,11 @@ class ControlStub:
                 request_serializer=control__pb2.ControlMemberRequest.SerializeToString,
                 response_deserializer=control__pb2.ControlReply.FromString,
                 _registered_method=True)
+        self.RaiseVersion = channel.unary_unary(
+                '/iceprod.v1.Control/RaiseVersion',
+                request_serializer=control__pb2.RaiseVersionRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
         self.ListAudit = channel.unary_unary(
                 '/iceprod.v1.Control/ListAudit',
                 request_serializer=control__pb2.ListAuditRequest.SerializeToString,
@@ -306,6 +311,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RaiseVersion(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAudit(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -454,6 +465,11 @@ def add_ControlServicer_to_server(servicer, server):
             'ControlMember': grpc.unary_unary_rpc_method_handler(
                     servicer.ControlMember,
                     request_deserializer=control__pb2.ControlMemberRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'RaiseVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaiseVersion,
+                    request_deserializer=control__pb2.RaiseVersionRequest.FromString,
                     response_serializer=control__pb2.ControlReply.SerializeToString,
             ),
             'ListAudit': grpc.unary_unary_rpc_method_handler(
@@ -1058,6 +1074,33 @@ class Control:
             target,
             '/iceprod.v1.Control/ControlMember',
             control__pb2.ControlMemberRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaiseVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/RaiseVersion',
+            control__pb2.RaiseVersionRequest.SerializeToString,
             control__pb2.ControlReply.FromString,
             options,
             channel_credentials,

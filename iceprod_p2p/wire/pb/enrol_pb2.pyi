@@ -50,7 +50,7 @@ class LoginReply(_message.Message):
     def __init__(self, chain_pem: _Optional[bytes] = ..., root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeAddress, _Mapping]]] = ..., lifetime_s: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("token", "site", "node_id", "address", "enrol_address", "node_csr_pem", "authority_csr_pem", "passkey_key_id", "passkey_public_key")
+    __slots__ = ("token", "site", "node_id", "address", "enrol_address", "node_csr_pem", "authority_csr_pem", "passkey_key_id", "passkey_public_key", "version_least", "version_most")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,8 @@ class JoinRequest(_message.Message):
     AUTHORITY_CSR_PEM_FIELD_NUMBER: _ClassVar[int]
     PASSKEY_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     PASSKEY_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
     token: str
     site: str
     node_id: str
@@ -69,7 +71,9 @@ class JoinRequest(_message.Message):
     authority_csr_pem: bytes
     passkey_key_id: str
     passkey_public_key: bytes
-    def __init__(self, token: _Optional[str] = ..., site: _Optional[str] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., enrol_address: _Optional[str] = ..., node_csr_pem: _Optional[bytes] = ..., authority_csr_pem: _Optional[bytes] = ..., passkey_key_id: _Optional[str] = ..., passkey_public_key: _Optional[bytes] = ...) -> None: ...
+    version_least: int
+    version_most: int
+    def __init__(self, token: _Optional[str] = ..., site: _Optional[str] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., enrol_address: _Optional[str] = ..., node_csr_pem: _Optional[bytes] = ..., authority_csr_pem: _Optional[bytes] = ..., passkey_key_id: _Optional[str] = ..., passkey_public_key: _Optional[bytes] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("cluster", "root_pem", "authority_pem", "nodes")

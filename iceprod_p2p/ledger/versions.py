@@ -1,0 +1,92 @@
+"""Versions of the ledger: which commands, fields and rules every member of a cluster knows.
+
+A cluster is at one version, which stands in its tables and only grows, by `RaiseVersion`.  A program reads versions
+`VERSION_LEAST` to `VERSION_MOST`, and each node announces that range.  Three gates keep an old program from
+meeting what it cannot read:
+
+- nothing newer than the cluster's version is proposed (`needed`, asked by `raft.node`);
+- what is newer all the same is read exactly as an old program reads it (`codec.decode_entry`), so that
+  programs of both versions apply the same;
+- the version is raised only to what every node has announced, a newcomer that cannot read it is not admitted, and a
+  program that meets tables of a version it cannot read stops by name (`check`).
+
+So a cluster is upgraded node by node, and each node may go back, until somebody raises the version.
+
+Whoever adds a command after a release gives it the next version here; likewise a field at the end of a command.
+A rule that changes asks `Tables.version`.  New words of an enumeration, and fields inside of nested records,
+cannot be cut off for old programs: they come with a new command, or a new field, that only new programs read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from iceprod_p2p.base.errors import IceProdError
+
+VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program can take part in.
+VERSION_MOST: Final = 1  # The newest one.
+
+# The number of a command -> the version that brought it.  Those not named here are as old as the ledger.
+COMMANDS_SINCE: Final[dict[int, int]] = {}
+
+# The number of a command and the place of a field (1 is the first) -> the version that brought the field.
+FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {}
+
+
+class ProgramTooOld(IceProdError):
+    """This program cannot take part in a cluster of this version; its node's data are whole."""
+
+
+def check(version: int) -> None:
+    """Raise ProgramTooOld unless this program can read a cluster of this version."""
+    if not VERSION_LEAST <= version <= VERSION_MOST:
+        raise ProgramTooOld(
+            f"the cluster's ledger is at version {version}, but this program reads {own_range()}",
+            remedy="install the release that the other nodes run (`iceprod cluster status` names it) and start again",
+        )
+
+
+def own_range() -> str:
+    """Return the versions that this program reads, in words."""
+    return in_words(VERSION_LEAST, VERSION_MOST)
+
+
+def in_words(least: int, most: int) -> str:
+    """Return a range of versions in words."""
+    return f"version {least}" if least == most else f"versions {least} to {most}"
+
+
+def number_of(command: Any) -> int:
+    """Return the number of a command."""
+    number = command.__struct_config__.tag
+    assert isinstance(number, int), "every command has a number"
+    return number
+
+
+def since(number: int) -> int:
+    """Return the version that brought the command with this number."""
+    return COMMANDS_SINCE.get(number, 1)
+
+
+def fields_known(number: int, version: int) -> int | None:
+    """Return how many fields of a command a program of `version` knows; None: all."""
+    places = [place for (of, place), brought in FIELDS_SINCE.items() if of == number and brought > version]
+    return min(places) - 1 if places else None
+
+
+def needed(command: Any) -> int:
+    """Return the version at which a cluster must be for `command` as it is, its fields' values included."""
+    number = number_of(command)
+    version = since(number)
+    for (of, place), brought in FIELDS_SINCE.items():
+        if of == number and not _is_default(command, place):
+            version = max(version, brought)
+    return version
+
+
+def _is_default(command: Any, place: int) -> bool:
+    kind = type(command)
+    fields, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    at = place - 1 - (len(fields) - len(defaults))
+    assert at >= 0, f"field {place} of {kind.__name__} came later, so it must have a default"
+    return bool(getattr(command, fields[place - 1]) == defaults[at])
