@@ -41,7 +41,7 @@ from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_files import secret_record
-from iceprod_p2p.wire.addresses import parse_address
+from iceprod_p2p.wire.addresses import host_of, parse_address
 from iceprod_p2p.wire.pb import common_pb2, enrol_pb2, enrol_pb2_grpc
 from iceprod_p2p.wire.translate import text
 
@@ -94,7 +94,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
 
     async def Login(self, request: enrol_pb2.LoginRequest, context: Any) -> enrol_pb2.LoginReply:
         """Exchange a person's password for a certificate."""
-        return await self._people.log_in(request, caller=_host_of(context.peer()))
+        return await self._people.log_in(request, caller=host_of(context.peer()))
 
     async def Join(self, request: enrol_pb2.JoinRequest, context: Any) -> enrol_pb2.JoinReply:
         """Admit a site's node with a one-time invitation; the ledger decides that it is used once."""
@@ -188,11 +188,6 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         """
         der = self._cluster.issuing_certificate_of(node_id)
         return certificate_from_der(der) if der is not None else issued
-
-
-def _host_of(peer: str) -> str:
-    """The caller's host of gRPC's ``ipv4:10.1.2.3:40000``."""
-    return peer.partition(":")[2].rpartition(":")[0]
 
 
 def _check_names(request: enrol_pb2.JoinRequest) -> None:

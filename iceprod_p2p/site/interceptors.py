@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,8 @@ from iceprod_p2p.model.person import Role
 from iceprod_p2p.security import policy
 from iceprod_p2p.security.identity import peer_identity, require_tls13
 from iceprod_p2p.security.trust import Issuer, Trust
+from iceprod_p2p.site.allowances import Allowances
+from iceprod_p2p.wire.addresses import host_of
 
 PEER: Final = "/iceprod.v1.Peer/"
 UNARY_S_MAX: Final = 60.0  # No caller holds a unary call longer, whatever deadline it sends.
@@ -51,6 +54,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._clock = clock
         self._anonymous = anonymous
         self.refusals: Counter[str] = Counter()
+        self.allowances = Allowances(clock)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -68,8 +72,17 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler._replace(unary_stream=self._stream(handler.unary_stream, method, reads=False))
         return handler._replace(stream_stream=self._stream(handler.stream_stream, method, reads=True))
 
-    def check(self, context: Any, method: str) -> None:
-        """Raise NotAllowed unless the caller may make this call now."""
+    @contextmanager
+    def admitted(self, context: Any, method: str) -> Iterator[None]:
+        """The time of one call: NotAllowed unless the caller may make it, Unavailable when it makes too many."""
+        identity = self.check(context, method)
+        kind = identity.kind if identity is not None else None
+        who = identity.actor if identity is not None else host_of(context.peer())
+        with self.allowances.call(kind, who):
+            yield
+
+    def check(self, context: Any, method: str) -> Identity | None:
+        """Return who calls, None on the enrolment port; NotAllowed unless the caller may make this call now."""
         identity: Identity | None = None
         try:
             if self._anonymous:
@@ -83,6 +96,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             who = identity.actor if identity is not None else "unknown"
             log.warning("call refused", method=method, caller=who, peer=context.peer(), why=refusal.message)
             raise
+        return identity
 
     def _admit(self, identity: Identity, method: str) -> None:
         trust, now_ms = self._admission.trust(), self._clock.wall_ms()
@@ -103,21 +117,21 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _unary(self, behaviour: Any, method: str) -> Any:
         async def checked(request: Any, context: Any) -> Any:
-            self.check(context, method)
-            try:
-                async with asyncio.timeout(UNARY_S_MAX):
-                    return await behaviour(request, context)
-            except TimeoutError as late:
-                raise Unavailable(
-                    f"{method.rpartition('/')[2]} took longer than {UNARY_S_MAX:.0f} s"
-                ) from late
+            with self.admitted(context, method):
+                try:
+                    async with asyncio.timeout(UNARY_S_MAX):
+                        return await behaviour(request, context)
+                except TimeoutError as late:
+                    raise Unavailable(
+                        f"{method.rpartition('/')[2]} took longer than {UNARY_S_MAX:.0f} s"
+                    ) from late
 
         return checked
 
     def _unary_of_stream(self, behaviour: Any, method: str) -> Any:
         async def checked(requests: Any, context: Any) -> Any:
-            self.check(context, method)
-            return await behaviour(self._checked_messages(requests, context, method), context)
+            with self.admitted(context, method):
+                return await behaviour(self._checked_messages(requests, context, method), context)
 
         return checked
 
@@ -126,10 +140,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return self._unary_of_stream(behaviour, method) if reads else self._unary(behaviour, method)
 
         async def checked(request: Any, context: Any) -> AsyncIterator[Any]:
-            self.check(context, method)
-            source = self._checked_messages(request, context, method) if reads else request
-            async for response in behaviour(source, context):
-                yield response
+            with self.admitted(context, method):
+                source = self._checked_messages(request, context, method) if reads else request
+                async for response in behaviour(source, context):
+                    yield response
 
         return checked
 

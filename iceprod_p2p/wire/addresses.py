@@ -58,3 +58,8 @@ def _is_ipv6(host: str) -> bool:
     except ValueError:
         return False
     return "%" not in host  # A zone is meaningful on one machine only.
+
+
+def host_of(peer: str) -> str:
+    """Return the caller's host of what gRPC calls a peer: ``ipv4:10.1.2.3:40000``."""
+    return peer.partition(":")[2].rpartition(":")[0]
