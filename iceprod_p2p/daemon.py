@@ -21,10 +21,11 @@ from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.config import SiteConfig
-from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.base.errors import ConfigError, IceProdError
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
 from iceprod_p2p.daemon_accounts import account
+from iceprod_p2p.daemon_bundle import pilot_bundle
 from iceprod_p2p.daemon_options import Command, config_option, said_once
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.security.random import new_node_id
@@ -35,6 +36,7 @@ from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, read_passphrase
+from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.wire.pb import control_pb2
 
 ADMIN_DIRECTORY: Final = "admin"  # The first administrator's context, in the founder's data directory.
@@ -198,6 +200,7 @@ def systemd_unit(path: Path, user: str | None) -> None:
 
 
 main.add_command(account)
+main.add_command(pilot_bundle)
 
 
 @main.group("config")
@@ -209,13 +212,20 @@ def config_group() -> None:
 @config_option
 @said_once
 def check(path: Path) -> None:
-    """Name every fault of the configuration, with its line."""
+    """Name every fault of the configuration, with its line, and say whether the batch system answers."""
     config = site_config.load(path)
     faults = raft_settings(config).faults()
     if faults:
         raise ConfigError(f"{path} has timings that contradict each other:", faults=tuple(faults))
-    make_grid(config)
+    grid = make_grid(config)
+    misfits = PilotKit(config, b"").misfits(grid)
+    if misfits:
+        raise ConfigError(f"{path} asks for what the batch system does not have:", faults=tuple(misfits))
     click.echo(f"{path} is sound.")
+    try:
+        click.echo(f"Batch system {config.queue.plugin}: {grid.check()}")
+    except IceProdError as trouble:
+        click.echo(f"Batch system {config.queue.plugin} cannot be used now: {trouble}", err=True)
 
 
 @config_group.command("show")

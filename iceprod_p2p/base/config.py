@@ -71,6 +71,10 @@ QUEUE: Final = (
     Setting("queue_name", "text", "", "the batch system's queue or partition"),
     Setting("priority", "whole", 0, "priority in the batch system", -100, 100),
     Setting("extra_lines", "texts", (), "directives passed to the batch system as they are"),
+    Setting("shared_directory", "switch", True, "worker nodes see data_dir and this Python"),
+    Setting("worker_python", "path", "", "Python of worker nodes; empty: this one where they see it"),
+    Setting("worker_bundle", "path", "", "where they find the pilot bundle; empty: it is carried there"),
+    Setting("bundle_with", "texts", (), "further installed distributions that the bundle carries"),
     Setting("options", "values", {}, "options of the plugin, see `iceprod-node config show`"),
 )
 CLASS: Final = (
@@ -89,7 +93,9 @@ CLASS: Final = (
 SYSTEM: Final = (
     Setting("parameters", "table", {}, "values of $system(...) at this site"),
     Setting("attributes", "texts", (), "words that every class of this site has"),
-    Setting("scratch_dir", "path", "", "where pilots work; empty: in the data directory"),
+    Setting(
+        "scratch_dir", "path", "", "where pilots work; empty: the batch system's scratch, else in data_dir"
+    ),
     Setting("cache_dir", "path", "", "content shared by pilots of one machine; empty: in the data directory"),
     Setting("cache_mib", "whole", 4_096, "the cache is trimmed to this size", 16),
     Setting("free_disk_mib_least", "whole", 512, "no new work is taken with less free space", 0),
@@ -171,8 +177,17 @@ class QueueConfig:
     queue_name: str
     priority: int
     extra_lines: tuple[str, ...]
+    shared_directory: bool
+    worker_python: str
+    worker_bundle: str
+    bundle_with: tuple[str, ...]
     options: Mapping[str, object]
     classes: tuple[ResourceClass, ...]
+
+    @property
+    def bundled(self) -> bool:
+        """Whether pilots are started from a bundle, not from what is installed here."""
+        return not self.shared_directory or bool(self.worker_python or self.worker_bundle)
 
     def resource_class(self, name: str) -> ResourceClass | None:
         """Return the class `name`, None when a former configuration had it."""
@@ -189,6 +204,8 @@ class SystemConfig:
     cache_dir: Path
     cache_mib: int
     free_disk_mib_least: int
+    scratch_given: bool = False  # Whether the file names them, or they are the data directory's.
+    cache_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +329,7 @@ def _build(
     node["data_dir"] = data_dir
     node["advertise"] = node["advertise"] or node["listen"]
     node["advertise_enrol"] = node["advertise_enrol"] or node["enrol_listen"]
+    system |= {"scratch_given": bool(system["scratch_dir"]), "cache_given": bool(system["cache_dir"])}
     system["scratch_dir"] = Path(system["scratch_dir"] or data_dir / "scratch").expanduser()
     system["cache_dir"] = Path(system["cache_dir"] or data_dir / "cache").expanduser()
     return SiteConfig(

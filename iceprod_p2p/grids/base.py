@@ -244,6 +244,12 @@ class Grid(ABC):
     def forget(self, grid_job_ids: Collection[str]) -> None:  # noqa: B027  # Most systems keep nothing.
         """Drop what the plugin keeps about these: their ends are noted."""
 
+    def impossible(self, request: GridRequest) -> str:
+        """Return why the system can never run such a request, as far as that is known without asking it; empty
+        when nothing speaks against it.
+        """
+        return ""
+
     def check(self) -> str:
         """Return one line about the system (its version); raises GridError where it cannot be used.
 

@@ -104,11 +104,8 @@ class DeclarativeGrid(Grid):
 
     def write_config(self, request: GridRequest) -> SubmitConfig:
         """Return the command line and the script; it enters its directory by itself."""
-        enter = shell_script(
-            request,
-            forward_signals=self._forward,
-            first=[f"cd {shlex.quote(request.work_directory)} || exit 1"],
-        )
+        first = [] if request.carry else [f"cd {shlex.quote(request.work_directory)} || exit 1"]
+        enter = shell_script(request, forward_signals=self._forward, first=first)
         return SubmitConfig(text.submit_line(self._submit, request), enter)
 
     def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:

@@ -1,7 +1,8 @@
-"""Files around a grid job, for systems whose worker nodes see this host's file system."""
+"""Files around a grid job: laid down where worker nodes see this host's file system, or carried in its script."""
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import shutil
@@ -13,8 +14,13 @@ from iceprod_p2p.grids.request import GridRequest
 
 
 def place_files(request: GridRequest) -> None:
-    """Make the grid job's directory and copy `files_in` there with their modes; raises OSError."""
+    """Make the grid job's directory and copy `files_in` there with their modes; raises OSError.
+
+    Files that are carried to worker nodes stay where they are until then.
+    """
     Path(request.work_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if request.carry:
+        return
     for path in request.files_in:
         target = Path(request.work_directory, os.path.basename(path))
         if not (target.exists() and target.samefile(path)):
@@ -27,18 +33,44 @@ def shell_script(
     *,
     forward_signals: bool = False,
     first: Sequence[str] = (),
+    embed: bool = True,
 ) -> str:
-    """Return a script for /bin/sh that sets the environment and becomes the executable; pure.
+    """Return a script for /bin/sh that sets the environment and becomes the executable.
 
     It becomes it by `exec`, so that the signals of the batch system reach the executable itself.  For systems
     that warn by other signals than TERM, `forward_signals` keeps the shell, which turns USR1 and USR2 into
     TERM.  Directives stand where batch systems look for them: before the first command; `first` are commands
     before the executable.
+
+    A request that is carried brings `files_in` in the script (they are read: OSError), unless the system itself
+    transfers them and `embed` says no.  On the worker node it makes a directory of its own in the system's
+    scratch, for its user alone, and starts the executable there, which is told of it as ICEPROD_SCRATCH and
+    removes it at its end.  Otherwise this is pure.
     """
+    if request.carry and embed:
+        first = (*first, *_carried(request))
     exports = [f"export {name}={shlex.quote(value)}" for name, value in request.full_environment().items()]
     command = shlex.join((request.executable, *request.arguments))
     run = _FORWARDING.format(command=command) if forward_signals else f"exec {command}\n"
     return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, *first, run))
+
+
+def _carried(request: GridRequest) -> list[str]:
+    """Return the commands that make the grid job's directory on the worker node and put `files_in` there."""
+    lines = [_PLACE]
+    for path in request.files_in:
+        content = base64.encodebytes(Path(path).read_bytes()).decode()
+        lines.append(f"base64 -d >{shlex.quote(os.path.basename(path))} <<'EOF'\n{content}EOF")
+    return lines
+
+
+_PLACE: Final = """\
+umask 077
+for place in "$SLURM_TMPDIR" "$RUNTIME_LOCAL_SCRATCH_DIR" "$TMPDIR" /tmp; do
+  [ -n "$place" ] && [ -d "$place" ] && [ -w "$place" ] && break
+done
+ICEPROD_SCRATCH=$(mktemp -d "$place/iceprod-XXXXXXXX") && cd "$ICEPROD_SCRATCH" || exit 75
+export ICEPROD_SCRATCH"""
 
 
 # The warning goes to all processes: the executable shall ignore it, and inherits that from its first moment.

@@ -79,10 +79,10 @@ def description(request: GridRequest, options: HtcondorOptions) -> str:
         "output": request.stdout_path,
         "error": request.stderr_path,
         "transfer_executable": "true",
-        "should_transfer_files": options.transfer,
+        "should_transfer_files": "yes" if request.carry else options.transfer,
         "when_to_transfer_output": "on_exit",
         "transfer_output_files": '""',
-        "transfer_input_files": ", ".join(path.rsplit("/", 1)[-1] for path in request.files_in),
+        "transfer_input_files": _inputs(request),
         "notification": "never",
         "request_cpus": str(request.cores),
         "request_memory": f"{request.memory_mib}M" if request.memory_mib else "",
@@ -101,7 +101,7 @@ def description(request: GridRequest, options: HtcondorOptions) -> str:
 
 def script(request: GridRequest) -> str:
     """Return the script that lies in the grid job's directory."""
-    return shell_script(request)
+    return shell_script(request, embed=False)
 
 
 def submitted_id(output: str) -> str | None:
@@ -172,6 +172,11 @@ def _history(grid_job_id: str, state: GridState, entry: Mapping[str, object]) ->
         None if user_s is None else user_s + (system_s or 0.0),
         None if size_kib is None else -int(-size_kib // 1_024),
     )
+
+
+def _inputs(request: GridRequest) -> str:
+    """Return the files to transfer: carried ones from where they are, others from the initial directory."""
+    return ", ".join(path if request.carry else path.rsplit("/", 1)[-1] for path in request.files_in)
 
 
 def _requirements(request: GridRequest) -> str:

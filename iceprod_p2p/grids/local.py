@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -190,6 +190,10 @@ class LocalGrid(Grid):
                 remedy="make the directory writable for the node's user, or give it space",
             ) from broken
 
+    def impossible(self, request: GridRequest) -> str:
+        """Return which amount this machine does not have."""
+        return self._refusal(request)
+
     def _refusal(self, request: GridRequest) -> str:
         """Return why this grid can never run the request; empty when it can."""
         options = self.options
@@ -209,7 +213,7 @@ class LocalGrid(Grid):
 
     def _submit_one(self, request: GridRequest) -> SubmitResult:
         try:
-            place_files(request)
+            place_files(replace(request, carry=False))
             self._sequence += 1
             self.spool.add(
                 self._job_file(request, sequence=self._clock.wall_ms() * 1_000 + self._sequence % 1_000)

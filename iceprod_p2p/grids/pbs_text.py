@@ -82,7 +82,8 @@ def arguments(request: GridRequest, dialect: str) -> tuple[str, ...]:
     """
     name = str(request.tag) if dialect == OPENPBS else f"p{request.tag.grid_job}"[:NAME_MOST]
     line = ["qsub", "-N", name, "-v", f"{TAG_VARIABLE}={request.tag}", "-r", "n", "-S", "/bin/sh"]
-    line += ["-o", request.stdout_path, "-e", request.stderr_path]
+    output = ("/dev/null", "/dev/null") if request.carry else (request.stdout_path, request.stderr_path)
+    line += ["-o", output[0], "-e", output[1]]
     if request.queue:
         line += ["-q", request.queue]
     if request.priority:
@@ -96,12 +97,12 @@ def script(request: GridRequest) -> str:
     """Return the batch script; it goes to its directory, where PBS would start at home, and off hosts that are
     shut out, which PBS cannot be told.
     """
-    first = [f"cd {shlex.quote(request.work_directory)} || exit 1"]
+    first = [] if request.carry else [f"cd {shlex.quote(request.work_directory)} || exit 1"]
     if request.exclude_hosts:
         hosts = "|".join(shlex.quote(host) for host in request.exclude_hosts)
         shut_out = f'echo "this host is shut out" >&2; exit {SHUT_OUT}'
-        first.insert(0, f'case "$(hostname)" in {hosts}) {shut_out};; esac')
-        first.insert(1, f'case "$(hostname -s)" in {hosts}) {shut_out};; esac')
+        names = ('"$(hostname)"', '"$(hostname -s)"')
+        first = [*(f"case {name} in {hosts}) {shut_out};; esac" for name in names), *first]
     return shell_script(request, [f"#PBS {line}" for line in request.extra_lines], first=first)
 
 

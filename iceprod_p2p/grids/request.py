@@ -57,6 +57,9 @@ class GridRequest:
     more is sooner.  `memory_mib`, `disk_mib` and `walltime_s` are limits and requests at once; 0 leaves the
     system's default.  `extra_lines` go to the system as they are (directives without their prefix:
     ``--constraint=avx2``).
+
+    With `carry`, worker nodes do not see this host's files: the system, or the script itself, brings `files_in`
+    to a directory there that is the grid job's alone, and `work_directory` is this host's only.
     """
 
     tag: Tag
@@ -74,6 +77,7 @@ class GridRequest:
     gpus: int = 0
     extra_lines: tuple[str, ...] = ()
     exclude_hosts: tuple[str, ...] = ()
+    carry: bool = False
 
     def __post_init__(self) -> None:
         faults = tuple(_request_faults(self))

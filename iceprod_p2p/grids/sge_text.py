@@ -79,7 +79,10 @@ def arguments(request: GridRequest, options: SgeOptions) -> tuple[str, ...]:
     before KILL, which the script turns into TERM.
     """
     line = ["qsub", "-terse", "-notify", "-r", "n", "-S", "/bin/sh", "-N", str(request.tag)]
-    line += ["-wd", request.work_directory, "-o", request.stdout_path, "-e", request.stderr_path]
+    if request.carry:  # Nothing of this host is there; the script makes a directory of its own.
+        line += ["-wd", "/", "-j", "y", "-o", "/dev/null"]
+    else:
+        line += ["-wd", request.work_directory, "-o", request.stdout_path, "-e", request.stderr_path]
     if options.verify:
         line += ["-w", "e"]
     if request.queue:

@@ -3,8 +3,7 @@
 A grid job carries its tag as its name.  Slurm lists ended jobs for a while (MinJobAge, five minutes as
 installed), so exit codes are known without accounting; with it they are known for as long as a site keeps it.
 
-Absent on purpose: job arrays, because every pilot has its own secret and tag, and worker nodes that share no
-file system with the node.
+Absent on purpose: job arrays, because every pilot has its own secret and tag.
 """
 
 from __future__ import annotations
@@ -50,6 +49,8 @@ class SlurmGrid(Grid):
         Setting("gres", "text", "gpu", "the generic resource of a GPU, such as gpu:a100"),
         Setting("nice_per_priority", "whole", 10, "nice value of one step of priority", 0, 1_000_000),
         Setting("request_disk", "switch", False, "ask for disk by --tmp; needs TmpDisk in slurm.conf"),
+        Setting("worker_log", "path", "/dev/null", "pilots' output on nodes that share no file system"),
+        Setting("script_mib_max", "whole", 4, "max_script_size of slurm.conf, in MiB", 1, 512),
         Setting(
             "notice_s", "whole", 0, "TERM this long before the wall time; 0: KillWait is enough", 0, 3_600
         ),
@@ -156,6 +157,8 @@ class SlurmGrid(Grid):
 
     def _submit_one(self, request: GridRequest) -> SubmitResult:
         config = self.write_config(request)
+        if len(config.text) >= self._options.script_mib_max << 20:
+            return NotSubmitted(request.tag, text.TOO_LONG.format(mib=len(config.text) >> 20))
         result = self._commands.run(config.arguments, stdin=config.text)
         if result.exit_code == 0:
             grid_job_id = text.submitted_id(result.stdout)

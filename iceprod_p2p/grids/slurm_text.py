@@ -30,6 +30,10 @@ from iceprod_p2p.grids.request import GridRequest, Tag
 # The name comes last: strangers' names may hold any letter.  Widths are given because the usual 20 cuts.
 SQUEUE_FORMAT: Final = "JobArrayID:40|,State:30|,exit_code:12|,Reason:80|,NodeList:120|,TimeUsed:24|,Name:150"
 SACCT_FORMAT: Final = "JobIDRaw,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList,JobName"
+TOO_LONG: Final = (
+    "the script with the files that it carries has {mib} MiB, more than Slurm takes: name worker_bundle in "
+    "[queue], or raise max_script_size in slurm.conf and script_mib_max in [queue.options]"
+)
 CANNOT_START: Final = 53  # The "signal" by which slurmd says that it could not start the script.
 
 WAITING: Final = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED"})
@@ -92,6 +96,8 @@ class SlurmOptions:
     nice_per_priority: int = 10
     request_disk: bool = False
     notice_s: int = 0
+    worker_log: str = "/dev/null"
+    script_mib_max: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +120,18 @@ def arguments(request: GridRequest, options: SlurmOptions) -> tuple[str, ...]:
 
     A grid job is never requeued: its pilot's secret works once, and the site submits a new one.
     """
+    places = [
+        f"--chdir={request.work_directory}",
+        f"--output={_literal(request.stdout_path)}",
+        f"--error={_literal(request.stderr_path)}",
+    ]
+    if request.carry:
+        places = ["--chdir=/", f"--output={options.worker_log}"]
     line = [
         "sbatch",
         "--parsable",
         f"--job-name={request.tag}",
-        f"--chdir={request.work_directory}",
-        f"--output={_literal(request.stdout_path)}",
-        f"--error={_literal(request.stderr_path)}",
+        *places,
         "--no-requeue",
         "--nodes=1",
         "--ntasks=1",
@@ -140,7 +151,11 @@ def arguments(request: GridRequest, options: SlurmOptions) -> tuple[str, ...]:
 
 
 def script(request: GridRequest) -> str:
-    """Return the batch script; the site's extra lines are its directives."""
+    """Return the batch script; the site's extra lines are its directives.
+
+    Slurm transfers no files: where worker nodes share none, the script brings them along (OSError where one cannot
+    be read).
+    """
     return shell_script(request, [f"#SBATCH {line}" for line in request.extra_lines])
 
 

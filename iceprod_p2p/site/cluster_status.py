@@ -80,6 +80,7 @@ class ClusterStatus:
             disk_free_bytes=disk.free,
             failed=status.failed or "",
             wall_ms=self._clock.wall_ms(),
+            troubles=self._problems(),
         )
 
     async def members(self) -> tuple[list[control_pb2.MemberStatus], bool]:
@@ -141,7 +142,7 @@ class ClusterStatus:
         ]
         if not digests_equal:
             problems.append("members have different states at one index: stop writing and call for help")
-        problems += self._problems()
+        problems += [f"node {row.node_id}: {trouble}" for row in rows for trouble in row.troubles]
         if not status.leader_id:
             problems.append("no leader is known here")
         if len(alive) * 2 <= len(voters) or not status.leader_id:

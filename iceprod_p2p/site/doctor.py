@@ -26,6 +26,7 @@ from iceprod_p2p.security.ca import DAY_MS
 from iceprod_p2p.security.certificates import CLOCK_TOLERANCE_MS, chain_from_pem, expires_ms
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.site.node_keys import AUTHORITY, KEYS, NodeKeys, has_keys, load_keys
+from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.process import running_pid
 from iceprod_p2p.wire.addresses import parse_address
 from iceprod_p2p.wire.calls import call_blocking
@@ -223,7 +224,10 @@ def _free(listen: str) -> Finding:
 
 
 def _grid(config: SiteConfig) -> Iterator[Finding]:
-    yield Finding(Verdict.GOOD, "batch system", f"{config.queue.plugin}: {make_grid(config).check()}")
+    grid = make_grid(config)
+    for misfit in PilotKit(config, b"").misfits(grid):
+        yield Finding(Verdict.BAD, "resource classes", misfit, "change the class, or give the grid more")
+    yield Finding(Verdict.GOOD, "batch system", f"{config.queue.plugin}: {grid.check()}")
 
 
 def _clocks(config: SiteConfig, clock: Clock) -> Iterator[Finding]:

@@ -60,6 +60,7 @@ class GridJob:
     host: str = ""
     ended_ms: int = 0
     reason: str = ""
+    evicted: bool = False  # The batch system, or somebody by it, took it away: its host is not to blame.
     settled: bool = False  # What it ran when it ended has been given back.
 
     @property
@@ -113,11 +114,13 @@ class GridJobBook:
         if job is not None:
             self.put(change(job))
 
-    def end(self, pilot: str, *, phase: GridJobPhase, now_ms: int, reason: str) -> None:
+    def end(
+        self, pilot: str, *, phase: GridJobPhase, now_ms: int, reason: str, evicted: bool = False
+    ) -> None:
         """Note that a grid job has ended, once."""
         job = self._jobs.get(pilot)
         if job is not None and job.live:
-            self.put(replace(job, phase=phase, ended_ms=now_ms, reason=reason[:500]))
+            self.put(replace(job, phase=phase, ended_ms=now_ms, reason=reason[:500], evicted=evicted))
 
     def path(self, pilot: str) -> Path:
         """Return the directory of a pilot; ConfigError for a text that cannot name one."""

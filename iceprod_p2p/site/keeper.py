@@ -111,6 +111,7 @@ class Keeper:
         self._first_seen_s: dict[TaskRef, float] = {}
         self._reconciled = self._looked = False
         self.hosts = HostWatch()
+        self._trouble = ""
 
     def use(self, config: SiteConfig) -> None:
         """Go on with a changed configuration; the plugin stays."""
@@ -127,11 +128,20 @@ class Keeper:
         except IceProdError as trouble:
             self._back_off = after_failure(self._back_off, now_s=self._clock.monotonic_s())
             self._capacity.grid_down = True
+            self._trouble = str(trouble)
             log.warning("batch system in trouble", grid=self._config.queue.plugin, error=str(trouble))
             return
         self._back_off = after_success()
         self._capacity.grid_down = False
+        self._trouble = ""
         await self._tell_ledger()
+
+    def problems(self) -> list[str]:
+        """Return what keeps pilots from starting, one sentence each; asks the batch system nothing."""
+        now = [f"batch system {self._config.queue.plugin}: {self._trouble}"] if self._trouble else []
+        shut_out = sorted(self.hosts.shut_out(self._clock.wall_ms()))
+        hosts = [f"hosts shut out, as pilots end there unheard: {', '.join(shut_out)}"] if shut_out else []
+        return [*now, *self._kit.misfits(self._grid), *hosts]
 
     async def _look(self) -> None:
         await self._look_once()
@@ -204,6 +214,7 @@ class Keeper:
         kind = self._config.queue.resource_class(submit.resource_class)
         if kind is None:
             return
+        await self._thread(self._kit.make_ready)
         requests: list[GridRequest] = []
         shut_out = self.hosts.shut_out(self._clock.wall_ms())
         excluded_hosts = excluded(shut_out, self._cluster.hosts_shut_out(self._site))
@@ -278,7 +289,8 @@ class Keeper:
             case Removed() | Failed():
                 if isinstance(state, Failed):
                     self._note_host_of_end(job, host or job.host)
-                self._end(job, GridJobPhase.ENDED, state.reason or "removed", host=host)
+                evicted = isinstance(state, Removed)
+                self._end(job, GridJobPhase.ENDED, state.reason or "removed", host=host, evicted=evicted)
             case Vanished():
                 self._end(job, GridJobPhase.VANISHED, "the batch system no longer knows it")
 
@@ -303,10 +315,13 @@ class Keeper:
             self._book.put(replace(job, phase=phase, host=host or job.host, reason=reason[:500]))
             log.info("grid job moved", pilot=job.pilot, grid_job=job.grid_job_id, phase=str(phase))
 
-    def _end(self, job: GridJob, phase: GridJobPhase, reason: str, *, host: str = "") -> None:
+    def _end(
+        self, job: GridJob, phase: GridJobPhase, reason: str, *, host: str = "", evicted: bool = False
+    ) -> None:
         if host and not job.host:
             self._book.put(replace(job, host=host))
-        self._book.end(job.pilot, phase=phase, now_ms=self._clock.wall_ms(), reason=reason)
+        now_ms = self._clock.wall_ms()
+        self._book.end(job.pilot, phase=phase, now_ms=now_ms, reason=reason, evicted=evicted)
         self._since_s.pop(job.pilot, None)
         log.info("grid job ended", pilot=job.pilot, grid_job=job.grid_job_id, why=reason)
 

@@ -109,7 +109,7 @@ class LostPilots:
             ref=task.ref,
             holder=b"",
             site=self._site,
-            reason=FailReason.PILOT_LOST,
+            reason=FailReason.EVICTED if job.evicted else FailReason.PILOT_LOST,
             message=f"pilot {job.pilot} is gone: {job.reason}\n{self._last_words(job)}".strip(),
         )
         outcome = await self._consensus.propose(command, actor=self._actor)

@@ -72,8 +72,9 @@ class SiteNode:
         self._keys = load_keys(node.data_dir, cluster=node.cluster, site=node.site, node_id=node.id)
         self._renew_certificate()
         self.grid = make_grid(config)
-        for directory in (config.system.scratch_dir, config.system.cache_dir):
-            make_private_directory(directory)
+        if config.queue.shared_directory:  # Otherwise they are the worker nodes'.
+            for directory in (config.system.scratch_dir, config.system.cache_dir):
+                make_private_directory(directory)
         self.book = GridJobBook(node.data_dir / PILOTS_DIRECTORY)
         self.blobs = BlobStore(node.data_dir / "blobs")
         self.environment = Environment(node.data_dir / RAFT_DIRECTORY)
@@ -169,7 +170,7 @@ class SiteNode:
             peers=self.peers,
             people=self.people,
             keys=self.keys,
-            problems=lambda: self.roles.roles.problems(),
+            problems=lambda: self.roles.problems(),
             clock=self.clock,
         )
 

@@ -159,6 +159,10 @@ class NodeRoles:
         self._keeper.interval_s = config.queue.interval_s
         self._keeper.wake.set()
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with this node's work, one sentence each."""
+        return [*self.roles.problems(), *self.keeper.problems()]
+
     def start(self) -> None:
         """Start all roles."""
         self.roles.start()

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.config import ResourceClass, SiteConfig
-from iceprod_p2p.grids.base import GridRequest, Tag
+from iceprod_p2p.grids.base import Grid, GridRequest, Tag
 from iceprod_p2p.model.resources import Offer
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import OneTimeSecret, make_one_time_secret
 from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
+from iceprod_p2p.site import bundle
 from iceprod_p2p.site.grid_jobs import GridJob, GridJobPhase
 from iceprod_p2p.wire.pb import common_pb2
 
+BUNDLE_DIRECTORY: Final = "bundle"  # In the data directory.
 PILOT_MODULE: Final = "iceprod_pilot.main"
 PILOT_MEMORY_MIB: Final = 256  # The pilot itself, beside its tasks.
 PILOT_WALLTIME_S: Final = 60  # Of the pilot's time no task can have: it starts, enrols, and ends in peace.
+WORKER_PYTHON: Final = "/usr/bin/python3"  # Where nothing else is said of worker nodes that share nothing.
 SECRET_LIFETIME_MS: Final = 7 * 86_400_000  # Busy batch systems queue for days.
 
 
@@ -33,6 +36,19 @@ class PilotKit:
 
     config: SiteConfig
     root_pem: bytes
+
+    def make_ready(self) -> None:
+        """See to the bundle that pilots are started from, where they are; blocking, some seconds at most.
+
+        Anything installed anew since goes into the next pilots.
+        """
+        queue = self.config.queue
+        if queue.bundled and not queue.worker_bundle:
+            bundle.kept_file(self._bundle_directory, queue.bundle_with)
+
+    @property
+    def _bundle_directory(self) -> Path:
+        return self.config.node.data_dir / BUNDLE_DIRECTORY
 
     def prepare(
         self,
@@ -68,11 +84,23 @@ class PilotKit:
         self, pilot: str, kind: ResourceClass, directory: Path, nodes: Sequence[common_pb2.NodeAddress]
     ) -> dict[str, object]:
         root = chain_from_pem(self.root_pem)[0]
+        system, shared = self.config.system, self.config.queue.shared_directory
+        places = {
+            "secret_file": str(directory / "secret"),
+            "work_dir": str(system.scratch_dir / pilot),
+            "state_dir": str(directory / "state"),
+            "cache_dir": str(system.cache_dir),
+        }
+        if not shared:
+            places |= {"secret_file": "secret", "state_dir": "$SCRATCH/state"}
+            places |= {} if system.scratch_given else {"work_dir": "$SCRATCH/work"}
+            places |= {} if system.cache_given else {"cache_dir": "$SCRATCH/cache"}
         return {
+            **places,
+            "scratch": shared and not system.scratch_given and self.config.queue.plugin != "local",
             "pilot": pilot,
             "site": self.config.node.site,
             "cluster": self.config.node.cluster,
-            "secret_file": str(directory / "secret"),
             "root_fingerprint": fingerprint(root),
             "root_pem": self.root_pem.decode(),
             "nodes": [
@@ -95,24 +123,24 @@ class PilotKit:
             "walltime_s": kind.walltime_s,
             "attributes": list(kind.attributes),
             "idle_end_s": self.config.queue.idle_end_s,
-            "work_dir": str(self.config.system.scratch_dir / pilot),
-            "state_dir": str(directory / "state"),
-            "cache_dir": str(self.config.system.cache_dir),
-            "cache_mib": self.config.system.cache_mib,
+            "cache_mib": system.cache_mib,
             "log_style": self.config.log.style,
             "log_level": self.config.log.level,
         }
 
     def _request(self, pilot: str, kind: ResourceClass, directory: Path, path: Path) -> GridRequest:
         queue = self.config.queue
+        executable, arguments, carried = self._start(path)
         # A development tree that is not installed is found by its PYTHONPATH; an installed one needs nothing.
-        inherited = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        passed_on = () if queue.bundled else ("PYTHONPATH",)
         return GridRequest(
             tag=self.tag(pilot),
-            executable=sys.executable,
+            executable=executable,
             work_directory=str(directory / "grid"),
-            arguments=("-m", PILOT_MODULE, "--config", str(path)),
-            environment=inherited,
+            arguments=arguments,
+            files_in=carried,
+            carry=not queue.shared_directory,
+            environment={name: os.environ[name] for name in passed_on if name in os.environ},
             queue=queue.queue_name,
             priority=queue.priority,
             walltime_s=kind.walltime_s,
@@ -122,6 +150,31 @@ class PilotKit:
             gpus=0 if kind.gpu_emulation else kind.slots * kind.gpus,
             extra_lines=queue.extra_lines,
         )
+
+    def misfits(self, grid: Grid) -> list[str]:
+        """Return a sentence for each resource class whose pilots the batch system can never start; asks nobody."""
+        found = []
+        directory = self.config.node.data_dir.absolute()
+        for kind in self.config.queue.classes:
+            reason = grid.impossible(self._request("p-sample", kind, directory, directory / "pilot.json"))
+            if reason:
+                found.append(f"no pilot of class {kind.name} will ever start: {reason}")
+        return found
+
+    def _start(self, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Return the executable, its arguments, and the files that are carried to the worker node."""
+        queue = self.config.queue
+        if not queue.bundled:
+            return sys.executable, ("-m", PILOT_MODULE, "--config", str(path)), ()
+        made = self._bundle_directory / bundle.FILE_NAME
+        if queue.shared_directory:
+            start = (queue.worker_bundle or str(made), "--config", str(path))
+            return queue.worker_python or sys.executable, start, ()
+        carried = [str(path), str(path.with_name("secret"))]
+        if not queue.worker_bundle:
+            carried.append(str(made))
+        start = (queue.worker_bundle or bundle.FILE_NAME, "--config", path.name)
+        return queue.worker_python or WORKER_PYTHON, start, tuple(carried)
 
 
 def secret_record(job: GridJob) -> OneTimeSecret:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.security.keyfiles import read_secret
+from iceprod_pilot import platform
 
+SCRATCH_WORD: Final = "$SCRATCH"  # In a path: the directory that the batch system gives the grid job.
 SLOTS_MAX = 4_096  # One thread each; more tasks at once on one worker node is a slip of the pen.
 
 
@@ -29,8 +33,9 @@ class PilotConfig(msgspec.Struct, frozen=True):
 
     `walltime_s` 0: the batch system sets no limit.  `grace_s` is the time between the first SIGTERM and the end.
     `silence_s` is how long its site's node may be silent before the pilot calls others, `lost_end_s` how long all
-    may be silent before a pilot that runs nothing gives up.  Unknown keys are ignored, so that an older pilot can read
-    a newer node's file.
+    may be silent before a pilot that runs nothing gives up.  With `scratch`, tasks get the batch system's scratch in
+    place of `work_dir` where it gives one.  Unknown keys are ignored, so that an older pilot can read a newer node's
+    file.
     """
 
     pilot: str
@@ -58,6 +63,7 @@ class PilotConfig(msgspec.Struct, frozen=True):
     cache_mib: int = 4_096
     log_style: str = "text"
     log_level: str = "INFO"
+    scratch: bool = False
 
     @property
     def work_path(self) -> Path:
@@ -75,20 +81,35 @@ class PilotConfig(msgspec.Struct, frozen=True):
         return Path(self.cache_dir)
 
 
-def load(path: Path) -> PilotConfig:
-    """Read and check the file; ConfigError names every fault at once, or the one that hides the others."""
+def load(path: Path, environ: Mapping[str, str] | None = None) -> PilotConfig:
+    """Read and check the file; ConfigError names every fault at once, or the one that hides the others.
+
+    A path in it may begin with ``$SCRATCH``, and the secret's may be relative to the file.
+    """
     try:
         config = msgspec.json.decode(read_secret(path), type=PilotConfig)
     except msgspec.MsgspecError as wrong:
         raise ConfigError(
             f"{path} is not a pilot's configuration: {wrong}", remedy="let the node write it again"
         ) from wrong
+    config = _placed(config, path, platform.scratch(environ or {}))
     faults = tuple(_faults(config))
     if faults:
         raise ConfigError(
             f"{path} has {len(faults)} fault(s):", faults=faults, remedy="correct the node's site.toml"
         )
     return config
+
+
+def _placed(config: PilotConfig, path: Path, scratch: Path | None) -> PilotConfig:
+    """Return the configuration with the paths of this worker node."""
+    places = {name: getattr(config, name) for name in ("secret_file", "work_dir", "state_dir", "cache_dir")}
+    if scratch is not None:
+        places = {name: place.replace(SCRATCH_WORD, str(scratch), 1) for name, place in places.items()}
+        if config.scratch:
+            places["work_dir"] = str(scratch / f"iceprod-{config.pilot}")
+    places["secret_file"] = str(path.absolute().parent / places["secret_file"])
+    return msgspec.structs.replace(config, **places)
 
 
 def _faults(config: PilotConfig) -> list[str]:

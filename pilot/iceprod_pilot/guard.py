@@ -51,7 +51,8 @@ def protect_this_process() -> None:
 class Guard:
     """Registers what runs; kills trees.  Thread-safe.  `close` ends the guard process without killing anything."""
 
-    def __init__(self, pilot: str, work_dir: Path) -> None:
+    def __init__(self, pilot: str, work_dir: Path, *also_cleared: str) -> None:
+        """`also_cleared` are directories that the guard process removes beside the work directory."""
         self._lock = threading.Lock()
         self._roots: set[int] = set()  # Process ids of modules' first processes.
         self._suspects: dict[int, int] = {}
@@ -59,6 +60,7 @@ class Guard:
         self._process: subprocess.Popen[bytes] | None = None
         script = Path(__file__).with_name("guard_process.py")
         argv = [sys.executable, "-I", "-S", str(script), f"{PILOT_VARIABLE}={pilot}", str(work_dir)]
+        argv += [path for path in also_cleared if path.startswith("/")]
         try:
             self._process = subprocess.Popen(
                 argv,

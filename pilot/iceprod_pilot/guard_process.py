@@ -1,6 +1,6 @@
 """The guard process: waits until its pilot is gone, kills what the pilot had started, clears its work directory.
 
-Run as ``python -I -S guard_process.py NAME=VALUE WORK_DIR`` with a pipe as standard input, on which the pilot says
+Run as ``python -I -S guard_process.py NAME=VALUE DIRECTORY...`` with a pipe as standard input, on which the pilot says
 ``+PID`` and ``-PID`` for the sessions of its modules, and ``end`` when there is nothing left to do.  It imports the
 standard library alone, so that it starts at once and holds little memory.
 """
@@ -19,7 +19,7 @@ def main() -> int:
     """Wait for the end of standard input, then kill; returns 0."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    marker, work_dir = sys.argv[1].encode(), sys.argv[2]
+    marker, directories = sys.argv[1].encode(), sys.argv[2:]
     sessions: set[int] = set()
     for line in sys.stdin:
         word = line.strip()
@@ -31,7 +31,8 @@ def main() -> int:
         if not kill_all(marker, sessions):
             break
         time.sleep(PAUSE_S)
-    shutil.rmtree(work_dir, ignore_errors=True)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -20,6 +20,7 @@ from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import pilot_pb2
 from iceprod_pilot import platform
 from iceprod_pilot.attempt import Attempt, Ending
+from iceprod_pilot.bundle_main import SCRATCH_VARIABLE
 from iceprod_pilot.config import PilotConfig
 from iceprod_pilot.enrolment import Credentials, enrol
 from iceprod_pilot.environment import gpu_names
@@ -68,7 +69,7 @@ class Pilot:
         self._credentials = Credentials(config, clock)
         self._link = Link(self._book, self._route, self._credentials, clock)
         self._workspace = Workspace(config.work_path, config.pilot)
-        self._guard = Guard(config.pilot, self._workspace.path)
+        self._guard = Guard(config.pilot, self._workspace.path, environ.get(SCRATCH_VARIABLE, ""))
         staging = Staging(self._link, config.cache_path, cache_mib=config.cache_mib)
         self._tasks = TaskRunner(
             config,

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     os.umask(0o077)
     try:
-        settings = config.load(options.config)
+        settings = config.load(options.config, os.environ)
         logs.configure(style="json" if settings.log_style == "json" else "text", level=settings.log_level)
         guard.protect_this_process()
         # A core file would hold the pilot's key, or gigabytes of a payload's memory.

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound
@@ -21,9 +22,19 @@ from iceprod_pilot.plan import Step
 from iceprod_pilot.runner import Command, Ended, Runner
 from iceprod_pilot.workspace import TaskDirectory
 
-# -P: a file of the payload that bears a library's name must not be imported in its place.
-CHILD: Final = (sys.executable, "-P", "-m", "iceprod_p2p.modules.child")
 STATISTICS_FILE: Final = "statistics.json"
+BUNDLE_FACTS: Final = Path(__file__).parent.parent / "bundle.json"
+
+
+def _child() -> tuple[str, ...]:
+    """Return how a module's Python process is started: by name where it is installed, by path out of a bundle."""
+    # -P: a file of the payload that bears a library's name must not be imported in its place.
+    if BUNDLE_FACTS.exists():
+        return (sys.executable, "-P", str(Path(__file__).with_name("child_main.py")))
+    return (sys.executable, "-P", "-m", "iceprod_p2p.modules.child")
+
+
+CHILD: Final = _child()
 
 
 class ModuleStarter:

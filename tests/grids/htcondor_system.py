@@ -27,7 +27,8 @@ END_JOBS_S = 20.0
 class HtcondorSystem:
     """One private pool; `start` it, give `environment` to its commands, `stop` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, jobs_as_nobody: bool = False) -> None:
+        self._as_owner = not jobs_as_nobody
         if os.getuid() != 0:
             pytest.skip("a private batch system needs root")
         if not (PREFIX / ".complete").exists():
@@ -188,7 +189,7 @@ NUM_SLOTS_TYPE_1 = 1
 SLOT_TYPE_1 = 100%
 SLOT_TYPE_1_PARTITIONABLE = True
 MACHINE_RESOURCE_GPUs = CUDA0 CUDA1
-STARTER_ALLOW_RUNAS_OWNER = True
+STARTER_ALLOW_RUNAS_OWNER = {self._as_owner}
 BASE_CGROUP =
 PROCD_ADDRESS = {b}/run/procd
 SCHEDD_ADDRESS_FILE = {b}/spool/.schedd_address

@@ -33,8 +33,16 @@ class GridCluster(DemoCluster):
         *,
         sites: int,
         owner: tuple[int, int] | None = None,
+        queue_lines: str = "",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`owner` is the user and group whose the sites' directories are; without, our own."""
+        """`owner` is the user and group whose the sites' directories are; without, our own.
+
+        `queue_lines` go into [queue]; `variables` are the site's for its payloads.
+        """
+        self._queue_lines = queue_lines
+        lines = [f'{name} = "{value}"' for name, value in (variables or {}).items()]
+        self._environment = "\n".join(["[environment.variables]", *lines])
         super().__init__(directory, sites=sites, slots=1, say=print)
         self._queues = queues
         self._owner = owner
@@ -66,6 +74,7 @@ grid_jobs_max = 4
 interval_s = 1
 idle_end_s = 8
 claims_ahead = 1
+{self._queue_lines}
 
 [queue.options]
 {options}
@@ -87,6 +96,7 @@ pilots_max = 2
 
 [system]
 attributes = ["cpu-site", "gpu-site"]
+{self._environment}
 """
 
 
@@ -100,9 +110,13 @@ class GridProduction(Production):
         *,
         sites: int,
         owner: tuple[int, int] | None = None,
+        queue_lines: str = "",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(directory, sites=sites)
-        self.cluster = GridCluster(directory, queues, sites=sites, owner=owner)
+        self.cluster = GridCluster(
+            directory, queues, sites=sites, owner=owner, queue_lines=queue_lines, variables=variables
+        )
 
     @property
     def first(self) -> DemoSite:
@@ -152,9 +166,18 @@ def site_on_grid(
     *,
     others: int = 0,
     owner: tuple[int, int] | None = None,
+    queue_lines: str = "",
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[GridProduction]:
     """One site on a batch system, and `others` on the local grid; its log is printed when a test fails."""
-    running = GridProduction(directory, {"madison": (plugin, options)}, sites=1 + others, owner=owner)
+    running = GridProduction(
+        directory,
+        {"madison": (plugin, options)},
+        sites=1 + others,
+        owner=owner,
+        queue_lines=queue_lines,
+        variables=variables,
+    )
     try:
         running.found()
         yield running

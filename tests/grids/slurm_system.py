@@ -24,7 +24,9 @@ END_JOBS_S = 20.0
 class SlurmSystem:
     """One private Slurm; `start` it, give `environment` to its commands, `stop` it."""
 
-    def __init__(self, *, accounting: bool = False) -> None:
+    def __init__(self, *, accounting: bool = False, hidden: Path | None = None) -> None:
+        """`hidden` is a directory that worker nodes, unlike this test, find empty: they share no file system."""
+        self._hidden = hidden
         need_root_and(*COMMANDS, *(ACCOUNTING_COMMANDS if accounting else ()))
         self.accounting = accounting
         self.root = private_directory("slurm")
@@ -78,7 +80,11 @@ class SlurmSystem:
 
     def start_node(self, name: str) -> None:
         """Start one slurmd."""
-        self.daemons.start(name, ("slurmd", "-D", "-f", str(self.root / "slurm.conf"), "-N", name))
+        line = ("slurmd", "-D", "-f", str(self.root / "slurm.conf"), "-N", name)
+        if self._hidden is not None:
+            hide = 'mount -t tmpfs none "$0" && exec "$@"'
+            line = ("unshare", "--mount", "sh", "-c", hide, str(self._hidden), *line)
+        self.daemons.start(name, line)
 
     def stop_node(self, name: str) -> None:
         """End one slurmd; what it runs goes on."""
@@ -230,7 +236,7 @@ class SlurmSystem:
             "ProctrackType=proctrack/pgid\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n"
             "MpiDefault=none\nSchedulerType=sched/backfill\n"
             "SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=50000,batch_sched_delay=0,"
-            "default_queue_depth=2000\n"
+            "default_queue_depth=2000,max_script_size=33554432\n"
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory\nReturnToService=2\n"
             "MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait=2\nInactiveLimit=0\n"
             "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=2\n"

@@ -62,8 +62,21 @@ def show(session: Session, name: str) -> None:
     if not found:
         raise NotFound(f"there is no site {name!r}", remedy="`iceprod site list` lists those there are")
     rows = [{"what": column.heading, "value": column.show(found[0][column.key])} for column in COLUMNS]
+    rows += [{"what": "trouble", "value": trouble} for trouble in _troubles(session, name, found[0])]
     columns = [Column("what", "what"), Column("value", "value")]
     show_object(session.style, found[0], people=lambda out: out.print(table(rows, columns)), name="site")
+
+
+def _troubles(session: Session, name: str, row: dict[str, Any]) -> list[str]:
+    """Return what the site's nodes say is wrong, and put it into the row."""
+    reply = session.call("ClusterStatus", control_pb2.ClusterStatusRequest(read=session.read()))
+    found = []
+    for member in reply.members:
+        if member.site == name:
+            found += [f"{member.node_id}: {text}" for text in member.troubles]
+            found += [] if member.reachable else [f"{member.node_id} does not answer"]
+    row["troubles"] = found
+    return found
 
 
 def _control(verb: str, words: str) -> None:

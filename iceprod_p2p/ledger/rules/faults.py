@@ -54,7 +54,7 @@ def lose(t: Tables, place: Place, record: r.TaskRecord, fault: r.FaultRecord) ->
     """End a held attempt by its site's fault."""
     _note_fault(t, place, fault)
     shift_site(t, place.ds, record.site, more="losses")
-    if fault.host:
+    if fault.host and fault.reason is not FailReason.EVICTED:  # Its batch system wanted the slot back.
         _blame_host(t, record.site, fault.host)
     losses = record.losses + 1
     event = TaskEvent.LOSE if losses < NODE_FAULTS_MAX else TaskEvent.EXHAUST

@@ -606,7 +606,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms", "version_least", "version_most")
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms", "version_least", "version_most", "troubles")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -629,6 +629,7 @@ class MemberStatus(_message.Message):
     WALL_MS_FIELD_NUMBER: _ClassVar[int]
     VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
     VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     site: str
     address: str
@@ -651,7 +652,8 @@ class MemberStatus(_message.Message):
     wall_ms: int
     version_least: int
     version_most: int
-    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ...) -> None: ...
+    troubles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ..., troubles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
     __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info", "ledger_version", "ledger_version_possible")

@@ -131,6 +131,16 @@ def test_a_host_that_swallows_tasks_gets_no_more(ledger: LedgerInHand) -> None:
     assert len(ledger.start("madison", ref, host="good").grants) == 1
 
 
+def test_a_host_whose_batch_system_wants_its_slots_back_is_not_blamed(ledger: LedgerInHand) -> None:
+    ledger.submit(HOST_FAULTS_MAX + 1, ALONE)
+    for _ in range(HOST_FAULTS_MAX):
+        (ref,) = ledger.claim("madison")
+        ledger.start("madison", ref, host="busy")
+        ledger.done(c.FailTask(ref, HOLDER, "madison", FailReason.EVICTED))
+    (ref,) = ledger.claim("madison")
+    assert len(ledger.start("madison", ref, host="busy").grants) == 1
+
+
 def test_a_task_that_ran_out_of_memory_asks_for_more(ledger: LedgerInHand) -> None:
     needs = Requirements(memory_mib=1_000)
     number = ledger.submit(1, (TaskShape("alone", (), needs),), retry_pause_ms=1)

@@ -70,6 +70,36 @@ def test_the_batch_systems_word_on_wall_time_counts_when_it_is_sooner() -> None:
     assert WallTime(50, clock, {"SLURM_JOB_END_TIME": "soon"}).left_s() == 50
 
 
+def test_systems_that_tell_an_end_by_files_are_heard_too(tmp_path: Path) -> None:
+    clock = ManualClock(wall_ms=1_000_000)
+    (tmp_path / "wall_limit_secs").write_text("500\n")
+    (tmp_path / "jobstart_secs").write_text("900\n")
+    (tmp_path / "machine.ad").write_text('Name = "slot1"\nGLIDEIN_ToDie = 1250\n')
+    job = {"JOBFEATURES": str(tmp_path)}
+    assert WallTime(0, clock, job).left_s() == 400
+    assert WallTime(0, clock, {"_CONDOR_MACHINE_AD": str(tmp_path / "machine.ad")}).left_s() == 250
+    assert WallTime(0, clock, {"PBS_WALLTIME": "300"}).left_s() == 300
+    (tmp_path / "shutdowntime").write_text("1100")
+    assert WallTime(0, clock, {**job, "MACHINEFEATURES": str(tmp_path)}).left_s() == 100
+    (tmp_path / "wall_limit_secs").write_text("0")
+    assert WallTime(0, clock, job).left_s() is None
+    assert WallTime(0, clock, {"JOBFEATURES": "/nowhere", "_CONDOR_MACHINE_AD": "/nowhere"}).left_s() is None
+
+
+def test_paths_are_those_of_the_worker_node(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    here = write(tmp_path, secret_file="secret", work_dir="$SCRATCH/work", state_dir="$SCRATCH/state")
+    settings = config.load(here, {"_CONDOR_SCRATCH_DIR": str(scratch), "TMPDIR": "/tmp"})
+    assert settings.work_dir == f"{scratch}/work" and settings.state_dir == f"{scratch}/state"
+    assert settings.secret_file == f"{tmp_path}/secret"
+    with pytest.raises(ConfigError, match="work_dir"):
+        config.load(here)
+    prefers = write(tmp_path, scratch=True)
+    assert config.load(prefers, {"TMPDIR": str(scratch)}).work_dir == f"{scratch}/iceprod-p-1"
+    assert config.load(prefers, {"TMPDIR": "/nowhere"}).work_dir == "/x/work"
+
+
 def test_gpus_are_those_that_the_batch_system_gave() -> None:
     assert gpu_names(2, {"CUDA_VISIBLE_DEVICES": "3,5"}) == ("3", "5")
     assert gpu_names(2, {}) == ("0", "1")

@@ -24,6 +24,7 @@ from iceprod_p2p.grids.base import (
     History,
     NotSubmitted,
     Queued,
+    Removed,
     Running,
     SubmitConfig,
     SubmitResult,
@@ -361,6 +362,38 @@ async def test_tasks_of_a_pilot_whose_grid_job_ended_are_reported_lost_once(site
     assert isinstance(fail, FailTask) and fail.ref == entry.ref and "exit code 137" in fail.message
     ended = site.book.get(job.pilot)
     assert ended is not None and ended.settled
+
+
+async def test_a_pilot_that_was_taken_away_is_no_fault_of_its_host(site: Site) -> None:
+    site.claim(1)
+    await site.keeper.step()
+    site.grid.all_are(Running("w1"))
+    await site.keeper.step()
+    (job,), (entry,) = site.book.live(), site.stock.tasks
+    start = TaskStart(entry.ref, b"k" * 16, "madison-1", b"h" * 32, job.pilot, "w1", 10**9)
+    site.ledger.must(StartTasks("madison", (start,)))
+    site.grid.all_are(Removed("cancelled by 1001"))
+    await site.keeper.step()
+    site.clock.advance(3.0)
+    await site.lost.step()
+    (lost,) = site.proposed(FailTask)
+    assert isinstance(lost, FailTask) and lost.reason is FailReason.EVICTED
+
+
+async def test_a_class_that_can_never_start_is_told_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert site.keeper.problems() == []
+    monkeypatch.setattr(site.grid, "impossible", lambda request: f"{request.cores} cores are too many")
+    (told,) = site.keeper.problems()
+    assert "class cpu" in told and "2 cores are too many" in told
+    monkeypatch.undo()
+    site.grid.down = True
+    site.claim(2)
+    await site.keeper.step()
+    assert any("no answer" in problem for problem in site.keeper.problems())
+    site.grid.down = False
+    site.clock.advance(100.0)
+    await site.keeper.step()
+    assert site.keeper.problems() == []
 
 
 async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: Site) -> None:
