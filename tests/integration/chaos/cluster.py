@@ -51,6 +51,7 @@ class MemberProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.caller: Caller | None = None
         self.starts = 0
+        self.module = cluster.module  # Which program it runs.
 
     @property
     def member(self) -> Member:
@@ -67,7 +68,7 @@ class MemberProcess:
         self.starts += 1
         with (self.directory / "member.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.cluster.module, str(config)],
+                [sys.executable, "-m", self.module, str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

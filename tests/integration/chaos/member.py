@@ -13,14 +13,16 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iceprod_p2p.base import logs
 from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.errors import IceProdError
-from iceprod_p2p.ledger import invariants, queries
+from iceprod_p2p.ledger import invariants, keys, queries
 from iceprod_p2p.ledger.codec import decode_command, encode_outcome
+from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.identity import Identity
 from iceprod_p2p.raft.founding import found, owner_of, prepare_joiner
 from iceprod_p2p.raft.machine import StateMachine, ledger_machine
@@ -29,6 +31,7 @@ from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.transport import PeerTransport
 from iceprod_p2p.security.random import new_request_id
+from iceprod_p2p.site.releases import announce_versions
 from iceprod_p2p.site.timekeeper import Timekeeper
 from iceprod_p2p.store.environment import Environment
 from iceprod_p2p.wire.channel import TlsMaterial, add_secure_port, new_server
@@ -75,7 +78,7 @@ def traced(machine: StateMachine, path: Path) -> StateMachine:
         os.write(trace, TRACE_HEAD.pack(index, term, len(entry)) + entry)
         return machine.apply(ledger, index, term, entry)
 
-    return StateMachine(apply, machine.members, machine.time_ms, machine.digest)
+    return replace(machine, apply=apply)
 
 
 class Member:
@@ -134,9 +137,17 @@ class Member:
             try:
                 if not self._quiet:
                     await keeper.tick()
+                    await self._announce()
             except IceProdError:
                 pass  # Not the leader any more, or no quorum: the next one will tell the time.
             await asyncio.sleep(TICK_S)
+
+    async def _announce(self) -> None:
+        """Say which versions of the ledger this program reads, as a node does."""
+        with self.raft.view() as ledger:
+            record = Tables(ledger).nodes.get(keys.by_name(keys.NODE, self.node_id))
+        if record is not None:
+            await announce_versions(self.raft, record)
 
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         running: set[asyncio.Task[None]] = set()
@@ -186,6 +197,15 @@ class Member:
                 "applied": queries.applied_index(ledger),
                 "digest": queries.state_digest(ledger),
                 "violations": violations,
+            }
+
+    async def do_versions(self) -> Any:
+        """The ledger's version, and what each node's program reads."""
+        with self.raft.view() as ledger:
+            nodes = queries.nodes(ledger)
+            return {
+                "version": queries.version(ledger),
+                "nodes": {node.member.node_id: [node.version_least, node.version_most] for node in nodes},
             }
 
     async def do_quiet(self) -> Any:
