@@ -61,6 +61,7 @@ SHARE_PERIOD_MS: Final = DAY_MS  # Past use counts half after each period.
 # Cluster.
 SITES_MAX: Final = 1_000
 NODES_MAX: Final = 4_000
+VOTERS_MAX: Final = 7  # More make every write wait for more disks, and survive no faults that happen.
 PEOPLE_MAX: Final = 100_000
 INVITATIONS_MAX: Final = 1_000
 GROUPS_MAX: Final = 64

@@ -91,7 +91,7 @@ class ClusterStatus:
         rows: list[control_pb2.MemberStatus] = []
         digests: dict[tuple[str, int], str] = {}
         for look in range(LOOKS):
-            rows = await asyncio.gather(*(self._ask(node) for node in nodes))
+            rows = await asyncio.gather(*(self.ask(node) for node in nodes))
             for row in rows:
                 if row.reachable:
                     digests[row.node_id, row.digest_index] = row.digest
@@ -102,7 +102,8 @@ class ClusterStatus:
         self._add_progress(rows)
         return rows, _no_two_differ(digests)
 
-    async def _ask(self, node: common_pb2.NodeAddress) -> control_pb2.MemberStatus:
+    async def ask(self, node: common_pb2.NodeAddress) -> control_pb2.MemberStatus:
+        """Return one member's row, `reachable` False when it does not answer in time."""
         if node.node_id == self._keys().node_id:
             row = self.own()
         else:

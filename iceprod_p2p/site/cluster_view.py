@@ -55,6 +55,10 @@ class ClusterView:
         """Every node of the cluster, the oldest first."""
         return self._facts.now().nodes
 
+    def nodes_now(self) -> tuple[common_pb2.NodeAddress, ...]:
+        """The same, as this node's tables are now."""
+        return self._facts.fresh().nodes
+
     def node_record(self, node_id: str) -> r.NodeRecord | None:
         """A node as the ledger has it."""
         return self._facts.now().node_records.get(node_id)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from iceprod_p2p.base.errors import NotAllowed, NotFound, Refused
 from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal
+
+TURN_S: Final = 8.0  # Ledger time must pass between two changes of the voters: a tick or two.
+TURN_PAUSE_S: Final = 0.25
 
 
 class Consensus(Protocol):
@@ -49,10 +53,31 @@ def applied(outcome: Outcome, *, remedy: str = "") -> Applied:
     raise Refused(str(outcome.code), detail, remedy=remedy)
 
 
+async def propose_in_turn(
+    consensus: Consensus, command: Command, *, actor: str, request_id: bytes, wait_s: float = TURN_S
+) -> Outcome:
+    """Propose a change of the voters, and again while the one before it is under way, for up to `wait_s`.
+
+    The same `request_id` gives the same outcome again, however often it took.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + wait_s
+    attempt = 0
+    while True:
+        outcome = await consensus.propose(
+            command, actor=actor, request_id=stable_request_id("turn", request_id.hex(), attempt)
+        )
+        busy = not isinstance(outcome, Applied) and outcome.code is Refusal.BUSY
+        if not busy or loop.time() > until_s:
+            return outcome
+        attempt += 1
+        await asyncio.sleep(TURN_PAUSE_S)
+
+
 def stable_request_id(*parts: object) -> bytes:
     """Return 16 bytes that are the same for the same parts: a repeat of a call is then one request."""
     text = "\0".join(str(part) for part in parts)
     return hashlib.sha256(b"iceprod request\0" + text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-__all__ = ["Consensus", "applied", "stable_request_id"]
+__all__ = ["Consensus", "applied", "propose_in_turn", "stable_request_id"]

@@ -24,6 +24,7 @@ from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
 from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.membership import Membership
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.people import People
@@ -65,7 +66,19 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
             problems=problems,
             clock=clock,
         )
-        self._writes = ControlWrites(consensus=raft, cluster=cluster, raft=raft, keys=keys)
+        self._writes = ControlWrites(
+            consensus=raft,
+            cluster=cluster,
+            membership=Membership(
+                node_id=config.id,
+                consensus=raft,
+                raft=raft,
+                cluster=cluster,
+                ask=self.status.ask,
+                clock=clock,
+            ),
+            keys=keys,
+        )
         self._submission = Submission(node_id=config.id, files=files, consensus=raft, cluster=cluster)
         self.software = SoftwareDesk(files=files, consensus=raft, spread=self._submission.spread)
         self.verification = Verification(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from iceprod_p2p.base.errors import BadInput, NotFound, Unavailable
+from iceprod_p2p.base.errors import BadInput, Unavailable
 from iceprod_p2p.ledger.commands import (
     Command,
     ControlDataset,
     ControlSite,
     ControlTasks,
     Invite,
-    PromoteMember,
     RaiseVersion,
-    RemoveMember,
     SetDataset,
     SiteVerb,
     Verb,
@@ -24,6 +22,7 @@ from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
 from iceprod_p2p.security.random import new_request_id, new_secret
 from iceprod_p2p.site.consensus import Consensus, applied
+from iceprod_p2p.site.membership import WAIT_S, Membership
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, NodeKeys
 from iceprod_p2p.wire.pb import common_pb2, control_pb2
 from iceprod_p2p.wire.translate import text
@@ -45,23 +44,20 @@ class WriteView(Protocol):
         ...
 
 
-class Transfers(Protocol):
-    """The part of Raft that hands leadership over."""
-
-    async def transfer_leader(self, to: str | None) -> Any:
-        """Hand leadership to a node."""
-        ...
-
-
 class ControlWrites:
     """Used on the event loop only; every method takes the name of the person who asks."""
 
     def __init__(
-        self, *, consensus: Consensus, cluster: WriteView, raft: Transfers, keys: Callable[[], NodeKeys]
+        self,
+        *,
+        consensus: Consensus,
+        cluster: WriteView,
+        membership: Membership,
+        keys: Callable[[], NodeKeys],
     ) -> None:
         self._consensus = consensus
         self._cluster = cluster
-        self._raft = raft
+        self._membership = membership
         self._keys = keys
 
     async def control_dataset(
@@ -150,19 +146,19 @@ class ControlWrites:
         self, request: control_pb2.ControlMemberRequest, person: str
     ) -> control_pb2.ControlReply:
         """Promote or remove a member, or hand leadership to it."""
-        node_id = text(request.node_id, "a node", 63)
-        known = {node.node_id for node in self._cluster.nodes()}
-        anybody = request.verb == "transfer_leader" and not node_id
-        if node_id not in known and request.verb != "remove" and not anybody:
-            raise NotFound(f"there is no node {node_id!r}", remedy="see `iceprod cluster members`")
+        node_id, members = text(request.node_id, "a node", 63), self._membership
+        actor, request_id = f"person:{person}", checked_request_id(request.request_id)
         match request.verb:
             case "promote":
-                return await self._do(PromoteMember(node_id), person, request.request_id)
+                wait_s = float(request.wait_s) if request.HasField("wait_s") else WAIT_S
+                notes = await members.promote(node_id, actor=actor, request_id=request_id, wait_s=wait_s)
+                return control_pb2.ControlReply(notes=notes)
             case "remove":
-                return await self._do(RemoveMember(node_id), person, request.request_id)
+                notes = await members.remove(node_id, actor=actor, request_id=request_id)
+                return control_pb2.ControlReply(notes=notes)
             case "transfer_leader":
-                leader = await self._raft.transfer_leader(node_id or None)
-                return control_pb2.ControlReply(notes=[f"{leader or node_id} leads now"])
+                leader = await members.transfer_leader(node_id)
+                return control_pb2.ControlReply(notes=[f"{leader} leads now"])
             case _:
                 raise BadInput(
                     f"{request.verb[:40]!r} cannot be done to a member",

@@ -131,21 +131,57 @@ def invite(session: Session, site: str, minutes: int) -> None:
     show_object(session.style, document, people=lambda out: click.echo(reply.line), name="line")
 
 
-def _member(verb: str, name: str, words: str) -> None:
-    @cluster.command(name, help=words)
-    @click.argument("node_id")
-    @click.option("--yes", is_flag=True, help="do not ask")
-    @pass_session
-    def command(session: Session, node_id: str, yes: bool) -> None:
-        if verb == "remove":
-            confirm(f"Remove node {node_id} for good? Its id never returns.", yes=yes)
-        request = control_pb2.ControlMemberRequest(node_id=node_id, verb=verb, request_id=request_id())
-        click.echo(f"node {node_id}: {'; '.join(session.call('ControlMember', request).notes) or verb}")
+@cluster.command()
+@click.argument("node_id")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.IntRange(0, 600),
+    default=10,
+    show_default=True,
+    help="seconds for it to catch up",
+)
+@pass_session
+def promote(session: Session, node_id: str, wait_s: int) -> None:
+    """Make an observer a voter, once it has caught up.
+
+    Refused, with how far it is behind, when it does not catch up in time: a voter that lags would hold up every
+    write.  To replace a voter: let the new node join, promote it, then remove the old one.
+    """
+    request = control_pb2.ControlMemberRequest(
+        node_id=node_id, verb="promote", request_id=request_id(), wait_s=wait_s
+    )
+    _print_notes(session.call("ControlMember", request, timeout_s=wait_s + 20))
 
 
-_member("promote", "promote", "Make an observer a voter.")
-_member("remove", "remove", "Remove a node from the cluster for good.")
-_member("transfer_leader", "transfer-leader", "Let another voter lead, before a planned stop.")
+@cluster.command()
+@click.argument("node_id")
+@click.option("--yes", is_flag=True, help="do not ask")
+@pass_session
+def remove(session: Session, node_id: str, yes: bool) -> None:
+    """Remove a node from the cluster for good.
+
+    Refused when the voters that remain could not write any more, because too many of them are silent.
+    """
+    confirm(f"Remove node {node_id} for good? Its id never returns.", yes=yes)
+    request = control_pb2.ControlMemberRequest(node_id=node_id, verb="remove", request_id=request_id())
+    _print_notes(session.call("ControlMember", request))
+
+
+@cluster.command("transfer-leader")
+@click.argument("node_id", default="")
+@pass_session
+def transfer_leader(session: Session, node_id: str) -> None:
+    """Let another voter lead, before a planned stop; without NODE_ID the one that knows most."""
+    request = control_pb2.ControlMemberRequest(
+        node_id=node_id, verb="transfer_leader", request_id=request_id()
+    )
+    _print_notes(session.call("ControlMember", request))
+
+
+def _print_notes(reply: control_pb2.ControlReply) -> None:
+    for note in reply.notes:
+        click.echo(note)
 
 
 @cluster.command("raise-version")

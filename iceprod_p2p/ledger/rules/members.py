@@ -67,7 +67,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_ALLOWED, f"node {member.node_id} was removed: its id never returns")
     refusal = check_invitation(t, command) or _check_room(t, command) or check_versions(t, command)
     if refusal is None and member.role is MemberRole.VOTER:
-        refusal = check_turn(t, asked)
+        refusal = check_turn(t, asked) or _check_voters(t)
     if refusal is not None:
         return refusal
     use_invitation(t, command)
@@ -220,13 +220,26 @@ def promote_member(t: Tables, command: PromoteMember, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_FOUND, f"there is no node {command.node_id!r}")
     if node.member.role is MemberRole.VOTER:
         return Applied((f"node {command.node_id} is a voter already",))
-    refusal = check_turn(t, asked)
+    refusal = check_turn(t, asked) or _check_voters(t)
     if refusal is not None:
         return refusal
     member = msgspec.structs.replace(node.member, role=MemberRole.VOTER)
     t.nodes.put(key, msgspec.structs.replace(node, member=member, votes_next=False))
     note_change(t)
     return Applied((f"node {command.node_id} is a voter",))
+
+
+def _count_voters(t: Tables) -> int:
+    return sum(node.member.role is MemberRole.VOTER for _, node in t.nodes.under(keys.NODE, limits.NODES_MAX))
+
+
+def _check_voters(t: Tables) -> Refused | None:
+    if _count_voters(t) >= limits.VOTERS_MAX:
+        return Refused(
+            Refusal.LIMIT,
+            f"a cluster has at most {limits.VOTERS_MAX} voters, and any number of observers: remove a voter first",
+        )
+    return None
 
 
 def note_change(t: Tables) -> None:
@@ -251,10 +264,7 @@ def remove_member(t: Tables, command: RemoveMember, asked: Asked) -> Outcome:
         refusal = check_turn(t, asked)
         if refusal is not None:
             return refusal
-        voters = sum(
-            other.member.role is MemberRole.VOTER for _, other in t.nodes.under(keys.NODE, limits.NODES_MAX)
-        )
-        if voters == 1:
+        if _count_voters(t) == 1:
             return Refused(Refusal.NOT_ALLOWED, f"node {command.node_id} is the last voter")
         note_change(t)
     t.nodes.delete(key)

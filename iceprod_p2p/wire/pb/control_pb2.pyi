@@ -712,14 +712,16 @@ class InviteReply(_message.Message):
     def __init__(self, line: _Optional[str] = ..., expires_s: _Optional[int] = ...) -> None: ...
 
 class ControlMemberRequest(_message.Message):
-    __slots__ = ("node_id", "verb", "request_id")
+    __slots__ = ("node_id", "verb", "request_id", "wait_s")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERB_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     verb: str
     request_id: bytes
-    def __init__(self, node_id: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+    wait_s: int
+    def __init__(self, node_id: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ..., wait_s: _Optional[int] = ...) -> None: ...
 
 class RaiseVersionRequest(_message.Message):
     __slots__ = ("to", "request_id")
