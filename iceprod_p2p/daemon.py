@@ -31,7 +31,7 @@ from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.security.random import new_node_id
 from iceprod_p2p.site import process, systemd
 from iceprod_p2p.site.doctor import Verdict, examine
-from iceprod_p2p.site.founding import found_cluster
+from iceprod_p2p.site.founding import Founded, found_cluster
 from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots
 from iceprod_p2p.site.node import make_grid, raft_settings
@@ -76,18 +76,21 @@ def init(path: Path, root_passphrase_file: Path | None, **given: str | None) -> 
     passphrase = read_passphrase(root_passphrase_file) if root_passphrase_file is not None else None
     config = _configuration(path, given)
     clock = SystemClock()
-    founded = found_cluster(config, clock, root_passphrase=passphrase)
-    directory = config.node.data_dir / ADMIN_DIRECTORY
-    node = config.node
-    write_context(
-        directory,
-        cluster=node.cluster,
-        person=founded.administrator,
-        nodes=[NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name, node.advertise_enrol)],
-        certificate_chain_pem=founded.chain_pem,
-        private_key_pem=founded.key_pem,
-        root_pem=founded.keys.root_pem,
-    )
+    node, directory = config.node, config.node.data_dir / ADMIN_DIRECTORY
+
+    def keep(founded: Founded) -> None:
+        entry = NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name, node.advertise_enrol)
+        write_context(
+            directory,
+            cluster=node.cluster,
+            person=founded.administrator,
+            nodes=[entry],
+            certificate_chain_pem=founded.chain_pem,
+            private_key_pem=founded.key_pem,
+            root_pem=founded.keys.root_pem,
+        )
+
+    founded = found_cluster(config, clock, hand_over=keep, root_passphrase=passphrase)
     click.echo(f"Founded cluster {node.cluster} with site {node.site}, node {node.id}; configuration {path}.")
     click.echo(f"{founded.administrator} is its first administrator: iceprod context import {directory}")
     click.echo(f"Start the node: iceprod-node start --config {path}")

@@ -43,14 +43,53 @@ NAMES: Final = {
     "raft.snapshot.install.before": "a whole, checked snapshot is about to be completed with the own log",
     "raft.snapshot.swap.before": "it is complete, not yet the store in use",
     "raft.snapshot.swap.after": "it is the store in use, nobody was told",
+    "raft.create.before": "a founder's or joiner's first transaction is written, not committed",
+    "raft.create.after": "it is on the disk, nothing else of the founding or joining is",
     "store.current.before": "the new generation is synced, CURRENT names the old one",
+    "store.rename.before": "the new CURRENT is synced beside the old one",
+    "store.rename.after": "it has the old one's place, the directory is not synced",
     "store.current.after": "CURRENT names the new generation, the old one is still there",
+    "blob.sync.before": "a blob's bytes are written, not synced",
+    "blob.rename.before": "they are synced, the blob has no name yet",
+    "blob.rename.after": "it has its name, its directories are not synced",
+    "blob.sync.after": "the blob is durable, nobody was told",
+    "blob.delete.before": "a blob that no record names is about to be removed",
+    "file.rename.before": "a key, certificate or record is synced beside the old one",
+    "file.rename.after": "it has the old one's place, the directory is not synced",
+    "issued.note.before": "a person's certificate is issued, not noted",
+    "issued.note.after": "it is noted, not handed out",
     "node.found.before": "a founder's keys are made, its first entry is not written",
     "node.found.after": "the first entry is on the disk, the keys are not",
     "node.join.before": "the cluster has admitted the node, its store is not prepared",
     "node.join.after": "the store is prepared, the certificate is not written",
+    "node.keys.before": "everything of a new node is written but its own certificate",
+    "node.keys.after": "that is written too, nobody was told",
+    "enrol.join.before": "an invitation is good, the ledger was not asked",
+    "enrol.join.after": "the ledger has admitted the node, it was not told",
+    "enrol.pilot.before": "a pilot's secret is good, its use is not noted",
+    "enrol.pilot.after": "it is noted, the pilot has no certificate",
+    "submit.propose.before": "a document is on enough nodes, there is no dataset",
+    "submit.propose.after": "the dataset is in the ledger, its submitter was not told",
+    "volunteer.claim.after": "the ledger has granted a claim, the site's stock does not know",
+    "keeper.note.before": "a pilot's secret and settings are written, its grid job is not noted",
+    "keeper.submit.before": "grid jobs are noted, the batch system was not asked",
+    "keeper.submit.after": "the batch system has them, their ids are not noted",
+    "keeper.note.after": "their ids are noted",
+    "keeper.find.before": "a noted grid job was found by its tag, its id is not noted",
+    "keeper.remove.before": "the batch system is about to be told to remove grid jobs",
+    "keeper.remove.after": "it was told, their ends are not noted",
+    "keeper.end.before": "a grid job has ended, this is not noted",
+    "keeper.end.after": "it is noted, what the pilot ran is not looked after",
+    "keeper.forget.before": "ends are noted, the batch system still remembers the grid jobs",
+    "lost.settle.before": "tasks of a lost pilot are reported, this is not noted",
+    "local.add.before": "the local grid has a request on disk, it is no grid job yet",
+    "local.add.after": "it is a grid job, the keeper was not told",
+    "pilot.start.before": "tasks are signed for a pilot, the ledger was not asked",
+    "pilot.start.after": "the ledger has them started, the pilot was not told",
+    "pilot.report.before": "a report is good and its files are here, the ledger was not asked",
+    "pilot.report.after": "the ledger has it, the pilot was not told",
 }
-"""Name -> where it stands.  Other parts add theirs with `declare`."""
+"""Name -> where it stands."""
 
 
 class _Armed:
@@ -59,11 +98,6 @@ class _Armed:
     def __init__(self, action: str, passes: int) -> None:
         self.action = action
         self.passes = passes
-
-
-def declare(name: str, where: str) -> None:
-    """Add a name, at import of the part that passes it; AssertionError when it is taken."""
-    assert NAMES.setdefault(name, where) == where, f"failpoint {name} is declared twice"
 
 
 def parse(text: str) -> dict[str, _Armed]:
@@ -76,11 +110,17 @@ def parse(text: str) -> dict[str, _Armed]:
             raise ConfigError(
                 f"{VARIABLE} says {part!r}", remedy=f"NAME=ACTION or NAME=ACTION:PASSES, {sorted(ACTIONS)}"
             )
+        if name not in NAMES:
+            raise ConfigError(
+                f"{VARIABLE} names {name!r}, which is no failpoint", remedy=f"one of {sorted(NAMES)}"
+            )
         armed[name] = _Armed(action, int(passes or 1))
     return armed
 
 
-_armed: Final = parse(os.environ.get(VARIABLE, ""))
+_armed: Final = parse(
+    os.environ.pop(VARIABLE, "")
+)  # For this process alone: those it starts do not inherit it.
 
 
 def passing(name: str) -> None:
@@ -90,7 +130,6 @@ def passing(name: str) -> None:
 
 
 def _act(name: str, point: _Armed) -> None:
-    assert name in NAMES, f"failpoint {name} was never declared"
     point.passes -= 1
     if point.passes:
         return

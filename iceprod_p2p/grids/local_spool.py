@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.grids import local_processes as processes
 
 FORMAT: Final = 1
@@ -172,7 +173,9 @@ class Spool:
         young.mkdir(mode=0o700)
         try:
             (young / "request.json").write_text(json.dumps({"format": FORMAT, **asdict(job)}))
+            passing("local.add.before")
             young.rename(self.directory(job.tag))
+            passing("local.add.after")
         except OSError as broken:
             shutil.rmtree(young, ignore_errors=True)
             if broken.errno in (errno.ENOTEMPTY, errno.EEXIST):

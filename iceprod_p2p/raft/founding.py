@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.raft.journal import (
     IDENTITY_KEY,
     KEY,
@@ -67,7 +68,9 @@ def _create(store: Store, identity: Identity, write: Callable[[Transaction], lis
     try:
         transaction.meta.put(IDENTITY_KEY, seal(identity))
         outcomes = write(transaction)
+        passing("raft.create.before")
         transaction.commit()
+        passing("raft.create.after")
     except BaseException:
         transaction.abort()
         raise

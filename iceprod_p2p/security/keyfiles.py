@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError, Unavailable
+from iceprod_p2p.base.failpoints import passing
 
 _FILE_BYTES_MAX: Final = 64 * 1024  # Keys, chains and secrets are far smaller.
 
@@ -96,8 +97,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        passing("file.rename.before")
         os.replace(scratch, path)
-        _sync_directory(path.parent)
+        passing("file.rename.after")
+        sync_directory(path.parent)
     except OSError as fault:
         scratch.unlink(missing_ok=True)
         raise Unavailable(
@@ -105,7 +108,8 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         ) from fault
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put the entries of a directory on the disk: names made or changed in it outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import AddNode
 from iceprod_p2p.ledger.outcome import Refusal, Refused
@@ -126,9 +127,11 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             version_most=max(1, request.version_most),
         )
         request_id = stable_request_id("join", secret_digest(request.token).hex(), request.node_id, uri)
+        passing("enrol.join.before")
         outcome = await self._consensus.propose(command, actor=f"node:{keys.node_id}", request_id=request_id)
         too_old = isinstance(outcome, Refused) and outcome.code is Refusal.WRONG_STATE
         applied(outcome, remedy="" if too_old else "ask for a new invitation")
+        passing("enrol.join.after")
         recorded = self._recorded(request.node_id, authority)
         if certificate_key(recorded) != public_key:
             raise NotAllowed("this invitation was already used with another key", remedy="ask for a new one")
@@ -157,6 +160,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             now_ms=now_ms,
         )
         assert job is not None  # Without a record the secret was refused.
+        passing("enrol.pilot.before")
         # It calls, so it runs, whatever the batch system says later.
         self._book.put(
             replace(
@@ -166,6 +170,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
                 host=job.host or host,
             )
         )
+        passing("enrol.pilot.after")
         certificate = keys.authority.issue(
             request.csr_pem,
             kind=IdentityKind.PILOT,

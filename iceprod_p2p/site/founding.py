@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,11 +42,17 @@ class Founded:
     key_pem: bytes
 
 
-def found_cluster(config: SiteConfig, clock: Clock, *, root_passphrase: bytes | None = None) -> Founded:
+def found_cluster(
+    config: SiteConfig,
+    clock: Clock,
+    *,
+    hand_over: Callable[[Founded], None],
+    root_passphrase: bytes | None = None,
+) -> Founded:
     """Found a cluster whose only member is this node; ConfigError when the data directory is in use already.
 
-    The node's certificate is written last: a founding that was interrupted leaves a directory that is refused
-    by name and can be removed, never one that half works.
+    The node's certificate is written last, after `hand_over` has kept what the administrator gets: a founding that
+    was interrupted leaves a directory that is refused by name and can be removed, never one that half works.
     """
     node = config.node
     if has_keys(node.data_dir):
@@ -71,8 +78,10 @@ def found_cluster(config: SiteConfig, clock: Clock, *, root_passphrase: bytes | 
     IssuedCertificates(node.data_dir / AUTHORITY / FILE).note(
         administrator, fingerprint(certificate), expires_ms=expires_ms(certificate), now_ms=now_ms
     )
+    founded = Founded(keys, administrator, chain_pem, key_pem)
+    hand_over(founded)
     save_keys(node.data_dir, keys, signing_key, root_passphrase=root_passphrase)
-    return Founded(keys, administrator, chain_pem, key_pem)
+    return founded
 
 
 def _write_first_entry(config: SiteConfig, keys: NodeKeys, administrator: str) -> None:

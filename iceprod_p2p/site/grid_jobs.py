@@ -21,7 +21,7 @@ from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.logs import get_logger
-from iceprod_p2p.security.keyfiles import make_private_directory, read_secret, write_secret
+from iceprod_p2p.security.keyfiles import make_private_directory, read_secret, sync_directory, write_secret
 
 _RECORD: Final = "grid_job.json"
 _PILOT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -72,7 +72,7 @@ class GridJob:
 class GridJobBook:
     """All grid jobs of this node, in memory and on disk; used on the event loop only.
 
-    Every `put` is durable when it returns (one small file and its directory synced).
+    Every `put` is durable when it returns (one small file and its directories synced).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,6 +83,9 @@ class GridJobBook:
             job = _read(record)
             if job is not None:
                 self._jobs[job.pilot] = job
+        for young in directory.iterdir():  # A crash before the record: nobody ever heard of this pilot.
+            if young.is_dir() and not (young / _RECORD).exists():
+                shutil.rmtree(young, ignore_errors=True)
 
     def __iter__(self) -> Iterator[GridJob]:
         return iter(list(self._jobs.values()))
@@ -106,6 +109,8 @@ class GridJobBook:
         directory = self.path(job.pilot)
         make_private_directory(directory)
         write_secret(directory / _RECORD, json.dumps(asdict(job), indent=1).encode())
+        if job.pilot not in self._jobs:
+            sync_directory(self.directory)
         self._jobs[job.pilot] = job
 
     def change(self, pilot: str, change: Callable[[GridJob], GridJob]) -> None:

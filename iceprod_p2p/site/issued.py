@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.errors import Unavailable
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.security.keyfiles import write_secret
 
 FILE: Final = "issued"  # Beside the people's authority.
@@ -29,11 +30,14 @@ class IssuedCertificates:
             if self._path.exists() and self._path.stat().st_size > COMPACT_BYTES:
                 kept = [line for line in self._lines() if line[1] >= now_ms]
                 write_secret(self._path, "".join(_line(*entry) for entry in kept).encode())
+            torn = self._ends_torn()
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(_line(fingerprint, expires_ms, person).encode())
+                passing("issued.note.before")
+                file.write(b"\n" * torn + _line(fingerprint, expires_ms, person).encode())
                 file.flush()
                 os.fsync(file.fileno())
+                passing("issued.note.after")
         except OSError as fault:
             raise Unavailable(f"cannot write {self._path}: {fault.strerror}", remedy="make room") from fault
 
@@ -42,6 +46,14 @@ class IssuedCertificates:
         return tuple(
             mark for mark, expires_ms, name in self._lines() if name == person and expires_ms >= now_ms
         )
+
+    def _ends_torn(self) -> bool:
+        """Whether the last line was cut short, by a full disk or a power cut: the next begins on its own."""
+        if not self._path.exists() or not self._path.stat().st_size:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
 
     def _lines(self) -> list[tuple[str, int, str]]:
         if not self._path.exists():

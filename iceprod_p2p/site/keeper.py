@@ -17,6 +17,7 @@ from typing import Final, Protocol, TypeVar
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import IceProdError
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.grids.base import (
     Completed,
@@ -163,6 +164,7 @@ class Keeper:
         self._note_hosts_that_work()
         over = [job.grid_job_id for job in jobs.values() if not self._is_live(job.pilot)]
         if over:
+            passing("keeper.forget.before")
             await self._thread(lambda: self._grid.forget(over))
 
     async def _find_noted(self) -> None:
@@ -178,6 +180,7 @@ class Keeper:
             noted = job.phase is GridJobPhase.NOTED
             if tag in found:
                 phase = GridJobPhase.QUEUED if noted else job.phase
+                passing("keeper.find.before")
                 self._book.put(replace(job, phase=phase, grid_job_id=found[tag].grid_job_id))
                 self._note_state(self._present(job), found[tag].state)
             elif self._clock.wall_ms() - job.noted_ms > FORGET_AGE_MS:
@@ -206,7 +209,9 @@ class Keeper:
         removed = {remove.tag: remove.reason for remove in plan.removes}
         jobs = [job for job in self._book.live() if str(tags.get(job.pilot)) in removed and job.grid_job_id]
         if jobs:
+            passing("keeper.remove.before")
             await self._thread(lambda: self._grid.remove([job.grid_job_id for job in jobs]))
+            passing("keeper.remove.after")
             for job in jobs:
                 log.info("grid job removed", grid_job=job.grid_job_id, why=removed[str(tags[job.pilot])])
 
@@ -223,9 +228,12 @@ class Keeper:
             job, request = self._kit.prepare(
                 pilot, kind, self._book.path(pilot), self._cluster.nodes(), now_ms=self._clock.wall_ms()
             )
+            passing("keeper.note.before")
             self._book.put(job)
             requests.append(replace(request, exclude_hosts=excluded_hosts))
+        passing("keeper.submit.before")
         results = await self._thread(lambda: self._grid.submit(requests))
+        passing("keeper.submit.after")
         refused = ""
         for result in results:
             job_now = self._book.get(result.tag.grid_job)
@@ -238,6 +246,7 @@ class Keeper:
             elif isinstance(result, NotSubmitted):
                 self._end(job_now, GridJobPhase.ENDED, f"refused: {result.reason}")
                 refused = result.reason
+        passing("keeper.note.after")
         log.info(
             "pilots submitted", resource_class=kind.name, count=len(requests), grid=self._config.queue.plugin
         )
@@ -321,7 +330,9 @@ class Keeper:
         if host and not job.host:
             self._book.put(replace(job, host=host))
         now_ms = self._clock.wall_ms()
+        passing("keeper.end.before")
         self._book.end(job.pilot, phase=phase, now_ms=now_ms, reason=reason, evicted=evicted)
+        passing("keeper.end.after")
         self._since_s.pop(job.pilot, None)
         log.info("grid job ended", pilot=job.pilot, grid_job=job.grid_job_id, why=reason)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import FailTask, GiveBack, TaskRef
 from iceprod_p2p.model.states import FailReason
@@ -93,6 +94,7 @@ class LostPilots:
             lost = [task for task in running if task.pilot == job.pilot]
             for task in lost[:PAGE]:
                 await self._fail(task, job)
+            passing("lost.settle.before")
             if len(lost) <= PAGE:
                 self._book.change(job.pilot, lambda entry: replace(entry, settled=True))
 

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.model.identity import PEOPLE, IdentityKind, identity_uri, node_server_name
 from iceprod_p2p.security.ca import Authority, found_root
 from iceprod_p2p.security.certificates import (
@@ -193,7 +194,9 @@ def save_keys(
     _save_authority(directory / "authority", keys.authority)
     write_secret(directory / "passkey.key", signing_key)
     write_secret(directory / "node.key", key_to_pem(keys.node_key))
+    passing("node.keys.before")
     write_public(directory / "node.pem", keys.node_chain_pem)
+    passing("node.keys.after")
 
 
 def has_keys(data_dir: Path) -> bool:

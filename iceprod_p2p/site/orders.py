@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import Unavailable
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import StartTasks, TaskRef, TaskStart
 from iceprod_p2p.ledger.outcome import Applied
@@ -126,6 +127,7 @@ class Orders:
                 self._stock.release(given.orders, gone=False)
 
     async def _start(self, given: _Given) -> list[pilot_pb2.Order]:
+        passing("pilot.start.before")
         try:
             outcome = await self._consensus.propose(
                 given.command, actor=self._actor(given), request_id=given.request_id
@@ -133,6 +135,7 @@ class Orders:
         except Unavailable:
             # It may yet be applied, so these tasks stay set aside: the pilot's repeat asks for them again.
             raise
+        passing("pilot.start.after")
         started: set[TaskRef] = set()
         if isinstance(outcome, Applied):
             started = {TaskRef(g.dataset, g.job, g.task, g.attempt) for g in outcome.grants}

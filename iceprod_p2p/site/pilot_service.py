@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.ledger.outcome import Applied, Outcome
@@ -261,12 +262,14 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         try:
             if not await self._holds(proposed, identity):
                 return None
+            passing("pilot.report.before")
             outcome = await self._consensus.propose(
                 proposed.command, actor=identity.actor, request_id=proposed.request_id, timeout_s=PROPOSE_S
             )
         except Unavailable as failure:
             log.info("report not taken yet", pilot=identity.name, why=failure.message)
             return None
+        passing("pilot.report.after")
         return _answer(report.report_id, outcome)
 
     async def _holds(self, proposed: Proposed, identity: Identity) -> bool:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import RecordBlob, SubmitDataset
 from iceprod_p2p.ledger.limits import ATTEMPTS_MAX, DATASET_JOBS_MAX, PRIORITY_MAX
@@ -83,6 +84,7 @@ class Submission:
         copies = 0
         for blob in (document, *checked.blobs):
             copies = await self.spread(blob, request_id)
+        passing("submit.propose.before")
         command = SubmitDataset(
             steering_sha256=document,
             jobs=checked.jobs,
@@ -102,6 +104,7 @@ class Submission:
             command, actor=f"person:{person}", request_id=request_id, timeout_s=SUBMIT_S
         )
         number = applied(outcome, remedy="correct the submission and repeat it").number
+        passing("submit.propose.after")
         log.info("dataset submitted", dataset=number, owner=person, jobs=checked.jobs, copies=copies)
         return control_pb2.SubmitReply(
             dataset=number, warnings=warnings, task_names=names, jobs=checked.jobs, blob_copies=copies

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import Claim
 from iceprod_p2p.ledger.outcome import Applied
@@ -109,6 +110,7 @@ class Volunteer:
             Claim(self._site, offers, limit), actor=f"node:{self._node_id}", timeout_s=5.0
         )
         if isinstance(outcome, Applied) and outcome.grants:
+            passing("volunteer.claim.after")
             self._pause_s = self._pause_s_least
             self._passed_over = None
             self._stock.refresh()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound, Unavailable
+from iceprod_p2p.base.failpoints import passing
 
 CHUNK_BYTES: Final = 1024 * 1024
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -132,6 +133,7 @@ class BlobStore:
         """Remove a blob; False when it was not here.  Those who have it open can read on."""
         path = self.path(digest)
         with _disk_errors(path):
+            passing("blob.delete.before")
             try:
                 path.unlink()
             except FileNotFoundError:
@@ -196,11 +198,15 @@ class BlobWriter:
         target = self._store.path(digest)
         with _disk_errors(target):
             os.fchmod(self._file.fileno(), 0o444)
+            passing("blob.sync.before")
             os.fsync(self._file.fileno())
+            passing("blob.rename.before")
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.replace(self._path, target)
+            passing("blob.rename.after")
             for directory in (target.parent, target.parent.parent, target.parent.parent.parent):
                 _sync(directory)
+        passing("blob.sync.after")
         return Blob(digest, self.size_bytes)
 
     def discard(self) -> None:

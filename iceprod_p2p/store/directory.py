@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.store.errors import StoreBroken, StoreLocked, store_error
 
 
@@ -63,7 +64,9 @@ def write_current(path: Path, name: str) -> None:
         file.write(name + "\n")
         file.flush()
         os.fsync(file.fileno())
+    passing("store.rename.before")
     os.replace(temporary, path / "CURRENT")
+    passing("store.rename.after")
     sync_directory(path)
 
 

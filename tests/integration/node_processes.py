@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,19 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def run_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `iceprod-node ARGUMENTS` to its end."""
-    command = [sys.executable, "-m", "iceprod_p2p.daemon", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run(
+        [sys.executable, "-m", "iceprod_p2p.daemon", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+    )
 
 
 @dataclass
@@ -94,11 +103,15 @@ slots = {self.slots}
 memory_mib = 500
 """
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `iceprod-node` with this node's configuration."""
-        return run_command(*arguments, "--config", str(self.config), cwd=self.directory)
+        return run_command(
+            *arguments, "--config", str(self.config), cwd=self.directory, environment=environment
+        )
 
-    def start(self) -> None:
+    def start(self, *, environment: Mapping[str, str] | None = None) -> None:
         """Start in the foreground, as a supervisor would."""
         with (self.directory / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -116,6 +129,7 @@ memory_mib = 500
                 stderr=log,
                 start_new_session=True,
                 cwd=self.directory,
+                env={**os.environ, **(environment or {})},
             )
 
     def log(self) -> str:
