@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +20,14 @@ from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.config import SiteConfig
-from iceprod_p2p.base.errors import ConfigError, IceProdError
+from iceprod_p2p.base.errors import ConfigError, IceProdError, Unavailable
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
 from iceprod_p2p.daemon_accounts import account
 from iceprod_p2p.daemon_bundle import pilot_bundle
 from iceprod_p2p.daemon_options import Command, config_option, said_once
 from iceprod_p2p.security.enrolment import parse_invitation
+from iceprod_p2p.security.keyfiles import write_secret
 from iceprod_p2p.security.random import new_node_id
 from iceprod_p2p.site import process, systemd
 from iceprod_p2p.site.doctor import Verdict, examine
@@ -263,14 +263,9 @@ def _configuration(path: Path, given: dict[str, str | None]) -> SiteConfig:
     config = site_config.parse(text, path=path)  # Nothing is written that could not be read.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(
-            path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
-        ) as file:
-            file.write(text)
-    except OSError as failure:
-        raise ConfigError(
-            f"cannot write {path}: {failure.strerror}", remedy="choose another --config"
-        ) from failure
+        write_secret(path, text.encode())  # What it names will be promised, so it outlives a power cut.
+    except (OSError, Unavailable) as failure:
+        raise ConfigError(f"cannot write {path}: {failure}", remedy="choose another --config") from failure
     return config
 
 

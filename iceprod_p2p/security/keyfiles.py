@@ -18,9 +18,12 @@ _FILE_BYTES_MAX: Final = 64 * 1024  # Keys, chains and secrets are far smaller.
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` (and its parents) with mode 0700; ConfigError when it exists and others may enter."""
+    """Make `path` (and its parents) with mode 0700, durably; ConfigError when it exists and others may enter."""
     try:
+        new = [level for level in (path, *path.parents) if not level.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for level in new:
+            sync_directory(level.parent)
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as fault:
         raise ConfigError(

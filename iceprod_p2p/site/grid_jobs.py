@@ -21,7 +21,7 @@ from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.logs import get_logger
-from iceprod_p2p.security.keyfiles import make_private_directory, read_secret, sync_directory, write_secret
+from iceprod_p2p.security.keyfiles import make_private_directory, read_secret, write_secret
 
 _RECORD: Final = "grid_job.json"
 _PILOT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -109,8 +109,6 @@ class GridJobBook:
         directory = self.path(job.pilot)
         make_private_directory(directory)
         write_secret(directory / _RECORD, json.dumps(asdict(job), indent=1).encode())
-        if job.pilot not in self._jobs:
-            sync_directory(self.directory)
         self._jobs[job.pilot] = job
 
     def change(self, pilot: str, change: Callable[[GridJob], GridJob]) -> None:

@@ -136,6 +136,7 @@ class NodeRoles:
             clock=node.clock,
         )
         self._add_all()
+        self._disk_is_low = False
         self._hungry_at_s = float("-inf")
         self._kept_at_s = float("-inf")
 
@@ -220,7 +221,11 @@ class NodeRoles:
     def _has_disk(self) -> bool:
         config = self._node.config
         free = shutil.disk_usage(config.node.data_dir).free >> 20
-        if free < config.system.free_disk_mib_least:
-            log.warning("disk nearly full, no work is taken", free_mib=free)
-            return False
-        return True
+        low = free < config.system.free_disk_mib_least
+        if low is not self._disk_is_low:  # Said when it changes: the volunteer asks several times a second.
+            self._disk_is_low = low
+            if low:
+                log.warning("disk nearly full, no work is taken", free_mib=free)
+            else:
+                log.info("disk has room again", free_mib=free)
+        return not low

@@ -13,7 +13,10 @@ from iceprod_p2p.store.errors import StoreBroken, StoreLocked, store_error
 def lock_directory(path: Path) -> int:
     """Make the directory and hold it until the descriptor returned is closed; StoreLocked names the holder."""
     try:
+        is_new = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_new:
+            sync_directory(path.parent)
         lock_fd = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as cause:
         raise store_error("open the store", path, cause) from cause

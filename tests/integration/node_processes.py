@@ -64,6 +64,7 @@ class NodeProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config = self.directory / "site.toml"
         self.data = self.directory / "data"
+        self.log_path = self.directory / "node.log"
         self.config.write_text(self.text())
 
     @property
@@ -113,7 +114,7 @@ memory_mib = 500
 
     def start(self, *, environment: Mapping[str, str] | None = None) -> None:
         """Start in the foreground, as a supervisor would."""
-        with (self.directory / "node.log").open("ab") as log:
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
@@ -134,8 +135,7 @@ memory_mib = 500
 
     def log(self) -> str:
         """What it has logged."""
-        path = self.directory / "node.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def stop(self) -> int:
         """SIGTERM, and wait; return the exit code."""
@@ -170,10 +170,10 @@ memory_mib = 500
             except psutil.NoSuchProcess:
                 continue
 
-    def connect(self, founder: NodeProcess | None = None) -> Connection:
+    def connect(self, founder: NodeProcess | None = None, *, give_up_s: float = 20) -> Connection:
         """A connection to this node as the first administrator."""
         context = load_context(f"{(founder or self).data / 'admin'}/")
-        return Connection(context, give_up_s=20)
+        return Connection(context, give_up_s=give_up_s)
 
 
 def wait_for(what: str, holds: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:

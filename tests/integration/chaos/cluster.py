@@ -37,7 +37,7 @@ class MemberProcess:
         self.name = name
         self.site = f"site-{name}"
         self.directory = cluster.root / name
-        self.directory.mkdir(parents=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
         self.advertised = cluster.switch.add(name, self.port)
         self.authority = authority(cluster.root_authority, self.site, now_ms=cluster.now_ms)

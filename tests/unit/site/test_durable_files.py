@@ -21,7 +21,7 @@ def test_a_line_that_was_cut_short_does_not_swallow_the_next_certificate(tmp_pat
     assert issued.of("eve", now_ms=0) == ("aa" * 32, "cc" * 32)
 
 
-def test_a_new_pilots_directory_is_synced_where_it_appears(
+def test_new_directories_are_synced_where_they_appear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -32,13 +32,15 @@ def test_a_new_pilots_directory_is_synced_where_it_appears(
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    book = GridJobBook(tmp_path / "pilots")
-    (tmp_path / "pilots" / "p-1").mkdir(mode=0o700)  # Its secret is written first.
+    book = GridJobBook(tmp_path / "data" / "pilots")
+    assert synced == [str(tmp_path / "data"), str(tmp_path)]
+    synced.clear()
     book.put(GridJob("p-1", "cpu", 1, GridJobPhase.NOTED, 0))
-    assert str(tmp_path / "pilots" / "p-1") in synced and str(tmp_path / "pilots") in synced
+    pilots = str(tmp_path / "data" / "pilots")
+    assert f"{pilots}/p-1" in synced and pilots in synced
     synced.clear()
     book.put(GridJob("p-1", "cpu", 1, GridJobPhase.QUEUED, 0, "7"))
-    assert str(tmp_path / "pilots") not in synced, "once is enough"
+    assert pilots not in synced, "once is enough"
 
 
 def test_files_of_a_pilot_that_was_never_noted_are_taken_away(tmp_path: Path) -> None:
