@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-grids check format lint types unit sim chaos fuzz bench bless protos clean
+.PHONY: help setup demo test test-grids check format lint types unit sim chaos fuzz bench bless protos sbom audit clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -69,6 +69,12 @@ bless: $(VENV)/.ready ## write what the ledger's scenarios give now into tests/g
 
 protos: $(VENV)/.ready ## regenerate iceprod_p2p/wire/pb from protos/
 	$(BIN)/python protos/generate.py
+
+sbom: $(VENV)/.ready ## the bill of materials of a release, as CycloneDX: artefacts/sbom.json
+	@mkdir -p artefacts && $(BIN)/python -m release.sbom artefacts/sbom.json
+
+audit: $(VENV)/.ready ## look for known vulnerabilities in what is installed (offline: against release/advisories.json)
+	@$(BIN)/python -m release.audit
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache artefacts demo-data
