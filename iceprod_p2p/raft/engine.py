@@ -361,6 +361,10 @@ class Engine:
         progress = self.leading.followers.get(sender)
         if progress is not None and message.index <= self.journal.last_index:
             progress.heard_s = self.context.now_s
+            if (
+                message.index >= self.journal.base.index
+            ):  # Perhaps tables of a leader before: entries do from here.
+                progress.snapshot_index = min(progress.snapshot_index, message.index)
             progress.acked(message.index, self.context.now_s)
 
     def _if_leading(self, handler: Callable[[str, Any], None]) -> Callable[[str, Any], None]:

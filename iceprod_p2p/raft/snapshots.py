@@ -10,7 +10,7 @@ vote and log never travel.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Any
@@ -222,7 +222,8 @@ class _Incoming:
     count: int = 0
     asked_until: int = 0
     early: dict[int, SnapshotPage] = field(default_factory=dict)  # Never more than one pull's pages.
-    heard_s: float = 0.0
+    heard_s: float = 0.0  # When a page came, or was asked for.
+    page_s: float = 0.0  # When the last page came.
     complete: bool = False
 
 
@@ -256,11 +257,21 @@ class SnapshotReceiver:
             return
         if incoming is not None and incoming.offer.snapshot_id == message.snapshot_id:
             incoming.donor = sender
+        elif incoming is not None and (incoming.complete or self._still_comes(incoming, sender)):
+            return
         else:
             self.discard()
-            self._incoming = _Incoming(message, self._store.stage(), sender)
+            self._incoming = _Incoming(message, self._store.stage(), sender, page_s=context.now_s)
             log.info("receives a snapshot", node=context.node_id, index=message.index, donor=sender)
         self._pull()
+
+    def _still_comes(self, incoming: _Incoming, sender: str) -> bool:
+        """Return whether a leader of before still sends its tables: as committed as the present one's, and begun.
+
+        What they lack by then, the present leader sends as entries, or else offers its own tables again.
+        """
+        patience_s = 2 * self._context.settings.snapshot_retry_s
+        return incoming.donor != sender and self._context.now_s - incoming.page_s < patience_s
 
     def on_page(self, sender: str, message: SnapshotPage) -> None:
         """Write one page beside the store in use; pages of the present pull may overtake each other."""
@@ -270,7 +281,7 @@ class SnapshotReceiver:
         expected = incoming.page <= message.page < incoming.asked_until
         if message.snapshot_id != incoming.offer.snapshot_id or not expected:
             return
-        incoming.heard_s = self._context.now_s
+        incoming.heard_s = incoming.page_s = self._context.now_s
         incoming.early[message.page] = message
         while incoming.page in incoming.early:
             page = incoming.early.pop(incoming.page)
@@ -340,9 +351,10 @@ class SnapshotReceiver:
             for key, value in own.meta.scan(b"", META_END):  # Identity, session, what peers promised.
                 if key not in (STATE_KEY, BASE_KEY, PLACE_KEY):
                     transaction.meta.put(key, value)
-            kept = self._kept_suffix(own, offer)
-        for index, row in kept:
-            transaction.log.put(KEY.pack(index), pack_row(index, row))
+            kept = 0
+            for index, row in self._kept_suffix(own, offer):
+                transaction.log.put(KEY.pack(index), pack_row(index, row))
+                kept += 1
         state = HardState(journal.state.term, journal.state.vote, offer.index, offer.index)
         if journal.state.term >= offer.index_term:
             state.acked = max(journal.state.acked, offer.index)
@@ -358,21 +370,19 @@ class SnapshotReceiver:
             journal.load(installed)
         context.core.reload()
         context.durable_index = journal.last_index
-        log.info("snapshot in place", node=context.node_id, index=offer.index, kept_entries=len(kept))
+        log.info("snapshot in place", node=context.node_id, index=offer.index, kept_entries=kept)
         return SnapshotDone(context.core.term, offer.snapshot_id, offer.index, context.session)
 
-    def _kept_suffix(self, own: Snapshot, offer: SnapshotOffer) -> list[tuple[int, Row]]:
-        """Return this node's entries after the snapshot, if its log agrees with the snapshot's end."""
+    def _kept_suffix(self, own: Snapshot, offer: SnapshotOffer) -> Iterator[tuple[int, Row]]:
+        """Walk this node's entries after the snapshot, if its log agrees with the snapshot's end."""
         journal = self._context.journal
         if journal.term_at(offer.index) != offer.index_term or journal.digest_at(offer.index) != offer.digest:
-            return []
-        kept = []
+            return
         for index in range(offer.index + 1, journal.last_index + 1):
             value = own.log.get(KEY.pack(index))
             if value is None:
                 raise IntegrityError(f"entry {index} of the log is missing")
-            kept.append((index, unpack_row(index, value)))
-        return kept
+            yield index, unpack_row(index, value)
 
     def discard(self) -> None:
         """Drop a snapshot that is not (or no longer) wanted."""

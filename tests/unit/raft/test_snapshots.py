@@ -83,13 +83,48 @@ def test_lost_pages_are_pulled_again(lost_every: int) -> None:
     assert seen[0] > lost_every
 
 
-def test_a_snapshot_goes_on_with_another_leader_where_it_stopped() -> None:
+def begun(joiner: Node) -> bool:
+    incoming = joiner.engine._receiving._incoming
+    return incoming is not None and incoming.page >= 3
+
+
+def test_a_snapshot_goes_on_from_where_it_was_under_another_leader() -> None:
+    cluster, leader = busy_cluster()
+    joiner = cluster.join("d")
+    staged = [0]
+    stage = joiner.store.stage
+
+    def counted() -> MemoryStore:
+        staged[0] += 1
+        return stage()
+
+    joiner.store.stage = counted  # type: ignore[method-assign]
+    cluster.propose(leader.name, "member", "d", "observer")
+    cluster.run_until(lambda: begun(joiner))
+    other = next(name for name in "abc" if name != leader.name)
+    step = cluster.step
+
+    def without_pages() -> None:
+        frames = cluster.network.frames
+        cluster.network.frames = [f for f in frames if not isinstance(decode(f[2]), SnapshotPage)]
+        step()
+
+    cluster.step = without_pages  # type: ignore[method-assign]
+    leader.engine.transfer(other)
+    cluster.run_until(lambda: cluster.nodes[other].engine.is_leader)
+    cluster.step = step  # type: ignore[method-assign]
+    cluster.propose(other, "set", "after", "the change")
+    cluster.run_until(lambda: cluster.applied("d") == cluster.applied(other))
+    assert cluster.values("d") == cluster.values(other)
+    assert (staged[0], joiner.store.swaps) == (1, 1), "nothing began anew"
+    assert cluster.nodes[other].engine.leading.followers["d"].state is State.REPLICATE
+
+
+def test_a_snapshot_whose_donor_is_gone_comes_from_the_next_leader() -> None:
     cluster, leader = busy_cluster()
     joiner = cluster.join("d")
     cluster.propose(leader.name, "member", "d", "observer")
-    cluster.run_until(
-        lambda: (incoming := joiner.engine._receiving._incoming) is not None and incoming.page >= 3
-    )
+    cluster.run_until(lambda: begun(joiner))
     cluster.kill(leader.name)
     second = cluster.elect()
     cluster.run_until(lambda: cluster.applied("d") == cluster.applied(second.name))
