@@ -15,8 +15,9 @@ import pytest
 from iceprod_p2p.ledger import apply as applying
 from iceprod_p2p.ledger import counting, keys, moves, requests
 from iceprod_p2p.ledger import records as r
+from iceprod_p2p.ledger.commands import Verb
 from iceprod_p2p.ledger.job import Job
-from iceprod_p2p.ledger.rules import candidates, claims, clock, datasets, files, jobs, tasks
+from iceprod_p2p.ledger.rules import blobs, candidates, claims, clock, datasets, files, jobs, mass, tasks
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.tally import Tally
 from iceprod_p2p.model.states import TaskEvent
@@ -352,6 +353,37 @@ def loses_the_timer_of_a_site(patch: Patch) -> None:
             t.kv.delete(keys.other_timer(site.timer_ms, keys.SITE_TIMER, name.encode()))
 
     around(patch, clock, "_site_time_is_up", after)
+
+
+# Datasets that follow others, and what documents name.
+
+
+@mutant("has the wrong gate for dataset")
+def never_sets_a_gate(patch: Patch) -> None:
+    patch.setattr(applying, "set_gates", lambda t: t.followed.clear())
+
+
+@mutant("is behind a gate and goes on")
+def lets_go_on_what_waits(patch: Patch) -> None:
+    def after(t: Tables, ds: Dataset, *rest: Any) -> None:
+        following = t.dataset(ds.record.closing)
+        assert following is not None
+        mass.change_all(t, following, Verb.RESUME)
+
+    around(patch, datasets, "add_closing", after)
+
+
+@mutant("does not keep what its document names")
+def keeps_no_document(patch: Patch) -> None:
+    patch.setattr(datasets, "use_dataset_blobs", lambda t, dataset, digests: None)
+
+
+@mutant("a blob is kept for dataset")
+def keeps_documents_of_nobody(patch: Patch) -> None:
+    def after(t: Tables, dataset: int, digests: tuple[bytes, ...]) -> None:
+        blobs.use_blob(t, digests[0], keys.by_dataset(keys.DATASET, 1_000))
+
+    around(patch, datasets, "use_dataset_blobs", after)
 
 
 # Memory of requests, and the audit.

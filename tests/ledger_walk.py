@@ -151,6 +151,7 @@ class Walk:
                 sites_excluded=self.random.choice([(), (), ("desy",)]),
                 attempts_max=self.random.randint(1, 3),
                 retry_pause_ms=5_000,
+                closing=SHAPES[0] if now is not None and now.datasets == 3 else (),
             )
         ]
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
+from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.dataset import TaskShape
@@ -174,6 +175,8 @@ def _submit(o: Options) -> Command:
         sites_excluded=o.names("excluded"),
         attempts_max=o.number("attempts", 3),
         retry_pause_ms=o.time_ms("pause", "10s"),
+        closing=shapes(o.list("closing")),
+        blobs=tuple(digest(word).hex() for word in o.list("blobs")),
     )
 
 
@@ -295,6 +298,14 @@ def _retire(o: Options) -> Command:
     )
 
 
+def _drop_blobs(o: Options) -> Command:
+    return DropBlobs(o.text("node"), tuple(digest(word).hex() for word in o.list("content")))
+
+
+def _forget_blobs(o: Options) -> Command:
+    return ForgetBlobs(tuple(digest(word).hex() for word in o.list("content")))
+
+
 WORDS: dict[str, Callable[[Options], Command]] = {
     "name-cluster": lambda o: c.FoundCluster(o.text("name", "ice"), b"root", o.time_ms("grace", "10m")),
     "invite": lambda o: c.Invite(digest(o.text("token")), o.text("site"), o.time_ms("lifetime", "15m")),
@@ -337,6 +348,8 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "blob": _blob,
     "publish": _publish,
     "retire": _retire,
+    "drop-blobs": _drop_blobs,
+    "forget-blobs": _forget_blobs,
 }
 
 

@@ -19,6 +19,7 @@ from iceprod_p2p.ledger.limits import PAGE_RECORDS
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.ledger.requests import Memory, first_outcome
 from iceprod_p2p.ledger.rules.asked import Asked
+from iceprod_p2p.ledger.rules.closing import set_gates
 from iceprod_p2p.ledger.rules.table import RULES
 from iceprod_p2p.ledger.tables import Tables
 
@@ -81,13 +82,21 @@ def _answer(t: Tables, proposal: Proposal, memory: Memory, index: int, term: int
     """Carry out one proposal, unless it was carried out before; returns the outcome and its bytes."""
     command = proposal.command
     if isinstance(command, Tick):  # Harmless to repeat, and too frequent to remember.
-        outcome = RULES[Tick](t, command, Asked(proposal.actor, proposal.made_at_ms, index, term))
+        outcome = _carried_out(t, proposal, index, term)
         return outcome, encode_outcome(outcome)
     before = first_outcome(t, proposal)
     if before is not None:
         return before, encode_outcome(before)
-    outcome = RULES[type(command)](t, command, Asked(proposal.actor, proposal.made_at_ms, index, term))
+    outcome = _carried_out(t, proposal, index, term)
     encoded = encode_outcome(outcome)
     memory.remember(proposal.request_id, encoded)
     audit.note(t, proposal, outcome)
     return outcome, encoded
+
+
+def _carried_out(t: Tables, proposal: Proposal, index: int, term: int) -> Outcome:
+    command = proposal.command
+    outcome = RULES[type(command)](t, command, Asked(proposal.actor, proposal.made_at_ms, index, term))
+    if t.followed:
+        set_gates(t)
+    return outcome

@@ -17,6 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from iceprod_p2p.ledger import commands_cluster
+from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.model.bounds import (
@@ -121,6 +122,10 @@ class SubmitDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     sites_excluded: tuple[Name, ...] = ()
     attempts_max: Number32 = 3
     retry_pause_ms: LedgerMs = 10_000
+    closing: tuple[
+        TaskShape, ...
+    ] = ()  # Tasks that come once, when all jobs are complete: a dataset that follows.
+    blobs: tuple[HexDigest, ...] = ()  # What the document names, beside itself: kept while the dataset is.
 
 
 class AddJobs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
@@ -310,6 +315,8 @@ Command = (
     | RecordBlob
     | PublishSoftware
     | RetireSoftware
+    | DropBlobs
+    | ForgetBlobs
 )
 
 

@@ -26,6 +26,11 @@ def explain_place(t: Tables, place: Place, record: r.TaskRecord) -> Explanation:
         return _explain_held(t, record, name)
     if record.code == r.COMPLETE:
         return Explanation(f"{name} was completed by {t.site_name(record.site)}.", "")
+    if record.code == r.SUSPENDED and place.ds.record.gated:
+        follows = place.ds.record.follows
+        return Explanation(
+            f"{name} waits until dataset {follows} is complete.", f"iceprod dataset show {follows}"
+        )
     if record.code == r.SUSPENDED:
         return Explanation(f"{name} is suspended.", f"iceprod job resume {job}")
     if record.code == r.ABORTED:

@@ -47,6 +47,7 @@ def _violations(t: Tables) -> Iterator[str]:
             yield from checked.violations()
     yield from _check_totals(t, checks)
     yield from _check_indexes(t)
+    yield from _check_blobs(t)
     yield from _check_memory(t)
     yield from _check_sites(t)
 
@@ -114,6 +115,14 @@ def _check_indexes(t: Tables) -> Iterator[str]:
     entries = {key for key, _ in t.scan_keys(keys.TIMER, 1 << 24) if key[9] == keys.TASK_TIMER}
     if timers - entries:
         yield f"timers: {len(timers - entries)} are missing"
+
+
+def _check_blobs(t: Tables) -> Iterator[str]:
+    """Check that whoever needs a blob by the index is there; deleted datasets may still be on their way out."""
+    for key, _ in t.scan_keys(keys.BLOB_USE, 1 << 20):
+        user = key[33:]
+        if user[:1] == keys.DATASET and t.dataset_even_deleted(keys.number_of(user, 1, 4)) is None:
+            yield f"a blob is kept for dataset {keys.number_of(user, 1, 4)}, which is gone"
 
 
 def _check_memory(t: Tables) -> Iterator[str]:

@@ -11,10 +11,13 @@ from iceprod_p2p.ledger.counting import HELD_FIELDS
 from iceprod_p2p.ledger.job import group
 from iceprod_p2p.ledger.moves import HELD, Place, untouched_job
 from iceprod_p2p.ledger.reading import see_place, see_task
+from iceprod_p2p.ledger.rollup import dataset_state
+from iceprod_p2p.ledger.rules.closing import JOBS, OPEN
 from iceprod_p2p.ledger.rules.mass import untouched_cell
 from iceprod_p2p.ledger.rules.sweeping import EXTREMES, sweeps_of
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.tally import Tally
+from iceprod_p2p.ledger.transitions import JOB_SUSPENDED
 from iceprod_p2p.model.files import WHOLE_DATASET
 
 ALL = 1 << 30  # No page: this reads everything.
@@ -53,6 +56,8 @@ class DatasetCheck:
         yield from self._compare_counters()
         yield from self._compare_tallies()
         yield from self._check_files()
+        yield from self._check_gate()
+        yield from self._check_blobs()
 
     def _say(self, what: str) -> None:
         self.found.append(f"{self.name}: {what}")
@@ -207,3 +212,20 @@ class DatasetCheck:
                 shared = t.files.get(keys.file(keys.FILE, ds.number, WHOLE_DATASET, name))
                 if shared is None or (shared.job, shared.task, shared.attempt) != (job, task, record.attempt):
                     yield f"{self.name}: file {name} of task {job}.{task} was written over"
+
+    def _check_gate(self) -> Iterator[str]:
+        """Compare the gate of a dataset that follows another with that one's state."""
+        record = self.ds.record
+        ahead = self.t.dataset(record.follows)
+        wanted = ahead is not None and dataset_state(ahead.record, ahead.counts) not in OPEN
+        if record.gated is not wanted or (record.follows and ahead is None):
+            yield f"{self.name} has the wrong gate for dataset {record.follows}"
+        elif record.gated and self.kinds != {JOB_SUSPENDED: JOBS}:
+            yield f"{self.name} is behind a gate and goes on"
+
+    def _check_blobs(self) -> Iterator[str]:
+        user = keys.by_dataset(keys.DATASET, self.ds.number)
+        digests = self.t.dataset_blobs.get(keys.by_dataset(keys.DATASET_BLOBS, self.ds.number)) or ()
+        kept = all(self.t.kv.get(keys.BLOB_USE + digest + user) is not None for digest in digests)
+        if not kept or bytes.fromhex(self.ds.record.steering_sha256) not in digests:
+            yield f"{self.name} does not keep what its document names"

@@ -35,6 +35,7 @@ REQUIREMENTS_NUMBER: Final = b"\x14"  # digest of requirements -> number
 REQUIREMENTS_READY: Final = b"\x15"  # number -> how many tasks of this class are ready
 SHARE: Final = b"\x16"  # kind, name -> ShareRecord
 SOFTWARE: Final = b"\x17"  # name, version, platform -> SoftwareRecord
+BLOB_USE: Final = b"\x18"  # sha256, who needs it -> empty
 
 # Datasets.
 DATASET: Final = b"\x20"
@@ -45,6 +46,7 @@ ALIAS: Final = b"\x24"
 TALLY: Final = b"\x25"  # dataset, task -> statistics tallies
 DATASET_SITE: Final = b"\x26"  # dataset, site -> SiteTally
 TRANSFER: Final = b"\x27"  # dataset, from site, to site -> TransferRecord
+DATASET_BLOBS: Final = b"\x28"  # dataset -> digests of what its document names, itself first
 
 # Jobs and tasks.
 JOB: Final = b"\x30"

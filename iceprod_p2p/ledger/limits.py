@@ -73,3 +73,6 @@ REQUIREMENTS_MAX: Final = 60_000  # Different requirement classes: two bytes of 
 BLOB_NODES_MAX: Final = 64
 SOFTWARE_MAX: Final = 20_000  # Builds of all versions: a production uses some hundred.
 SOFTWARE_PLATFORMS_MAX: Final = 64  # Of one version: a pilot is told of all of them at once.
+BLOB_GRACE_MS: Final = HOUR_MS  # A blob is recorded some seconds before the dataset that needs it.
+DATASET_BLOBS_MAX: Final = 512
+BLOBS_AT_ONCE: Final = 256  # In one command.

@@ -255,7 +255,9 @@ def _move_job(t: Tables, place: Place, code: int) -> None:
 
 
 def note_finish(t: Tables, ds: Dataset) -> None:
-    """Keep the time at which nothing was left to do in a dataset."""
+    """Keep the time at which nothing was left to do in a dataset; note that it moved, if another follows it."""
+    if ds.record.closing:
+        t.followed.add(ds.number)
     kinds = ds.counts.job_kinds
     unfinished = sum(kinds[1:8])
     if unfinished or not ds.record.jobs:

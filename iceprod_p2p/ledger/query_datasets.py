@@ -100,6 +100,8 @@ def _dataset_row(ds: Dataset) -> rows.DatasetRow:
         finished_ms=ds.counts.finished_ms,
         steering_sha256=record.steering_sha256,
         seed=record.seed,
+        follows=record.follows,
+        closing=record.closing,
     )
 
 

@@ -146,10 +146,11 @@ class InvitationRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class BlobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Which nodes said that they hold a blob."""
+    """Which nodes said that they hold a blob, and when one of them last did."""
 
     size_bytes: int
     node_ids: tuple[str, ...]
+    recorded_ms: int = 0
 
 
 class SoftwareRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -245,6 +246,9 @@ class DatasetRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt_base: int = 0
     events: tuple[MassEvent, ...] = ()
     deleted: bool = False
+    closing: int = 0  # The dataset that follows this one, once it is complete; 0: none does.
+    follows: int = 0  # The dataset that this one follows; 0: none.
+    gated: bool = False  # It waits until that one is complete: its tasks are suspended.
 
 
 class DatasetCounts(msgspec.Struct, array_like=True, gc=False):

@@ -114,6 +114,8 @@ class DatasetRow:
     finished_ms: int
     steering_sha256: str
     seed: int
+    follows: int = 0
+    closing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

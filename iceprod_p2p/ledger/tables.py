@@ -133,6 +133,7 @@ class Tables:
     files: Table[r.FileRecord]
     copies: Table[r.CopiesRecord]
     logs: Table[FileEntry]
+    dataset_blobs: Table[tuple[bytes, ...]]
     numbers: Table[int]
     cells: Table[dict[int, list[int]]]
     statistics: Table[dict[str, float]]
@@ -152,6 +153,7 @@ class Tables:
         self._ready_classes: list[int] | None = None
         self._active: dict[int, list[int]] = {}
         self._made: list[Table[Any]] = []
+        self.followed: set[int] = set()  # Datasets that have moved, and that others follow; walked in order.
 
     def __getattr__(self, name: str) -> Table[Any]:
         """Make a table when it is first asked for: an entry or query needs few of them."""
@@ -349,6 +351,7 @@ _TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]]
     "files": _plain(r.FileRecord),
     "copies": _plain(r.CopiesRecord),
     "logs": _plain(FileEntry),
+    "dataset_blobs": _plain(tuple[bytes, ...]),
     "numbers": _plain(int),
     "statistics": _plain(dict[str, float]),
     "cells": (msgspec.msgpack.Decoder(dict[int, list[int]]).decode, _encode_cells),

@@ -76,4 +76,5 @@ DATASET_VERBS: Final[Mapping[DatasetState, frozenset[Verb]]] = {
     DatasetState.COMPLETE: frozenset({Verb.RESET, Verb.DELETE}),
     DatasetState.TRUNCATED: frozenset({Verb.RESET, Verb.DELETE}),
     DatasetState.ABORTED: frozenset({Verb.RESET, Verb.DELETE}),
+    DatasetState.WAITING: frozenset(),
 }

@@ -67,6 +67,7 @@ class DatasetState(StrEnum):
     COMPLETE = "complete"
     TRUNCATED = "truncated"
     ABORTED = "aborted"
+    WAITING = "waiting"  # It follows another dataset, which is not complete.
 
 
 class SiteState(StrEnum):

@@ -60,6 +60,14 @@ class DataType(StrEnum):
     SITE_TEMP = "site_temp"
 
 
+class After(StrEnum):
+    """What a task waits for beside the tasks that it names."""
+
+    PARENTS = "parents"  # Nothing.
+    JOB = "job"  # Every task of its job that is not such a one: it runs once for each job, at its end.
+    DATASET = "dataset"  # Every job of the dataset: it runs once for the dataset.
+
+
 class Movement(StrEnum):
     """Whether a file is brought before a task runs, taken away after it, or both."""
 
@@ -207,11 +215,13 @@ class Tray:
 class Task:
     """One vertex of a job's DAG.
 
-    `depends` holds names of tasks, their indices in decimal, or ``dataset:task`` for another dataset's task.
+    `depends` holds names of tasks, their indices in decimal, or ``dataset:task`` for another dataset's task.  With
+    `after` a task comes after a whole job, or after the whole dataset.
     """
 
     name: str
     depends: tuple[str, ...] = ()
+    after: After = After.PARENTS
     requirements: Requirements = Requirements()
     batchsys: tuple[BatchOptions, ...] = ()
     parameters: tuple[Parameter, ...] = ()

@@ -25,6 +25,7 @@ from iceprod_p2p.model.resources import Offer, Requirements
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.trust import Trust
 from iceprod_p2p.site.cluster_facts import ClusterFacts
+from iceprod_p2p.site.found_files import find_files
 from iceprod_p2p.site.held_tasks import HELD_PAGE, STARTED_STAGE, UNSTARTED, HeldCounts, held_tasks
 from iceprod_p2p.site.lost_pilots import RunningTask
 from iceprod_p2p.site.orders import DatasetFacts
@@ -224,13 +225,21 @@ class ClusterView:
             if ds is None:
                 return None
             names = tuple(shape.name for shape in ds.dag.shapes)
-            return DatasetFacts(ds.record.steering_sha256, names, ds.record.jobs, ds.record.seed)
+            ahead = t.dataset(ds.record.follows) or ds
+            return DatasetFacts(
+                ds.record.steering_sha256, names, ahead.record.jobs, ds.record.seed, ds.record.follows
+            )
 
         return self._read(read)
 
     def resolve(self, dataset: int, job: int, names: Sequence[str]) -> list[pilot_pb2.ResolvedFile]:
         """What was recorded of logical names: of the job, or else of the whole dataset."""
         return self._read(lambda t: [_resolved(t, dataset, job, name) for name in names])
+
+    def find_files(self, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.FindFilesReply:
+        """A page of the files whose names match a pattern: of a job, or of all jobs of a dataset that is followed."""
+        with self._raft.view() as kv:
+            return find_files(kv, request)
 
     def holders(self, sha256: str, *, but: str) -> list[common_pb2.NodeAddress]:
         """The nodes that should have a blob, those of sites with a file of that content first."""
@@ -276,10 +285,11 @@ def _resolved(t: Tables, dataset: int, job: int, name: str) -> pilot_pb2.Resolve
     ds = t.dataset(dataset)
     if ds is None or len(name.encode("utf-8", "replace")) > keys.NAME_BYTES_MAX:
         return pilot_pb2.ResolvedFile(name=name, found=False)
-    for owner in (job, WHOLE_DATASET):
-        key = keys.file(keys.FILE, dataset, owner, name)
+    for number, owner in ((dataset, job), (dataset, WHOLE_DATASET), (ds.record.follows, WHOLE_DATASET)):
+        key = keys.file(keys.FILE, number, owner, name)
         record = t.files.get(key)
-        if record is None or record.attempt < ds.record.attempt_base:
+        of = t.dataset(number)
+        if record is None or of is None or record.attempt < of.record.attempt_base:
             continue
         sites = [t.site_name(copy.site) for copy in copies_of(t, key, record) if copy.good]
         return pilot_pb2.ResolvedFile(

@@ -44,6 +44,7 @@ class DatasetFacts:
     task_names: tuple[str, ...]
     jobs: int
     seed: int
+    follows: int = 0  # The dataset that it follows; `jobs` are then that one's.
 
 
 class OrderView(Protocol):
@@ -192,6 +193,7 @@ class Orders:
             steering_sha256=facts.steering_sha256,
             task_name=facts.task_names[entry.ref.task],
             jobs=facts.jobs,
+            follows=facts.follows,
             seed=facts.seed,
             requirements=requirements_to(entry.need),
             system=self._system,

@@ -75,6 +75,10 @@ class PilotView(Protocol):
         """Every node that can be called."""
         ...
 
+    def find_files(self, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.FindFilesReply:
+        """A page of files by a pattern of their names."""
+        ...
+
     def resolve(self, dataset: int, job: int, names: Sequence[str]) -> list[pilot_pb2.ResolvedFile]:
         """What was recorded of logical names."""
         ...
@@ -175,6 +179,14 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
     async def GetSoftware(self, request: pilot_pb2.SoftwareRequest, context: Any) -> pilot_pb2.SoftwareReply:
         """Name the builds of some software, also retired ones: a dataset that began with them goes on."""
         return await software_builds(self._consensus, request.name, request.version)
+
+    async def FindFiles(self, request: pilot_pb2.FindFilesRequest, context: Any) -> pilot_pb2.FindFilesReply:
+        """Find files by a pattern of their names; read after everything that was acknowledged before."""
+        if not request.more:
+            await self._consensus.barrier()
+        reply = self._cluster.find_files(request)
+        self._resolved([(f.file.sha256, f.dataset, f.job, f.file.name) for f in reply.files])
+        return reply
 
     async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
         """Stream a blob, fetched first when this node does not hold it."""

@@ -32,6 +32,8 @@ def dataset_message(row: rows.DatasetRow) -> control_pb2.DatasetRow:
         finished_ms=row.finished_ms,
         steering_sha256=row.steering_sha256,
         seed=row.seed,
+        follows=row.follows,
+        closing=row.closing,
         category=row.category,
     )
 

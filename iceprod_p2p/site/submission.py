@@ -20,7 +20,7 @@ from iceprod_p2p.model.person import Role
 from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.steering.limits import FILE_BYTES_MAX
-from iceprod_p2p.steering.plan import task_shapes
+from iceprod_p2p.steering.plan import closing_shapes, task_shapes
 from iceprod_p2p.steering.read import read
 from iceprod_p2p.steering.write import canonical
 from iceprod_p2p.wire.pb import control_pb2
@@ -51,6 +51,7 @@ class Checked:
 
     document: bytes
     shapes: tuple[TaskShape, ...]
+    closing: tuple[TaskShape, ...]
     jobs: int
     blobs: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -74,7 +75,7 @@ class Submission:
         # Reading a long document takes a while, and pilots wait for this loop.
         checked = await asyncio.to_thread(check_submission, request)
         self._check_person(request, person)
-        names = [shape.name for shape in checked.shapes]
+        names = [shape.name for shape in (*checked.shapes, *checked.closing)]
         warnings = [*checked.warnings, *self._site_warnings(request)]
         if request.dry_run:
             return control_pb2.SubmitReply(warnings=warnings, task_names=names, jobs=checked.jobs)
@@ -99,6 +100,8 @@ class Submission:
             sites_allowed=tuple(sorted(set(request.sites_allowed))),
             sites_excluded=tuple(sorted(set(request.sites_excluded))),
             attempts_max=request.attempts_max or 3,
+            closing=checked.closing,
+            blobs=checked.blobs,
         )
         outcome = await self._consensus.propose(
             command, actor=f"person:{person}", request_id=request_id, timeout_s=SUBMIT_S
@@ -147,7 +150,7 @@ def check_submission(request: control_pb2.SubmitRequest) -> Checked:
     if len(request.document) > FILE_BYTES_MAX:
         raise BadInput(f"the document has more than {FILE_BYTES_MAX} bytes", remedy="put data into files")
     configuration = read(request.document, name="the dataset")
-    shapes = tuple(task_shapes(configuration))
+    shapes, closing = task_shapes(configuration), closing_shapes(configuration)
     for name in ("alias", "description", "category", "group"):
         text(getattr(request, name), name, 63 if name in ("alias", "group") else 500)
     if request.priority > PRIORITY_MAX:
@@ -165,7 +168,7 @@ def check_submission(request: control_pb2.SubmitRequest) -> Checked:
             f"the document names {len(blobs)} module sources; at most {BLOBS_MAX} may travel with it"
         )
     warnings = () if request.jobs else ("the dataset has no jobs yet",)
-    return Checked(document, shapes, int(request.jobs), blobs, warnings)
+    return Checked(document, shapes, closing, int(request.jobs), blobs, warnings)
 
 
 def _seed_of(request_id: bytes) -> int:

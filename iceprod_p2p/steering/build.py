@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from iceprod_p2p.model.steering import (
+    After,
     BatchOptions,
     Configuration,
     Environment,
@@ -125,6 +126,7 @@ def _task(fields: Fields) -> Task:
     return Task(
         name=fields.text("name", default) or default,
         depends=_depends(fields),
+        after=fields.word("after", After, After.PARENTS),
         requirements=read_requirements(fields),
         batchsys=_batchsys(fields),
         parameters=_parameters(fields, "parameters"),

@@ -147,6 +147,7 @@ def show_answer(configuration: Configuration) -> Answer:
             {
                 "name": task.name,
                 "depends": list(task.depends),
+                "after": task.after.value,
                 "requirements": {
                     name: value
                     for name, value in _plain(task.requirements).items()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from iceprod_p2p.model.steering import Task
+from iceprod_p2p.model.steering import After, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,31 @@ def resolve_depends(written: str, names: Mapping[str, int]) -> int | OtherDatase
     if colon and dataset and task and not task.startswith(":"):
         return OtherDataset(dataset, task)
     return None
+
+
+RANKS: Final = {After.PARENTS: 0, After.JOB: 1, After.DATASET: 2}
+
+
+def too_early(tasks: Sequence[Task], index: int, parent: int) -> bool:
+    """Return whether task `index` waits for one that only comes after it: after its job, or after the dataset."""
+    return RANKS[tasks[parent].after] > RANKS[tasks[index].after]
+
+
+def waits(tasks: Sequence[Task], named: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Return what each task waits for inside its job, from what it names: tasks after a job wait for all the others.
+
+    Tasks after the dataset wait for each other only: that all jobs are complete, is known when they begin.
+    """
+    of_jobs = {index for index, task in enumerate(tasks) if task.after is After.PARENTS}
+    found: list[tuple[int, ...]] = []
+    for index, task in enumerate(tasks):
+        parents = set(named[index])
+        if task.after is After.JOB:
+            parents |= of_jobs
+        elif task.after is After.DATASET:
+            parents = {parent for parent in parents if tasks[parent].after is After.DATASET}
+        found.append(tuple(sorted(parents)))
+    return found
 
 
 def cycle(parents: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from iceprod_p2p.model.steering import (
+    After,
     BatchOptions,
     ClassReference,
     Configuration,
@@ -165,6 +166,8 @@ def _task(task: Task) -> Plain:
     types: Plain = {}
     if task.depends:
         plain["depends"] = list(task.depends)
+    if task.after is not After.PARENTS:
+        plain["after"] = task.after.value
     if requirements := _requirements(task.requirements):
         plain["requirements"] = requirements
     _batchsys(plain, types, task.batchsys)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from iceprod_p2p.model.steering import DataType, Movement, ParameterType, Transfer
+from iceprod_p2p.model.steering import After, DataType, Movement, ParameterType, Transfer
 from iceprod_p2p.steering.metadata import DIF_PLUS_ELEMENTS
 from iceprod_p2p.steering.xml_nodes import ATTRIBUTES, CHILDREN, REQUIRED, WITH_TEXT
 
@@ -19,6 +19,7 @@ _TITLE: Final = "The steering files of IceProd P2P"
 
 _WORDS: Final[Mapping[tuple[str, str], type[StrEnum]]] = {
     ("parameter", "type"): ParameterType,
+    ("task", "after"): After,
     ("data", "type"): DataType,
     ("data", "movement"): Movement,
     ("data", "transfer"): Transfer,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from iceprod_p2p.model.steering import (
+    After,
     BatchOptions,
     Configuration,
     Data,
@@ -25,7 +26,7 @@ from iceprod_p2p.model.steering import (
 )
 from iceprod_p2p.steering import amounts
 from iceprod_p2p.steering.cycles import parameter_cycles, shown_way
-from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends
+from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends, too_early
 from iceprod_p2p.steering.faults import Fault, FaultList, TooManyFaults
 from iceprod_p2p.steering.limits import ITERATIONS_MAX, NAME_CHARS_MAX, TASKS_MAX
 from iceprod_p2p.steering.nodes import NOWHERE, Place
@@ -77,6 +78,8 @@ class _Validator:
             return
         self.task_names(configuration.tasks)
         self.depends(configuration.tasks)
+        if configuration.tasks and all(task.after is After.DATASET for task in configuration.tasks):
+            self.say("tasks", "only tasks after the whole dataset", "at least one task for every job")
         for index, task in enumerate(configuration.tasks):
             self.task(task, f"tasks[{index}]")
         for path, way in parameter_cycles(configuration):
@@ -109,7 +112,14 @@ class _Validator:
                         "the name or index of a task of this dataset, or dataset:task",
                         tuple(names),
                     )
-                elif not isinstance(found, OtherDataset):
+                elif isinstance(found, OtherDataset):
+                    continue
+                elif too_early(tasks, index, found):
+                    after = tasks[found].after
+                    self.add(
+                        path, written, f"a task that does not come after the whole {after}, as that one does"
+                    )
+                else:
                     known.append(found)
             parents.append(tuple(known))
         around = cycle(parents)

@@ -22,6 +22,7 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "task": {
         "name": "name",
         "depends": "depends",
+        "after": "after",
         "container": "container",
         "task_files": "task_files",
     },
@@ -105,6 +106,7 @@ _RESERVED: Final = frozenset(
     (
         *("format", "version", "description", "parent_id", "iceprod_version", "categories", "options"),
         *("metadata", "difplus", "steering", "tasks", "types", "name", "depends", "requirements", "batchsys"),
+        "after",
         *(
             "container",
             "task_files",

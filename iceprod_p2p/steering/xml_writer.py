@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from xml.sax.saxutils import escape, quoteattr
 
 from iceprod_p2p.model.steering import (
+    After,
     BatchOptions,
     ClassReference,
     Configuration,
@@ -180,6 +181,7 @@ def _task(task: Task) -> Iterator[str]:
     attributes = {
         "name": task.name,
         "depends": ",".join(task.depends) or None,
+        "after": None if task.after is After.PARENTS else task.after.value,
         "container": task.container or None,
         "task_files": "true" if task.task_files else None,
     }

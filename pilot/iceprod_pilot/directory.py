@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
+from iceprod_p2p.model.files import matches
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.config import Node
 from iceprod_pilot.staging import DIGEST
@@ -48,6 +49,14 @@ class DirectorySource:
             found = reply.files.add(name=name, found=entry is not None)
             if entry is not None:
                 found.file.CopyFrom(entry)
+        return reply
+
+    def find_files(self, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.FindFilesReply:
+        """Return every file whose name matches, by name; never in pages."""
+        reply = pilot_pb2.FindFilesReply()
+        for name in sorted(self._files):
+            if matches(request.pattern, name):
+                reply.files.add(dataset=request.dataset, job=request.job, file=self._files[name])
         return reply
 
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:

@@ -10,9 +10,11 @@ from typing import Final
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotFound, Unavailable
+from iceprod_p2p.model.files import is_pattern
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.attempt import Attempt, TaskFailure
+from iceprod_pilot.gather import found_files
 from iceprod_pilot.link import patiently
 from iceprod_pilot.packing import pack, unpack
 from iceprod_pilot.plan import Move
@@ -51,6 +53,10 @@ class Files:
 
     def bring(self, moves: Sequence[Move]) -> None:
         """Put every input at its place, verified.  TaskFailure names the file that is missing or not as recorded."""
+        gathered = [move for move in moves if is_pattern(move.remote) and "://" not in move.remote]
+        for move in gathered:
+            self._gather(move)
+        moves = [move for move in moves if move not in gathered]
         contents = self._resolve([move for move in moves if "://" not in move.remote])
         for move in moves:
             self._attempt.cancel.check()
@@ -65,6 +71,16 @@ class Files:
                     continue
                 raise TaskFailure(FailReason.INPUT_MISSING, f"nobody has recorded the input {move.remote!r}")
             self._deliver(content, target, name=move.remote)
+            self._open_packed(move, target)
+
+    def _gather(self, move: Move) -> None:
+        """Bring every file that a pattern finds, below one directory, which is there even when none is found."""
+        inside(self._directory.work, move.local).mkdir(parents=True, exist_ok=True)
+        for where, entry in found_files(self._link, self._attempt, move.remote):
+            self._attempt.cancel.check()
+            target = inside(self._directory.work, f"{move.local}/{where}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._deliver(Content(entry.sha256, entry.size_bytes, entry.name), target, name=entry.name)
             self._open_packed(move, target)
 
     def source(self, src: str, *, is_class: bool) -> str:

@@ -75,6 +75,13 @@ class Link:
         )
         return reply
 
+    def find_files(self, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.FindFilesReply:
+        """Ask for a page of files by a pattern of their names."""
+        reply: pilot_pb2.FindFilesReply = self._attempt(
+            lambda stub, _node: stub.FindFiles(request, timeout=RESOLVE_TIMEOUT_S)
+        )
+        return reply
+
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; leaving the generator ends the call.
 

@@ -54,7 +54,7 @@ class LocalJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jobs: int
     out: str
     result: str
-    dataset: int = 0
+    dataset: int = 1
     seed: int = 0
     task: str = ""
     keep: bool = False
@@ -114,6 +114,7 @@ class LocalRun:
         )
         self._running: Attempt | None = None
         self._interrupted = False
+        self._of_job = 0  # Tasks after the whole dataset have indices from here on; this job is all of it.
 
     def run(self) -> int:
         """Run the tasks in order, up to the first that fails; write the answer; return the exit code."""
@@ -144,10 +145,12 @@ class LocalRun:
 
     def _wanted(self) -> list[tuple[int, TaskShape]]:
         """Return the tasks to run with their indices, in the order of the document, which has parents first."""
-        from iceprod_p2p.steering.plan import task_shapes
+        from iceprod_p2p.steering.plan import all_shapes, task_shapes
         from iceprod_p2p.steering.read import read
 
-        shapes = task_shapes(read(self._document, name="the dataset"))
+        configuration = read(self._document, name="the dataset")
+        shapes = all_shapes(configuration)
+        self._of_job = len(task_shapes(configuration))
         if not self._job.task:
             return list(enumerate(shapes))
         names = {shape.name: index for index, shape in enumerate(shapes)}
@@ -158,7 +161,7 @@ class LocalRun:
         wanted = {names[self._job.task]}
         for index in range(len(shapes) - 1, -1, -1):
             if index in wanted:
-                wanted.update(shapes[index].parents)
+                wanted.update(shapes[index].parents if index < self._of_job else range(index))
         return [(index, shapes[index]) for index in sorted(wanted)]
 
     def _run_task(self, index: int, shape: TaskShape) -> dict[str, Any]:
@@ -194,6 +197,7 @@ class LocalRun:
             steering_sha256=self._digest,
             task_name=shape.name,
             jobs=self._job.jobs,
+            follows=self._job.dataset if index >= self._of_job else 0,
             seed=self._job.seed,
             requirements=common_pb2.Requirements(
                 cpus=need.cpus,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.model.files import is_pattern
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import pilot_pb2
 from iceprod_pilot.attempt import TaskFailure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOG = get_logger("pilot.plan")
 DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+GATHERED: Final = "inputs"  # The directory of files that a pattern finds, unless `local` names one.
 DOCUMENTS_KEPT: Final = 8  # A pilot serves a few datasets at a time.
 
 
@@ -108,15 +110,16 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
     from iceprod_p2p.steering.expand import expand_task, job_arguments
 
     ref = order.ref
+    index = _index_of(configuration, order)
     task = expand_task(
         configuration,
-        ref.task,
+        index,
         args=job_arguments(
-            dataset=ref.dataset,
+            dataset=order.follows or ref.dataset,
             job=ref.job,
             jobs=order.jobs,
             task=order.task_name,
-            task_index=ref.task,
+            task_index=index,
             seed=order.seed,
         ),
         system=dict(order.system),
@@ -134,6 +137,16 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
         steps=[_step(module) for tray in task.trays for module in tray.modules],
         outputs=_once([_move_data(item) for item in data if item.movement.value != "input"]),
     )
+
+
+def _index_of(configuration: Configuration, order: pilot_pb2.Order) -> int:
+    """Return where the task stands in the document: those after the whole dataset are counted for themselves."""
+    if not order.follows:
+        return order.ref.task
+    names = [task.name for task in configuration.tasks]
+    if order.task_name not in names:
+        raise BadInput(f"the steering document has no task {order.task_name[:80]!r}")
+    return names.index(order.task_name)
 
 
 def _refuse_what_is_not_provided(task: ExpandedTask) -> None:
@@ -192,7 +205,7 @@ def _resources(task: ExpandedTask) -> list[Move]:
 def _move_data(item: Data) -> Move:
     return Move(
         remote=item.remote or item.local,
-        local=item.local,
+        local=GATHERED if is_pattern(item.local) else item.local,
         kind=item.type.value,
         optional=item.transfer.value == "maybe",
         compression=_compression(item.compression),

@@ -16,6 +16,10 @@ class Source(Protocol):
         """Return what was recorded of logical names."""
         ...
 
+    def find_files(self, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.FindFilesReply:
+        """Return a page of files by a pattern of their names."""
+        ...
+
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; NotFound when nobody has it."""
         ...

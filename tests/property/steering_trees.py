@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from iceprod_p2p.model.steering import (
+    After,
     BatchOptions,
     ClassReference,
     Configuration,
@@ -237,11 +238,15 @@ class Trees:
     def tasks(self) -> tuple[Task, ...]:
         names = self.names(3)
         found: list[Task] = []
+        # Those after a whole job or dataset last, and one for every job first.
+        ranks = sorted((self.random.choice(list(After)) for _ in names), key=list(After).index)
+        ranks[:1] = [After.PARENTS]
         for index, name in enumerate(names):
             found.append(
                 Task(
                     name=name,
                     depends=tuple(names[: self.random.randint(0, index)]),
+                    after=ranks[index],
                     requirements=self.requirements(),
                     batchsys=self.batchsys(),
                     parameters=self.parameters(),

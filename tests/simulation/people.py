@@ -99,6 +99,7 @@ class People:
             priority=random.choice((100, 500, 900)),
             attempts_max=random.choice((1, 3)),
             retry_pause_ms=500,
+            closing=(TaskShape("merge"), TaskShape("tell", (0,))) if self._left % 2 else (),
         )
 
         def submitted(outcome: Any) -> None:
@@ -151,6 +152,8 @@ class People:
         for site in drained:
             self._send(ControlSite(site, SiteVerb.RESUME), OPERATOR)
         for row in self.datasets():
+            if row.state is DatasetState.WAITING:
+                continue
             if row.state is DatasetState.SUSPENDED or self._has_suspended(row):
                 self._send(ControlDataset(row.dataset, Verb.RESUME), OPERATOR)
             elif row.state is DatasetState.ERRORS:

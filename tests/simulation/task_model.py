@@ -39,6 +39,7 @@ class TaskModel:
         self._requests: set[bytes] = set()
         self._resets: dict[int, list[tuple[int, int, int]]] = {}  # Dataset -> (place, first job, last job).
         self._numbers: dict[str, int] = {}
+        self._following: dict[int, int] = {}  # Dataset -> the one that follows it.
         self._position = 0  # Counts commands, not entries: one entry holds several.
         self.grants = self.finishes = self.refused_stale = 0
 
@@ -70,15 +71,25 @@ class TaskModel:
             case c.FailTask():
                 self._over(command.ref, command.holder)
             case c.ControlDataset(verb=c.Verb.RESET | c.Verb.RESET_FAILED):
-                self._resets.setdefault(command.dataset, []).append((at, 0, 1 << 40))
+                self._reset(at, command.dataset, 0, 1 << 40)
             case c.ControlTasks(verb=c.Verb.RESET | c.Verb.RESET_FAILED):
-                self._resets.setdefault(command.dataset, []).append((at, command.first_job, command.last_job))
+                self._reset(at, command.dataset, command.first_job, command.last_job)
+            case c.AddJobs():
+                self._reset(at, self._following.get(command.dataset, 0), 0, 1 << 40)
             case c.SubmitDataset():
+                if command.closing:
+                    self._following[outcome.number] = outcome.number + 1
                 number = self._numbers.setdefault(command.description, outcome.number)
                 if number != outcome.number:
                     raise Violation(
                         f"{command.description!r} became dataset {number} and dataset {outcome.number}"
                     )
+
+    def _reset(self, at: int, dataset: int, first: int, last: int) -> None:
+        """Note a reset; what follows the dataset is void as well."""
+        self._resets.setdefault(dataset, []).append((at, first, last))
+        if dataset in self._following:
+            self._resets.setdefault(self._following[dataset], []).append((at, 0, 1 << 40))
 
     def _granted(self, at: int, task: Task, attempt: int, site: str) -> None:
         known = self._tasks.setdefault(task, _Known())

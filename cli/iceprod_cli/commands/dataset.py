@@ -129,6 +129,10 @@ def print_detail(out: Console, document: dict[str, Any]) -> None:
     if document["finished_ms"]:
         facts.append(f"took {duration(document['finished_ms'] - document['submitted_ms'])} of ledger time")
     out.print("  " + ", ".join(facts))
+    if document["closing"]:
+        out.print(f"  dataset {document['closing']} comes after all its jobs")
+    if document["follows"]:
+        out.print(f"  comes after all jobs of dataset {document['follows']}")
     states = [
         state for state in document["tasks"] if any(t["counts"].get(state) for t in document["task_names"])
     ]

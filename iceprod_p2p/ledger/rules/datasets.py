@@ -15,7 +15,9 @@ from iceprod_p2p.ledger.dag import encode_shapes
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rollup import dataset_state
 from iceprod_p2p.ledger.rules.asked import Asked, at_least, find_dataset, may_change, person_of, role_of
+from iceprod_p2p.ledger.rules.blobs import use_dataset_blobs
 from iceprod_p2p.ledger.rules.classes import normal, number_of_requirements
+from iceprod_p2p.ledger.rules.closing import add_closing, delete_closing
 from iceprod_p2p.ledger.rules.mass import change_all, count_untouched, delete_all, reset_all, truncate_all
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.transitions import DATASET_VERBS
@@ -28,12 +30,9 @@ def submit(t: Tables, command: SubmitDataset, asked: Asked) -> Outcome:
     refusal = _check_submission(t, command, asked)
     if refusal is not None:
         return refusal
-    shapes = tuple(
-        msgspec.structs.replace(shape, requirements=normal(shape.requirements)) for shape in command.shapes
-    )
-    classes = [number_of_requirements(t, shape.requirements) for shape in shapes]
-    requirements = tuple(number for number in classes if number is not None)
-    if len(requirements) < len(shapes):
+    shapes, closing_shapes = _normal(command.shapes), _normal(command.closing)
+    requirements, closing_requirements = _classes(t, shapes), _classes(t, closing_shapes)
+    if len(requirements) < len(shapes) or len(closing_requirements) < len(closing_shapes):
         return Refused(
             Refusal.LIMIT, f"the cluster knows {limits.REQUIREMENTS_MAX} kinds of requirements already"
         )
@@ -65,7 +64,23 @@ def submit(t: Tables, command: SubmitDataset, asked: Asked) -> Outcome:
     if command.alias:
         t.numbers.put(keys.by_name(keys.ALIAS, command.alias), record.number)
     count_untouched(t, ds, command.jobs)
-    return Applied((f"dataset {record.number} {dataset_state(ds.record, ds.counts)}",), number=record.number)
+    digests = dict.fromkeys((command.steering_sha256, *command.blobs))
+    use_dataset_blobs(t, record.number, tuple(bytes.fromhex(digest) for digest in digests))
+    notes = [f"dataset {record.number} {dataset_state(ds.record, ds.counts)}"]
+    if closing_shapes:
+        number = add_closing(t, ds, closing_shapes, closing_requirements, command)
+        notes.append(f"dataset {number} follows it")
+    return Applied(tuple(notes), number=record.number)
+
+
+def _normal(shapes: Sequence[TaskShape]) -> tuple[TaskShape, ...]:
+    return tuple(msgspec.structs.replace(shape, requirements=normal(shape.requirements)) for shape in shapes)
+
+
+def _classes(t: Tables, shapes: Sequence[TaskShape]) -> tuple[int, ...]:
+    """Return the class of each shape's requirements; fewer than shapes when the cluster can know no more."""
+    classes = (number_of_requirements(t, shape.requirements) for shape in shapes)
+    return tuple(number for number in classes if number is not None)
 
 
 def _check_submission(t: Tables, command: SubmitDataset, asked: Asked) -> Refused | None:
@@ -74,6 +89,7 @@ def _check_submission(t: Tables, command: SubmitDataset, asked: Asked) -> Refuse
     return (
         _check_submitter(t, command, asked)
         or _check_shapes(command.shapes)
+        or (_check_shapes(command.closing) if command.closing else None)
         or _check_alias(t, command.alias)
         or _check_priority(command.priority)
         or _check_sites(t, command.sites_allowed, command.sites_excluded)
@@ -100,6 +116,8 @@ def _check_submitter(t: Tables, command: SubmitDataset, asked: Asked) -> Refused
 def _check_numbers(command: SubmitDataset) -> Refused | None:
     if command.jobs > limits.DATASET_JOBS_MAX:
         return Refused(Refusal.LIMIT, f"at most {limits.DATASET_JOBS_MAX} jobs may be in one dataset")
+    if len(command.blobs) >= limits.DATASET_BLOBS_MAX:
+        return Refused(Refusal.LIMIT, f"a document names at most {limits.DATASET_BLOBS_MAX} blobs")
     if command.retry_pause_ms > limits.RETRY_PAUSE_MAX_MS:
         return Refused(Refusal.LIMIT, f"a retry pause is at most {limits.RETRY_PAUSE_MAX_MS} ms")
     return None
@@ -166,6 +184,8 @@ def add_jobs(t: Tables, command: AddJobs, asked: Asked) -> Outcome:
     refusal = may_change(t, asked, ds.record)
     if refusal is not None:
         return refusal
+    if ds.record.follows:
+        return Refused(Refusal.WRONG_STATE, f"dataset {ds.number} follows another: it has one job")
     if ds.record.untouched == r.ABORTED or ds.record.truncated_at >= 0:
         return Refused(Refusal.WRONG_STATE, f"dataset {ds.number} was aborted or truncated: reset it first")
     jobs = ds.record.jobs + command.jobs
@@ -197,6 +217,7 @@ def control_dataset(t: Tables, command: ControlDataset, asked: Asked) -> Outcome
 
 def _carry_out(t: Tables, ds: Dataset, verb: Verb) -> None:
     if verb is Verb.DELETE:
+        delete_closing(t, ds)
         delete_all(t, ds)
     elif verb is Verb.RESET:
         reset_all(t, ds)

@@ -30,6 +30,10 @@ def control_tasks(t: Tables, command: ControlTasks, asked: Asked) -> Outcome:
     refusal = may_change(t, asked, ds.record)
     if refusal is not None:
         return refusal
+    if ds.record.gated:
+        return Refused(
+            Refusal.WRONG_STATE, f"dataset {ds.number} waits until dataset {ds.record.follows} is complete"
+        )
     if command.verb not in _VERBS:
         return Refused(Refusal.NOT_ALLOWED, f"{command.verb} is for whole datasets")
     first, last = command.first_job, command.last_job

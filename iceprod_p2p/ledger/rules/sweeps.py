@@ -10,6 +10,7 @@ from iceprod_p2p.ledger.commands import Verb
 from iceprod_p2p.ledger.job import Job
 from iceprod_p2p.ledger.limits import SWEEPS_AT_ONCE
 from iceprod_p2p.ledger.moves import Place, fresh_task, read_job, read_task, remove_file, remove_task, store
+from iceprod_p2p.ledger.rules.blobs import release_dataset_blobs
 from iceprod_p2p.ledger.rules.jobs import control_job
 from iceprod_p2p.ledger.rules.leases import is_silent, take_back_from_silent
 from iceprod_p2p.ledger.rules.sweeping import (
@@ -114,6 +115,7 @@ def _delete(t: Tables, sweep: r.SweepRecord, budget: int) -> Step:
             cost += 1
         if cost >= budget:
             return sweep, cost
+    release_dataset_blobs(t, ds.number)
     for table in (keys.COUNTS, keys.SHAPES, keys.DATASET):
         t.kv.delete(keys.by_dataset(table, ds.number))
     t.forget_dataset(ds.number)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from iceprod_p2p.ledger import commands as c
+from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Outcome
@@ -62,4 +63,6 @@ RULES: Final[dict[type, Rule]] = {
     c.RecordBlob: blobs.record_blob,
     PublishSoftware: software.publish,
     RetireSoftware: software.retire,
+    DropBlobs: blobs.drop_blobs,
+    ForgetBlobs: blobs.forget_blobs,
 }

@@ -42,6 +42,16 @@ class BlobReply(_message.Message):
     size_bytes: int
     def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
+class UploadState(_message.Message):
+    __slots__ = ("kept_bytes", "kept_sha256", "whole")
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    kept_bytes: int
+    kept_sha256: str
+    whole: bool
+    def __init__(self, kept_bytes: _Optional[int] = ..., kept_sha256: _Optional[str] = ..., whole: _Optional[bool] = ...) -> None: ...
+
 class PutBlobPart(_message.Message):
     __slots__ = ("announced", "chunk")
     ANNOUNCED_FIELD_NUMBER: _ClassVar[int]

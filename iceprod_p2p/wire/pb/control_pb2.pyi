@@ -124,7 +124,7 @@ class SiteTaskCount(_message.Message):
     def __init__(self, site: _Optional[str] = ..., complete: _Optional[int] = ..., held: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class DatasetRow(_message.Message):
-    __slots__ = ("dataset", "alias", "owner", "group", "description", "state", "priority", "jobs", "tasks", "job_states", "submitted_ms", "finished_ms", "steering_sha256", "seed", "category")
+    __slots__ = ("dataset", "alias", "owner", "group", "description", "state", "priority", "jobs", "tasks", "job_states", "submitted_ms", "finished_ms", "steering_sha256", "seed", "category", "follows", "closing")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,8 @@ class DatasetRow(_message.Message):
     STEERING_SHA256_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
     dataset: int
     alias: str
     owner: str
@@ -155,7 +157,9 @@ class DatasetRow(_message.Message):
     steering_sha256: str
     seed: int
     category: str
-    def __init__(self, dataset: _Optional[int] = ..., alias: _Optional[str] = ..., owner: _Optional[str] = ..., group: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[str] = ..., priority: _Optional[int] = ..., jobs: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., job_states: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., submitted_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., steering_sha256: _Optional[str] = ..., seed: _Optional[int] = ..., category: _Optional[str] = ...) -> None: ...
+    follows: int
+    closing: int
+    def __init__(self, dataset: _Optional[int] = ..., alias: _Optional[str] = ..., owner: _Optional[str] = ..., group: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[str] = ..., priority: _Optional[int] = ..., jobs: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., job_states: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., submitted_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., steering_sha256: _Optional[str] = ..., seed: _Optional[int] = ..., category: _Optional[str] = ..., follows: _Optional[int] = ..., closing: _Optional[int] = ...) -> None: ...
 
 class ListDatasetsRequest(_message.Message):
     __slots__ = ("read", "after", "limit", "owner", "state")

@@ -35,10 +35,12 @@ class SnapshotPart(_message.Message):
     def __init__(self, snapshot_id: _Optional[str] = ..., body: _Optional[bytes] = ..., offset: _Optional[int] = ..., header: _Optional[bytes] = ...) -> None: ...
 
 class HasBlobsRequest(_message.Message):
-    __slots__ = ("sha256",)
+    __slots__ = ("sha256", "read_again")
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    READ_AGAIN_FIELD_NUMBER: _ClassVar[int]
     sha256: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sha256: _Optional[_Iterable[str]] = ...) -> None: ...
+    read_again: bool
+    def __init__(self, sha256: _Optional[_Iterable[str]] = ..., read_again: _Optional[bool] = ...) -> None: ...
 
 class HasBlobsReply(_message.Message):
     __slots__ = ("sha256",)

@@ -56,6 +56,11 @@ class PeerStub:
                 request_serializer=common__pb2.PutBlobPart.SerializeToString,
                 response_deserializer=common__pb2.BlobReply.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/iceprod.v1.Peer/GetUpload',
+                request_serializer=common__pb2.BlobRequest.SerializeToString,
+                response_deserializer=common__pb2.UploadState.FromString,
+                _registered_method=True)
         self.HasBlobs = channel.unary_unary(
                 '/iceprod.v1.Peer/HasBlobs',
                 request_serializer=peer__pb2.HasBlobsRequest.SerializeToString,
@@ -102,6 +107,13 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUpload(self, request, context):
+        """What is kept of an upload that was cut short.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def HasBlobs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -144,6 +156,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.PutBlob,
                     request_deserializer=common__pb2.PutBlobPart.FromString,
                     response_serializer=common__pb2.BlobReply.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=common__pb2.BlobRequest.FromString,
+                    response_serializer=common__pb2.UploadState.SerializeToString,
             ),
             'HasBlobs': grpc.unary_unary_rpc_method_handler(
                     servicer.HasBlobs,
@@ -269,6 +286,33 @@ class Peer:
             '/iceprod.v1.Peer/PutBlob',
             common__pb2.PutBlobPart.SerializeToString,
             common__pb2.BlobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Peer/GetUpload',
+            common__pb2.BlobRequest.SerializeToString,
+            common__pb2.UploadState.FromString,
             options,
             channel_credentials,
             insecure,

@@ -139,7 +139,7 @@ class Ack(_message.Message):
     def __init__(self, report_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., refusal: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("ref", "passkey", "steering_sha256", "task_name", "jobs", "seed", "requirements", "system", "environment")
+    __slots__ = ("ref", "passkey", "steering_sha256", "task_name", "jobs", "seed", "requirements", "system", "environment", "follows")
     class SystemEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class Order(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
     ref: _common_pb2.TaskRef
     passkey: bytes
     steering_sha256: str
@@ -172,7 +173,8 @@ class Order(_message.Message):
     requirements: _common_pb2.Requirements
     system: _containers.ScalarMap[str, str]
     environment: _containers.ScalarMap[str, str]
-    def __init__(self, ref: _Optional[_Union[_common_pb2.TaskRef, _Mapping]] = ..., passkey: _Optional[bytes] = ..., steering_sha256: _Optional[str] = ..., task_name: _Optional[str] = ..., jobs: _Optional[int] = ..., seed: _Optional[int] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ..., system: _Optional[_Mapping[str, str]] = ..., environment: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    follows: int
+    def __init__(self, ref: _Optional[_Union[_common_pb2.TaskRef, _Mapping]] = ..., passkey: _Optional[bytes] = ..., steering_sha256: _Optional[str] = ..., task_name: _Optional[str] = ..., jobs: _Optional[int] = ..., seed: _Optional[int] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ..., system: _Optional[_Mapping[str, str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., follows: _Optional[int] = ...) -> None: ...
 
 class ExchangeReply(_message.Message):
     __slots__ = ("acks", "orders", "stop", "nodes", "drain", "poll_ms")
@@ -231,3 +233,59 @@ class SoftwareReply(_message.Message):
     BUILDS_FIELD_NUMBER: _ClassVar[int]
     builds: _containers.RepeatedCompositeFieldContainer[_common_pb2.SoftwareBuild]
     def __init__(self, builds: _Optional[_Iterable[_Union[_common_pb2.SoftwareBuild, _Mapping]]] = ...) -> None: ...
+
+class SiteCall(_message.Message):
+    __slots__ = ("ref", "passkey", "method", "argument")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    PASSKEY_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+    ref: _common_pb2.TaskRef
+    passkey: bytes
+    method: str
+    argument: bytes
+    def __init__(self, ref: _Optional[_Union[_common_pb2.TaskRef, _Mapping]] = ..., passkey: _Optional[bytes] = ..., method: _Optional[str] = ..., argument: _Optional[bytes] = ...) -> None: ...
+
+class SiteAnswer(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    def __init__(self, value: _Optional[bytes] = ...) -> None: ...
+
+class FindFilesRequest(_message.Message):
+    __slots__ = ("dataset", "pattern", "more", "after_job", "after_name", "job")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_JOB_FIELD_NUMBER: _ClassVar[int]
+    AFTER_NAME_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    pattern: str
+    more: bool
+    after_job: int
+    after_name: str
+    job: int
+    def __init__(self, dataset: _Optional[int] = ..., pattern: _Optional[str] = ..., more: _Optional[bool] = ..., after_job: _Optional[int] = ..., after_name: _Optional[str] = ..., job: _Optional[int] = ...) -> None: ...
+
+class FoundFile(_message.Message):
+    __slots__ = ("dataset", "job", "file")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    job: int
+    file: _common_pb2.FileEntry
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., file: _Optional[_Union[_common_pb2.FileEntry, _Mapping]] = ...) -> None: ...
+
+class FindFilesReply(_message.Message):
+    __slots__ = ("files", "more", "next_job", "next_name")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_JOB_FIELD_NUMBER: _ClassVar[int]
+    NEXT_NAME_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[FoundFile]
+    more: bool
+    next_job: int
+    next_name: str
+    def __init__(self, files: _Optional[_Iterable[_Union[FoundFile, _Mapping]]] = ..., more: _Optional[bool] = ..., next_job: _Optional[int] = ..., next_name: _Optional[str] = ...) -> None: ...

@@ -55,6 +55,21 @@ class PilotsStub:
                 request_serializer=common__pb2.PutBlobPart.SerializeToString,
                 response_deserializer=common__pb2.BlobReply.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/iceprod.v1.Pilots/GetUpload',
+                request_serializer=common__pb2.BlobRequest.SerializeToString,
+                response_deserializer=common__pb2.UploadState.FromString,
+                _registered_method=True)
+        self.CallSite = channel.unary_unary(
+                '/iceprod.v1.Pilots/CallSite',
+                request_serializer=pilot__pb2.SiteCall.SerializeToString,
+                response_deserializer=pilot__pb2.SiteAnswer.FromString,
+                _registered_method=True)
+        self.FindFiles = channel.unary_unary(
+                '/iceprod.v1.Pilots/FindFiles',
+                request_serializer=pilot__pb2.FindFilesRequest.SerializeToString,
+                response_deserializer=pilot__pb2.FindFilesReply.FromString,
+                _registered_method=True)
         self.GetSoftware = channel.unary_unary(
                 '/iceprod.v1.Pilots/GetSoftware',
                 request_serializer=pilot__pb2.SoftwareRequest.SerializeToString,
@@ -97,6 +112,27 @@ class PilotsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUpload(self, request, context):
+        """What is kept of an upload that was cut short.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CallSite(self, request, context):
+        """A running module's word to its site: bounded in size and rate, checked against the passkey.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindFiles(self, request, context):
+        """The files of a dataset whose names match, of every job, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSoftware(self, request, context):
         """Every build of a named version, also retired ones: the pilot chooses what its machine can run.
         """
@@ -133,6 +169,21 @@ def add_PilotsServicer_to_server(servicer, server):
                     servicer.PutBlob,
                     request_deserializer=common__pb2.PutBlobPart.FromString,
                     response_serializer=common__pb2.BlobReply.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=common__pb2.BlobRequest.FromString,
+                    response_serializer=common__pb2.UploadState.SerializeToString,
+            ),
+            'CallSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.CallSite,
+                    request_deserializer=pilot__pb2.SiteCall.FromString,
+                    response_serializer=pilot__pb2.SiteAnswer.SerializeToString,
+            ),
+            'FindFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindFiles,
+                    request_deserializer=pilot__pb2.FindFilesRequest.FromString,
+                    response_serializer=pilot__pb2.FindFilesReply.SerializeToString,
             ),
             'GetSoftware': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSoftware,
@@ -253,6 +304,87 @@ class Pilots:
             '/iceprod.v1.Pilots/PutBlob',
             common__pb2.PutBlobPart.SerializeToString,
             common__pb2.BlobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Pilots/GetUpload',
+            common__pb2.BlobRequest.SerializeToString,
+            common__pb2.UploadState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CallSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Pilots/CallSite',
+            pilot__pb2.SiteCall.SerializeToString,
+            pilot__pb2.SiteAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Pilots/FindFiles',
+            pilot__pb2.FindFilesRequest.SerializeToString,
+            pilot__pb2.FindFilesReply.FromString,
             options,
             channel_credentials,
             insecure,

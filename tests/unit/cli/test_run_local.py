@@ -89,6 +89,30 @@ def test_limits_hold_as_they_do_at_a_site(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["tasks"][0]["reason"] == "memory"
 
 
+def test_tasks_after_the_job_and_the_dataset_come_last_and_read_what_a_pattern_finds(tmp_path: Path) -> None:
+    def writes(name: str) -> list[dict[str, Any]]:
+        return [{"movement": "output", "local": name}]
+
+    def reads(pattern: str) -> list[dict[str, Any]]:
+        return [{"movement": "input", "remote": pattern, "local": "parts"}]
+
+    file = steering(
+        tmp_path,
+        task("all", "ls parts/*/* > all.txt", after="dataset", data=reads("*.txt") + writes("all.txt")),
+        task("job", "cat parts/* > job.txt", after="job", data=reads("?.txt") + writes("job.txt")),
+        task("a", "echo one > a.txt", data=writes("a.txt")),
+        task("b", "echo two > b.txt", data=writes("b.txt")),
+    )
+    ended = run(file, "--job", "4", "-o", "json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [one["task"] for one in json.loads(ended.stdout)["tasks"]] == ["a", "b", "job", "all"]
+    out = tmp_path / "job-4"
+    assert (out / "job.txt").read_text() == "one\ntwo\n"
+    assert (out / "all.txt").read_text().split() == [
+        f"parts/00000004/{name}" for name in ("a.txt", "b.txt", "job.txt")
+    ]
+
+
 @pytest.mark.parametrize("words", [["--task", "gone"], ["--system", "no-equals"]])
 def test_a_wrong_word_is_one_clear_error(tmp_path: Path, words: list[str]) -> None:
     ended = run(str(HELLO), *words, cwd=tmp_path)

@@ -13,7 +13,7 @@ from tests.ledger_mutants import MUTANTS, Mutant
 from tests.ledger_walk import Walk
 
 LEDGER = Path(__file__).resolve().parents[3] / "iceprod_p2p/ledger"
-SEEDS = (6, 11, 3, 0, 1, 2, 4, 5)  # The first ones show most bugs soon.
+SEEDS = (6, 11, 3, 0, 1, 2, 4, 5, 7, 8, 9, 10, 12, 13)  # The first ones show most bugs soon.
 STEPS = 300
 CHECKED_EVERY = 6
 

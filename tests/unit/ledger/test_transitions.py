@@ -134,7 +134,7 @@ def test_only_people_move_a_final_state() -> None:
 def test_every_dataset_verb_applies_by_the_table_or_is_refused(state: DatasetState, verb: c.Verb) -> None:
     ledger = LedgerInHand()
     ledger.found("madison")
-    number = ledger.submit(2, (TaskShape("alone"),), attempts_max=1)
+    number = ledger.submit(2, (TaskShape("alone"),), attempts_max=1, closing=(TaskShape("last"),))
     if state is DatasetState.COMPLETE:
         ledger.run("madison", 2)
     elif state is DatasetState.ERRORS:
@@ -143,6 +143,8 @@ def test_every_dataset_verb_applies_by_the_table_or_is_refused(state: DatasetSta
     elif state is DatasetState.TRUNCATED:
         ledger.run("madison", 1)
         ledger.done(c.ControlDataset(number, c.Verb.TRUNCATE))
+    elif state is DatasetState.WAITING:
+        number += 1  # The dataset that follows.
     elif state is not DatasetState.PROCESSING:
         ledger.done(c.ControlDataset(number, {"suspended": c.Verb.SUSPEND, "aborted": c.Verb.ABORT}[state]))
     detail = queries.dataset(ledger.kv, number)
