@@ -11,7 +11,6 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -19,16 +18,14 @@ import iceprod_p2p
 from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.clock import SystemClock
-from iceprod_p2p.base.config import SiteConfig
-from iceprod_p2p.base.errors import ConfigError, IceProdError, Unavailable
+from iceprod_p2p.base.errors import ConfigError, IceProdError
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
 from iceprod_p2p.daemon_accounts import account
 from iceprod_p2p.daemon_bundle import pilot_bundle
-from iceprod_p2p.daemon_options import Command, config_option, said_once
+from iceprod_p2p.daemon_options import config_option, said_once, site_options, written_configuration
+from iceprod_p2p.daemon_recovery import rejoin
 from iceprod_p2p.security.enrolment import parse_invitation
-from iceprod_p2p.security.keyfiles import write_secret
-from iceprod_p2p.security.random import new_node_id
 from iceprod_p2p.site import process, systemd
 from iceprod_p2p.site.doctor import Verdict, examine
 from iceprod_p2p.site.founding import Founded, found_cluster
@@ -37,23 +34,8 @@ from iceprod_p2p.site.keeper import end_pilots
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, read_passphrase
 from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.rejoining import ADMIN_DIRECTORY
 from iceprod_p2p.wire.pb import control_pb2
-
-ADMIN_DIRECTORY: Final = "admin"  # The first administrator's context, in the founder's data directory.
-
-
-def site_options(command: Command) -> Command:
-    """Add what a new `site.toml` is written from."""
-    for name, words in (
-        ("--enrol-listen", "HOST:PORT for enrolment"),
-        ("--listen", "HOST:PORT for nodes, pilots and people"),
-        ("--data-dir", "the node's one directory"),
-        ("--node-id", "this node's name; one is made by default"),
-        ("--cluster", "the cluster's name"),
-        ("--site", "the site's name"),
-    ):
-        command = click.option(name, default=None, help=words)(command)
-    return command
 
 
 @click.group()
@@ -74,7 +56,7 @@ def main() -> None:
 def init(path: Path, root_passphrase_file: Path | None, **given: str | None) -> None:
     """Found a cluster whose first node this is."""
     passphrase = read_passphrase(root_passphrase_file) if root_passphrase_file is not None else None
-    config = _configuration(path, given)
+    config = written_configuration(path, given)
     clock = SystemClock()
     node, directory = config.node, config.node.data_dir / ADMIN_DIRECTORY
 
@@ -107,7 +89,7 @@ def join(invitation: str, path: Path, **given: str | None) -> None:
     if not path.exists():
         for name in ("site", "cluster"):
             given[name] = given[name] or getattr(invited, name)
-    config = _configuration(path, given)
+    config = written_configuration(path, given)
     joined = join_cluster(config, invited, SystemClock())
     click.echo(
         f"Joined cluster {joined.keys.cluster} as site {joined.keys.site}, node {joined.keys.node_id}."
@@ -204,6 +186,8 @@ def systemd_unit(path: Path, user: str | None) -> None:
 
 main.add_command(account)
 main.add_command(pilot_bundle)
+for recovery in (rejoin,):
+    main.add_command(recovery)
 
 
 @main.group("config")
@@ -237,46 +221,6 @@ def check(path: Path) -> None:
 def show(path: Path) -> None:
     """Print the configuration as it is understood, defaults filled in, as JSON."""
     click.echo(json.dumps(config_text.shown(site_config.load(path)), indent=2))
-
-
-def _configuration(path: Path, given: dict[str, str | None]) -> SiteConfig:
-    """Load `path`, or write it from the options when there is none."""
-    options = {name: value for name, value in given.items() if value is not None}
-    if path.exists():
-        config = site_config.load(path)
-        _check_agreement(config, path, options)
-        return config
-    missing = [
-        f"--{name.replace('_', '-')}" for name in ("site", "cluster", "data_dir") if name not in options
-    ]
-    if missing:
-        raise ConfigError(f"there is no {path}, and to write it {', '.join(missing)} must be given")
-    site = options["site"]
-    node: dict[str, str] = {
-        "site": site,
-        "id": options.get("node_id") or new_node_id(site),
-        "cluster": options["cluster"],
-        "data_dir": str(Path(options["data_dir"]).expanduser().absolute()),
-        **{name: options[name] for name in ("listen", "enrol_listen") if name in options},
-    }
-    text = config_text.new_text({"node": node})
-    config = site_config.parse(text, path=path)  # Nothing is written that could not be read.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_secret(path, text.encode())  # What it names will be promised, so it outlives a power cut.
-    except (OSError, Unavailable) as failure:
-        raise ConfigError(f"cannot write {path}: {failure}", remedy="choose another --config") from failure
-    return config
-
-
-def _check_agreement(config: SiteConfig, path: Path, options: dict[str, str]) -> None:
-    for name, value in options.items():
-        present = str(getattr(config.node, "id" if name == "node_id" else name))
-        if present != value:
-            raise ConfigError(
-                f"{path} says {name} = {present!r}, but --{name.replace('_', '-')} {value} was given",
-                remedy="change the file, or leave the option out",
-            )
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from iceprod_p2p.base.config import CLASS, SECTIONS, SiteConfig
+from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.settings import Setting
+from iceprod_p2p.base.toml_lines import key_lines
 
+_ID = re.compile(r"""^(\s*(?:node\s*\.\s*)?id\s*=\s*)("[^"]*"|'[^']*')""")
 _HEAD = """\
 # Configuration of one node of IceProd P2P.  Settings that stand behind a # have the value shown there.
 # `iceprod-node config check` names every fault of this file with its line.
@@ -50,6 +55,25 @@ def shown(config: SiteConfig) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     return {name: plain(value) for name, value in asdict(config).items()}
+
+
+def with_node_id(text: str, node_id: str) -> str:
+    """Return the text of a `site.toml` with another `[node] id`, and everything else as it was.
+
+    ConfigError when the text has no such line, or when what came out would not be read as meant.
+    """
+    number = key_lines(text).get(("node", "id"))
+    lines = text.splitlines(keepends=True)
+    if number is not None:
+        quoted = json.dumps(node_id)
+        lines[number - 1], count = _ID.subn(lambda found: found[1] + quoted, lines[number - 1], count=1)
+        changed = "".join(lines)
+        if count and tomllib.loads(changed)["node"]["id"] == node_id:
+            return changed
+    raise ConfigError(
+        "the configuration has no line `id = ...` in [node] that could be changed",
+        remedy="write it on a line of its own",
+    )
 
 
 def _setting_line(setting: Setting, values: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from iceprod_p2p.raft.journal import (
     seal,
 )
 from iceprod_p2p.raft.ports import Apply, Store, Transaction
+from iceprod_p2p.raft.promises import retire
 from iceprod_p2p.raft.syncobj import REGULAR
 
 
@@ -58,6 +59,13 @@ def owner_of(store: Store) -> str | None:
     with store.read() as snapshot:
         identity = read_identity(snapshot.meta)
     return None if identity is None else identity.node_id
+
+
+def mark_retired(store: Store, reason: str) -> None:
+    """Write down that no later start on this store may take part; StoreError when the disk refuses."""
+    transaction = store.write()
+    retire(transaction, reason)
+    transaction.commit()
 
 
 def _create(store: Store, identity: Identity, write: Callable[[Transaction], list[Any]]) -> list[Any]:

@@ -34,7 +34,7 @@ PLACE_KEY: Final = b"place"  # Where this copy of the files lies; the store's ow
 META_END: Final = b"\xff"
 _Record = TypeVar("_Record")
 LOG_END: Final = KEY.pack((1 << 64) - 1)
-REMEDY: Final = "this node may not vote again: remove it and join with a new node id"
+REMEDY: Final = "this node may not vote again; take part under a new node id: iceprod-node rejoin"
 
 
 class HardState(msgspec.Struct, array_like=True):

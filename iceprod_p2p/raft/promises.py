@@ -49,10 +49,7 @@ PEER: Final = b"peer/"
 PEER_END: Final = b"peer0"
 SESSIONS: Final = 1 << 48
 STRANGERS_MAX: Final = 1_024  # Certified nodes that are no members (yet) and are remembered all the same.
-REMEDY: Final = (
-    "remove it (`iceprod cluster remove ID`), then join again by a new invitation,"
-    " with a new node id and an empty data directory"
-)
+REMEDY: Final = "take part again under a new node id: iceprod-node rejoin"
 
 log = get_logger("raft")
 

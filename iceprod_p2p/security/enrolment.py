@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from iceprod_p2p.base.errors import BadInput, NotAllowed
 from iceprod_p2p.model.identity import is_host_label, is_site_name
@@ -157,6 +163,29 @@ def accept_authority(
     if problem:
         raise NotAllowed(f"of the certificates that the cluster sent, {problem}")
     return Authority(invitation.cluster, invitation.site, issuing, key)
+
+
+def sign_readmission(key: PrivateKey, *, cluster: str, words: Sequence[str | bytes]) -> bytes:
+    """Return a node's signature under what it asks when it takes another's place; `words` in a fixed order."""
+    return key.sign(_readmission(cluster, words), ec.ECDSA(hashes.SHA256()))
+
+
+def check_readmission(
+    certificate: x509.Certificate, signature: bytes, *, cluster: str, words: Sequence[str | bytes]
+) -> None:
+    """Raise NotAllowed unless the key of this certificate has signed these words."""
+    try:
+        certificate_key(certificate).verify(
+            signature, _readmission(cluster, words), ec.ECDSA(hashes.SHA256())
+        )
+    except InvalidSignature:
+        raise NotAllowed("what the node asks is not signed with the key of its certificate") from None
+
+
+def _readmission(cluster: str, words: Sequence[str | bytes]) -> bytes:
+    parts = [word.encode("utf-8", "surrogatepass") if isinstance(word, str) else word for word in words]
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in (cluster.encode(), *parts))
+    return b"iceprod readmission\x00" + framed
 
 
 def _check_word(body: str) -> str:

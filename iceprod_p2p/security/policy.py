@@ -36,6 +36,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
     for method, callers in {
         "Enrol/GetRoot": {Caller.ANYONE},
         "Enrol/Join": {Caller.ANYONE},
+        "Enrol/Readmit": {Caller.ANYONE},  # A certificate of its site's authority, shown in the request.
         "Enrol/EnrolPilot": {Caller.ANYONE},
         "Enrol/Login": {Caller.ANYONE},
         "Peer/Link": {Caller.NODE},

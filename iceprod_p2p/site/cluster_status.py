@@ -126,6 +126,11 @@ class ClusterStatus:
         row.round_trip_ms = (self._clock.monotonic_s() - began_s) * 1_000
         return row
 
+    async def takes_part(self, node: common_pb2.NodeAddress) -> bool:
+        """Return whether a node answers now and its consensus part has not ended."""
+        row = await self._ask(node)
+        return row.reachable and not row.failed
+
     def _add_progress(self, rows: list[control_pb2.MemberStatus]) -> None:
         last = max((row.last_index for row in rows), default=0)
         for row in rows:

@@ -17,6 +17,7 @@ from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import AddNode
+from iceprod_p2p.ledger.commands_replacing import ReplaceNode
 from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.model.identity import (
     IdentityKind,
@@ -27,6 +28,7 @@ from iceprod_p2p.model.identity import (
 )
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.security.certificates import (
+    PublicKey,
     authority_claim,
     certificate_from_der,
     certificate_key,
@@ -42,6 +44,7 @@ from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_files import secret_record
+from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.wire.addresses import host_of, parse_address
 from iceprod_p2p.wire.pb import common_pb2, enrol_pb2, enrol_pb2_grpc
 from iceprod_p2p.wire.translate import text
@@ -73,6 +76,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         consensus: Consensus,
         cluster: EnrolView,
         people: People,
+        readmission: Readmission,
         pilot_lifetime_ms: int,
         clock: Clock,
     ) -> None:
@@ -81,6 +85,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         self._consensus = consensus
         self._cluster = cluster
         self._people = people
+        self._readmission = readmission
         self._pilot_lifetime_ms = pilot_lifetime_ms
         self._clock = clock
 
@@ -114,23 +119,8 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         authority = root.issue_authority(
             request.authority_csr_pem, scope=request.site, now_ms=self._clock.wall_ms()
         )
-        command = AddNode(
-            member=Member(request.node_id, request.site, request.address, MemberRole.OBSERVER),
-            issuing_certificate=to_der(authority),
-            certificate_fingerprint=key_digest(node_key),
-            passkey_key_id=request.passkey_key_id,
-            passkey_public_key=request.passkey_public_key,
-            token_digest=secret_digest(request.token),
-            enrol_address=request.enrol_address,
-            server_name=node_server_name(request.node_id, site=request.site, cluster=keys.cluster),
-            version_least=max(1, request.version_least),
-            version_most=max(1, request.version_most),
-        )
-        request_id = stable_request_id("join", secret_digest(request.token).hex(), request.node_id, uri)
         passing("enrol.join.before")
-        outcome = await self._consensus.propose(command, actor=f"node:{keys.node_id}", request_id=request_id)
-        too_old = isinstance(outcome, Refused) and outcome.code is Refusal.WRONG_STATE
-        applied(outcome, remedy="" if too_old else "ask for a new invitation")
+        await (self._replace if request.replaces else self._add)(request, authority, node_key)
         passing("enrol.join.after")
         recorded = self._recorded(request.node_id, authority)
         if certificate_key(recorded) != public_key:
@@ -142,6 +132,49 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             authority_pem=to_pem(recorded),
             nodes=self._cluster.nodes(),
         )
+
+    async def _add(self, request: enrol_pb2.JoinRequest, authority: x509.Certificate, key: PublicKey) -> None:
+        cluster, node_id = self._keys().cluster, self._keys().node_id
+        command = AddNode(
+            member=Member(request.node_id, request.site, request.address, MemberRole.OBSERVER),
+            issuing_certificate=to_der(authority),
+            certificate_fingerprint=key_digest(key),
+            passkey_key_id=request.passkey_key_id,
+            passkey_public_key=request.passkey_public_key,
+            token_digest=secret_digest(request.token),
+            enrol_address=request.enrol_address,
+            server_name=node_server_name(request.node_id, site=request.site, cluster=cluster),
+            version_least=max(1, request.version_least),
+            version_most=max(1, request.version_most),
+        )
+        uri = identity_uri(IdentityKind.NODE, request.node_id, site=request.site, cluster=cluster)
+        request_id = stable_request_id("join", secret_digest(request.token).hex(), request.node_id, uri)
+        outcome = await self._consensus.propose(command, actor=f"node:{node_id}", request_id=request_id)
+        too_old = isinstance(outcome, Refused) and outcome.code is Refusal.WRONG_STATE
+        applied(outcome, remedy="" if too_old else "ask for a new invitation")
+
+    async def _replace(
+        self, request: enrol_pb2.JoinRequest, authority: x509.Certificate, key: PublicKey
+    ) -> None:
+        await self._readmission.require_silent(request.replaces)
+        command = ReplaceNode(
+            member=Member(request.node_id, request.site, request.address, MemberRole.OBSERVER),
+            replaces=request.replaces,
+            issuing_certificate=to_der(authority),
+            certificate_fingerprint=key_digest(key),
+            passkey_key_id=request.passkey_key_id,
+            passkey_public_key=request.passkey_public_key,
+            enrol_address=request.enrol_address,
+            server_name=node_server_name(request.node_id, site=request.site, cluster=self._keys().cluster),
+            token_digest=secret_digest(request.token),
+            version_least=max(1, request.version_least),
+            version_most=max(1, request.version_most),
+        )
+        await self._readmission.replace(command)
+
+    async def Readmit(self, request: enrol_pb2.ReadmitRequest, context: Any) -> enrol_pb2.JoinReply:
+        """Let a site's new node take the place of its lost one."""
+        return await self._readmission.readmit(request)
 
     async def EnrolPilot(
         self, request: enrol_pb2.EnrolPilotRequest, context: Any
@@ -196,7 +229,9 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
 
 
 def _check_names(request: enrol_pb2.JoinRequest) -> None:
-    if not (is_site_name(request.site) and is_host_label(request.node_id)):
+    if not (is_site_name(request.site) and is_host_label(request.node_id)) or not is_host_label(
+        request.replaces or request.node_id
+    ):
         raise BadInput(f"{request.site[:80]!r} and {request.node_id[:80]!r} cannot name a site and a node")
     for address in (request.address, request.enrol_address):
         parse_address(address)

@@ -45,8 +45,10 @@ class Joined:
     nodes: tuple[common_pb2.NodeAddress, ...]
 
 
-def join_cluster(config: SiteConfig, invitation: Invitation, clock: Clock) -> Joined:
+def join_cluster(config: SiteConfig, invitation: Invitation, clock: Clock, *, replaces: str = "") -> Joined:
     """Join with a one-time invitation; blocking.  Writes the keys and an empty store into the data directory.
+
+    With `replaces` the node takes the place of that one of its site.
 
     ConfigError when the configuration names another site or cluster, or the directory is in use; NotAllowed
     when the server is not of the invitation's cluster or the token is not accepted; Unavailable when it
@@ -78,6 +80,7 @@ def join_cluster(config: SiteConfig, invitation: Invitation, clock: Clock) -> Jo
         passkey_public_key=signer.public_key,
         version_least=versions.VERSION_LEAST,
         version_most=versions.VERSION_MOST,
+        replaces=replaces,
     )
     tls = TlsMaterial.anonymous(root_pem)
     reply = enrol_call(invitation.enrol_address, tls, root.server_name, "Join", request, timeout_s=JOIN_S)

@@ -46,6 +46,7 @@ from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
+from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.store.blobs import BlobStore
@@ -153,8 +154,16 @@ class SiteNode:
             directory=DirectoryServer(config.directory) if config.directory.url else None,
             tokens=TokenIssuer(config.tokens, self.clock) if config.tokens.issuer else None,
         )
+        readmission = Readmission(
+            keys=self.keys,
+            consensus=self.raft,
+            cluster=self.cluster,
+            answers=self._answers,
+            clock=self.clock,
+        )
         self.enrol = EnrolService(
             keys=self.keys,
+            readmission=readmission,
             people=self.people,
             book=self.book,
             consensus=self.raft,
@@ -268,6 +277,10 @@ class SiteNode:
 
     def _admit_link(self, identity: Identity) -> None:
         self.cluster.admit_link(identity, now_ms=self.clock.wall_ms())
+
+    async def _answers(self, node_id: str) -> bool:
+        known = next((node for node in self.cluster.nodes() if node.node_id == node_id), None)
+        return known is not None and await self.control.status.takes_part(known)
 
     def _only_gpu_tasks(self, resource_class: str) -> bool:
         kind = self.config.queue.resource_class(resource_class)

@@ -221,19 +221,19 @@ def load_keys(
     signing_key = signing_key_from_bytes(
         read_secret(directory / "passkey.key"), name=str(directory / "passkey.key")
     )
-    root, locked = _load_root(data_dir, cluster, environ) if founder else (None, False)
+    root, locked = load_root(data_dir, cluster, environ) if founder else (None, False)
     keys = NodeKeys(
         cluster=cluster,
         site=site,
         node_id=node_id,
         root_pem=read_public(directory / "root.pem"),
-        authority=_load_authority(directory / "authority", cluster, site),
+        authority=load_authority(directory / "authority", cluster, site),
         node_chain_pem=read_public(directory / "node.pem"),
         node_key=_load_key(directory / "node.key"),
         signer=PasskeySigner(signing_key, key_id=node_id, cluster=cluster, site=site),
         root=root,
         root_is_locked=locked,
-        people=_load_authority(data_dir / AUTHORITY / "people", cluster, PEOPLE) if founder else None,
+        people=load_authority(data_dir / AUTHORITY / "people", cluster, PEOPLE) if founder else None,
     )
     _check_identity(keys, directory / "node.pem")
     return keys
@@ -265,14 +265,15 @@ def read_passphrase(path: Path) -> bytes:
     return passphrase
 
 
-def _load_root(data_dir: Path, cluster: str, environ: Mapping[str, str]) -> tuple[Authority | None, bool]:
+def load_root(data_dir: Path, cluster: str, environ: Mapping[str, str]) -> tuple[Authority | None, bool]:
+    """Read the cluster's root at its founder's; (None, True) when its key is locked by a passphrase."""
     stem = data_dir / AUTHORITY / "root"
     if b"ENCRYPTED" not in read_secret(stem.with_suffix(".key")):
-        return _load_authority(stem, cluster, ""), False
+        return load_authority(stem, cluster, ""), False
     given = environ.get(PASSPHRASE_VARIABLE, "")
     if not given:
         return None, True
-    return _load_authority(stem, cluster, "", passphrase=read_passphrase(Path(given))), False
+    return load_authority(stem, cluster, "", passphrase=read_passphrase(Path(given))), False
 
 
 def _save_authority(stem: Path, authority: Authority, *, passphrase: bytes | None = None) -> None:
@@ -280,7 +281,8 @@ def _save_authority(stem: Path, authority: Authority, *, passphrase: bytes | Non
     write_public(stem.with_suffix(".pem"), to_pem(authority.certificate))
 
 
-def _load_authority(stem: Path, cluster: str, scope: str, *, passphrase: bytes | None = None) -> Authority:
+def load_authority(stem: Path, cluster: str, scope: str, *, passphrase: bytes | None = None) -> Authority:
+    """Read an authority from STEM.pem and STEM.key; ConfigError names what is missing or damaged."""
     certificate = chain_from_pem(read_public(stem.with_suffix(".pem")), name=str(stem.with_suffix(".pem")))[0]
     key = _load_key(stem.with_suffix(".key"), passphrase=passphrase)
     return Authority(cluster, scope, certificate, key)

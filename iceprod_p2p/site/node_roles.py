@@ -22,6 +22,7 @@ from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.janitor import Janitor
 from iceprod_p2p.site.keeper import Keeper
 from iceprod_p2p.site.lost_pilots import LostPilots
+from iceprod_p2p.site.newcomer import Newcomer
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard
@@ -38,6 +39,7 @@ STOCK_S: Final = 1.0  # Resets and takeovers shrink the stock; a claim of ours r
 REPLICAS_S: Final = 0.5
 LOST_S: Final = 2.0
 JANITOR_S: Final = 300.0
+NEWCOMER_S: Final = 1.0
 RENEWAL_S: Final = 3_600.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
 HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
@@ -135,6 +137,13 @@ class NodeRoles:
             executor=node.disk,
             clock=node.clock,
         )
+        self.newcomer = Newcomer(
+            node_id=name,
+            data_dir=config.node.data_dir,
+            consensus=node.raft,
+            cluster=node.cluster,
+            blobs=node.blobs,
+        )
         self._add_all()
         self._disk_is_low = False
         self._hungry_at_s = float("-inf")
@@ -151,6 +160,7 @@ class NodeRoles:
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
         self.roles.add(Role("janitor", JANITOR_S, self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self._renew))
+        self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
         self.roles.add(Role("introduction", 10.0, self._introduce))
 
     def use(self, config: SiteConfig) -> None:

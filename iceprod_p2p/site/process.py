@@ -27,6 +27,7 @@ from iceprod_p2p.base.errors import ConfigError, IceProdError, NotFound, Unavail
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
 from iceprod_p2p.site.node import SiteNode
+from iceprod_p2p.site.succession import require_none
 
 PID_FILE: Final = "node.pid"
 LOG_FILE: Final = "node.log"
@@ -47,6 +48,7 @@ def run(config: SiteConfig) -> int:
     _raise_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
     make_private_directory(config.node.data_dir)
+    require_none(config.node.data_dir)
     node = SiteNode(config)
     pid_path = config.node.data_dir / PID_FILE
     write_secret(pid_path, _own_mark().encode())

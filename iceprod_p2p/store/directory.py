@@ -53,7 +53,8 @@ def generation_number(name: str) -> int:
     prefix, _, digits = name.partition("-")
     if prefix != "raft" or not digits.isdigit():
         raise StoreBroken(
-            f"CURRENT names {name!r}, which is no generation", remedy="join again with a new node id"
+            f"CURRENT names {name!r}, which is no generation",
+            remedy="take part again under a new node id: iceprod-node rejoin",
         )
     return int(digits)
 

@@ -268,7 +268,15 @@ class Staging:
 class Environment:
     """The store of one node: one thread writes, any thread reads, one process has the directory."""
 
-    def __init__(self, path: Path | str, *, map_size_bytes: int = MAP_SIZE_BYTES, sync: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        map_size_bytes: int = MAP_SIZE_BYTES,
+        sync: bool = True,
+        may_be_copy: bool = False,
+    ) -> None:
+        """Open the store; `may_be_copy` only for reading what is left of a node that will not run again."""
         self.path = Path(path)
         self._map_size_bytes = map_size_bytes
         self._sync = sync
@@ -277,7 +285,8 @@ class Environment:
             self._remove_leftovers()
             self._number = generation_number(read_current(self.path))
             self._generation = self._open(self._number)
-            self._generation.check_place()
+            if not may_be_copy:
+                self._generation.check_place()
             write_current(self.path, self._generation.path.name)
         except (StoreError, OSError) as cause:
             os.close(self._lock_fd)

@@ -58,7 +58,8 @@ def store_error(what: str, where: Path, cause: Exception) -> StoreError:
         )
     if code == errno.EIO or kind in DAMAGE:
         return StoreBroken(
-            f"cannot {what}: {where} is damaged ({cause})", remedy="join again with a new node id"
+            f"cannot {what}: {where} is damaged ({cause})",
+            remedy="take part again under a new node id: iceprod-node rejoin",
         )
     return StoreError(f"cannot {what}: {where}: {cause}", remedy="see the node's log, then restart it")
 

@@ -33,8 +33,7 @@ def is_placed(meta: Meta, path: Path) -> bool:
     if noted is not None and noted != _place(path):
         raise StoreCopied(
             f"{path} is a copy of the files that the node wrote, perhaps an old one",
-            remedy="remove the node (`iceprod cluster remove ID`), then join again by a new invitation,"
-            " with a new node id and an empty data directory",
+            remedy="take part again under a new node id: iceprod-node rejoin",
         )
     return noted is not None
 

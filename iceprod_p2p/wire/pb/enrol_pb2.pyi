@@ -50,7 +50,7 @@ class LoginReply(_message.Message):
     def __init__(self, chain_pem: _Optional[bytes] = ..., root_pem: _Optional[bytes] = ..., cluster: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeAddress, _Mapping]]] = ..., lifetime_s: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("token", "site", "node_id", "address", "enrol_address", "node_csr_pem", "authority_csr_pem", "passkey_key_id", "passkey_public_key", "version_least", "version_most")
+    __slots__ = ("token", "site", "node_id", "address", "enrol_address", "node_csr_pem", "authority_csr_pem", "passkey_key_id", "passkey_public_key", "version_least", "version_most", "replaces")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class JoinRequest(_message.Message):
     PASSKEY_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
     VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     token: str
     site: str
     node_id: str
@@ -73,7 +74,34 @@ class JoinRequest(_message.Message):
     passkey_public_key: bytes
     version_least: int
     version_most: int
-    def __init__(self, token: _Optional[str] = ..., site: _Optional[str] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., enrol_address: _Optional[str] = ..., node_csr_pem: _Optional[bytes] = ..., authority_csr_pem: _Optional[bytes] = ..., passkey_key_id: _Optional[str] = ..., passkey_public_key: _Optional[bytes] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ...) -> None: ...
+    replaces: str
+    def __init__(self, token: _Optional[str] = ..., site: _Optional[str] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., enrol_address: _Optional[str] = ..., node_csr_pem: _Optional[bytes] = ..., authority_csr_pem: _Optional[bytes] = ..., passkey_key_id: _Optional[str] = ..., passkey_public_key: _Optional[bytes] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ..., replaces: _Optional[str] = ...) -> None: ...
+
+class ReadmitRequest(_message.Message):
+    __slots__ = ("site", "node_id", "replaces", "address", "enrol_address", "node_chain_pem", "passkey_key_id", "passkey_public_key", "signature", "version_least", "version_most")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ENROL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    PASSKEY_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PASSKEY_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    node_id: str
+    replaces: str
+    address: str
+    enrol_address: str
+    node_chain_pem: bytes
+    passkey_key_id: str
+    passkey_public_key: bytes
+    signature: bytes
+    version_least: int
+    version_most: int
+    def __init__(self, site: _Optional[str] = ..., node_id: _Optional[str] = ..., replaces: _Optional[str] = ..., address: _Optional[str] = ..., enrol_address: _Optional[str] = ..., node_chain_pem: _Optional[bytes] = ..., passkey_key_id: _Optional[str] = ..., passkey_public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("cluster", "root_pem", "authority_pem", "nodes")

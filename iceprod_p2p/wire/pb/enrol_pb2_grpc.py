@@ -39,6 +39,11 @@ class EnrolStub:
                 request_serializer=enrol__pb2.JoinRequest.SerializeToString,
                 response_deserializer=enrol__pb2.JoinReply.FromString,
                 _registered_method=True)
+        self.Readmit = channel.unary_unary(
+                '/iceprod.v1.Enrol/Readmit',
+                request_serializer=enrol__pb2.ReadmitRequest.SerializeToString,
+                response_deserializer=enrol__pb2.JoinReply.FromString,
+                _registered_method=True)
         self.EnrolPilot = channel.unary_unary(
                 '/iceprod.v1.Enrol/EnrolPilot',
                 request_serializer=enrol__pb2.EnrolPilotRequest.SerializeToString,
@@ -61,6 +66,13 @@ class EnrolServicer:
 
     def Join(self, request, context):
         """A new site's node joins with a one-time invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Readmit(self, request, context):
+        """A site's new node takes the place of its old one; it shows a certificate of its site's authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +105,11 @@ def add_EnrolServicer_to_server(servicer, server):
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
                     request_deserializer=enrol__pb2.JoinRequest.FromString,
+                    response_serializer=enrol__pb2.JoinReply.SerializeToString,
+            ),
+            'Readmit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Readmit,
+                    request_deserializer=enrol__pb2.ReadmitRequest.FromString,
                     response_serializer=enrol__pb2.JoinReply.SerializeToString,
             ),
             'EnrolPilot': grpc.unary_unary_rpc_method_handler(
@@ -137,6 +154,33 @@ class Enrol:
             target,
             '/iceprod.v1.Enrol/Join',
             enrol__pb2.JoinRequest.SerializeToString,
+            enrol__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Readmit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Enrol/Readmit',
+            enrol__pb2.ReadmitRequest.SerializeToString,
             enrol__pb2.JoinReply.FromString,
             options,
             channel_credentials,

@@ -25,6 +25,7 @@ from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
 from iceprod_p2p.site.interceptors import AccessInterceptor
 from iceprod_p2p.site.node_keys import issue_person
 from iceprod_p2p.site.people import People
+from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.wire.pb import enrol_pb2
 from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
 
@@ -63,8 +64,17 @@ class Door:
             cluster=self.cluster,
             clock=self.clock,
         )
+        self.answering: set[str] = set()
+        readmission = Readmission(
+            keys=lambda: self.keys,
+            consensus=self.ledger,
+            cluster=self.cluster,
+            answers=self._answers,
+            clock=self.clock,
+        )
         self.enrol = EnrolService(
             keys=lambda: self.keys,
+            readmission=readmission,
             people=self.people,
             book=self.book,
             consensus=self.ledger,
@@ -73,6 +83,9 @@ class Door:
             clock=self.clock,
         )
         self.access = AccessInterceptor(self.cluster, self.clock)
+
+    async def _answers(self, node_id: str) -> bool:
+        return node_id in self.answering
 
     def pilot_job(self, pilot: str) -> str:
         secret, record = make_one_time_secret(pilot, now_ms=NOW_MS, lifetime_ms=DAY_MS)
