@@ -25,7 +25,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import lmdb
 
@@ -40,105 +40,13 @@ from iceprod_p2p.store.directory import (
 )
 from iceprod_p2p.store.errors import StoreError, store_error
 from iceprod_p2p.store.place import is_placed, note_place
+from iceprod_p2p.store.transactions import ReadSnapshot, WriteTransaction
 
 MAP_SIZE_BYTES: Final = 64 << 30  # Sparse: address space, not disk.  A month of IceCube's whole history fits.
 DATABASES: Final = ("ledger", "log", "meta")
 READERS_MAX: Final = 1_000  # Views open at one moment on all threads of the node.
-KEY_BYTES_MAX: Final = 511
 
 log = get_logger("store")
-
-
-class Table:
-    """One named database seen through one transaction: an ordered map of bytes to bytes.
-
-    Lives as long as its transaction.  Never write while a `scan` is being walked: take a page first.
-    """
-
-    __slots__ = ("_database", "_path", "_transaction")
-
-    def __init__(self, transaction: lmdb.Transaction, generation: _Generation, name: str) -> None:
-        self._transaction = transaction
-        self._database = generation.databases[name]
-        self._path = generation.path
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the value of `key`, or None."""
-        return self._transaction.get(key, None, self._database)  # type: ignore[return-value]
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set `key` (1 to 511 bytes) to `value`."""
-        try:
-            self._transaction.put(key, value, db=self._database)
-        except lmdb.Error as cause:
-            raise store_error("write", self._path, cause) from cause
-
-    def delete(self, key: bytes) -> None:
-        """Remove `key` if it is there."""
-        try:
-            self._transaction.delete(key, db=self._database)
-        except lmdb.Error as cause:
-            raise store_error("write", self._path, cause) from cause
-
-    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
-        with self._transaction.cursor(self._database) as cursor:
-            if reverse:
-                found = cursor.prev() if cursor.set_range(stop) else cursor.last()
-                while found:
-                    key, value = cast(tuple[bytes, bytes], cursor.item())
-                    if key < start:
-                        return
-                    yield key, value
-                    found = cursor.prev()
-                return
-            found = cursor.set_range(start)
-            while found:
-                key, value = cast(tuple[bytes, bytes], cursor.item())
-                if key >= stop:
-                    return
-                yield key, value
-                found = cursor.next()
-
-
-class WriteTransaction:
-    """Everything one tick writes; used by the one writing thread only, ended by `commit` or `abort`, once."""
-
-    __slots__ = ("_generation", "_transaction", "ledger", "log", "meta")
-
-    def __init__(self, generation: _Generation) -> None:
-        self._generation = generation
-        self._transaction = generation.environment.begin(write=True)
-        self.ledger = Table(self._transaction, generation, "ledger")
-        self.log = Table(self._transaction, generation, "log")
-        self.meta = Table(self._transaction, generation, "meta")
-
-    def commit(self) -> None:
-        """Make all of it durable with one fsync (none if nothing was written); StoreError if that failed."""
-        try:
-            self._transaction.commit()
-        except (lmdb.Error, OSError) as cause:
-            raise store_error("commit", self._generation.path, cause) from cause
-
-    def abort(self) -> None:
-        """Forget all of it."""
-        self._transaction.abort()
-
-
-class ReadSnapshot:
-    """One consistent point of all databases, for any thread; close it within seconds, or the file grows."""
-
-    __slots__ = ("_transaction", "ledger", "log", "meta")
-
-    def __init__(self, generation: _Generation) -> None:
-        self._transaction = generation.environment.begin()
-        self.ledger = Table(self._transaction, generation, "ledger")
-        self.log = Table(self._transaction, generation, "log")
-        self.meta = Table(self._transaction, generation, "meta")
-
-    def close(self) -> None:
-        """End the snapshot; its tables must not be used any more."""
-        self._transaction.abort()
 
 
 class _Generation:

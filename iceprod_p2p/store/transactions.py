@@ -1,0 +1,165 @@
+"""One transaction over the three databases of a store, and the tables it reads and writes.
+
+Every value of the ledger carries a checksum of itself and its key, so that a damaged page is named when it is
+read, and never becomes part of the state.  (LMDB has no checksums; the log's entries and the records in `meta`
+carry their own.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+from zlib import crc32
+
+import lmdb
+
+from iceprod_p2p.store.errors import StoreBroken, store_error
+
+KEY_BYTES_MAX: Final = 511
+SEAL_BYTES: Final = 4
+RESIDUE: Final = (
+    0x2144DF1C  # What CRC-32 gives for any bytes followed by their own CRC, whatever it began with.
+)
+
+
+class Generation(Protocol):
+    """What a transaction needs of an open environment."""
+
+    path: Path
+    environment: lmdb.Environment
+
+    @property
+    def databases(self) -> Mapping[str, Any]:
+        """The open databases by name."""
+        ...
+
+
+class Table:
+    """One named database seen through one transaction: an ordered map of bytes to bytes.
+
+    Lives as long as its transaction.  Never write while a `scan` is being walked: take a page first.
+    """
+
+    __slots__ = ("_database", "_path", "_transaction")
+
+    def __init__(self, transaction: lmdb.Transaction, generation: Generation, name: str) -> None:
+        self._transaction = transaction
+        self._database = generation.databases[name]
+        self._path = generation.path
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, or None."""
+        return self._transaction.get(key, None, self._database)  # type: ignore[return-value]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key` (1 to 511 bytes) to `value`."""
+        try:
+            self._transaction.put(key, value, db=self._database)
+        except lmdb.Error as cause:
+            raise store_error("write", self._path, cause) from cause
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key` if it is there."""
+        try:
+            self._transaction.delete(key, db=self._database)
+        except lmdb.Error as cause:
+            raise store_error("write", self._path, cause) from cause
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
+        with self._transaction.cursor(self._database) as cursor:
+            if reverse:
+                found = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                while found:
+                    key, value = cast(tuple[bytes, bytes], cursor.item())
+                    if key < start:
+                        return
+                    yield key, value
+                    found = cursor.prev()
+                return
+            found = cursor.set_range(start)
+            while found:
+                key, value = cast(tuple[bytes, bytes], cursor.item())
+                if key >= stop:
+                    return
+                yield key, value
+                found = cursor.next()
+
+
+class SealedTable(Table):
+    """A table whose values carry a checksum; StoreBroken names the key of one that is damaged."""
+
+    __slots__ = ()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, or None."""
+        stored: bytes | None = self._transaction.get(key, None, self._database)  # type: ignore[assignment]
+        if stored is None:
+            return None
+        if crc32(stored, crc32(key)) != RESIDUE:
+            raise damaged(self._path, key)
+        return stored[:-SEAL_BYTES]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key` (1 to 511 bytes) to `value`."""
+        sealed = value + crc32(value, crc32(key)).to_bytes(SEAL_BYTES, "little")
+        try:
+            self._transaction.put(key, sealed, db=self._database)
+        except lmdb.Error as cause:
+            raise store_error("write", self._path, cause) from cause
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
+        for key, stored in super().scan(start, stop, reverse=reverse):
+            if crc32(stored, crc32(key)) != RESIDUE:
+                raise damaged(self._path, key)
+            yield key, stored[:-SEAL_BYTES]
+
+
+def damaged(path: Path, key: bytes) -> StoreBroken:
+    """The error that names a record whose checksum differs."""
+    return StoreBroken(
+        f"the record {key.hex()} of the ledger in {path} is damaged (checksum differs)",
+        remedy="take part again under a new node id: iceprod-node rejoin",
+    )
+
+
+class WriteTransaction:
+    """Everything one tick writes; used by the one writing thread only, ended by `commit` or `abort`, once."""
+
+    __slots__ = ("_generation", "_transaction", "ledger", "log", "meta")
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._transaction = generation.environment.begin(write=True)
+        self.ledger = SealedTable(self._transaction, generation, "ledger")
+        self.log = Table(self._transaction, generation, "log")
+        self.meta = Table(self._transaction, generation, "meta")
+
+    def commit(self) -> None:
+        """Make all of it durable with one fsync (none if nothing was written); StoreError if that failed."""
+        try:
+            self._transaction.commit()
+        except (lmdb.Error, OSError) as cause:
+            raise store_error("commit", self._generation.path, cause) from cause
+
+    def abort(self) -> None:
+        """Forget all of it."""
+        self._transaction.abort()
+
+
+class ReadSnapshot:
+    """One consistent point of all databases, for any thread; close it within seconds, or the file grows."""
+
+    __slots__ = ("_transaction", "ledger", "log", "meta")
+
+    def __init__(self, generation: Generation) -> None:
+        self._transaction = generation.environment.begin()
+        self.ledger = SealedTable(self._transaction, generation, "ledger")
+        self.log = Table(self._transaction, generation, "log")
+        self.meta = Table(self._transaction, generation, "meta")
+
+    def close(self) -> None:
+        """End the snapshot; its tables must not be used any more."""
+        self._transaction.abort()
