@@ -186,8 +186,7 @@ def systemd_unit(path: Path, user: str | None) -> None:
 
 main.add_command(account)
 main.add_command(pilot_bundle)
-for recovery in (rejoin,):
-    main.add_command(recovery)
+main.add_command(rejoin)
 
 
 @main.group("config")
