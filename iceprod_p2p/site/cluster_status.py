@@ -128,7 +128,7 @@ class ClusterStatus:
 
     async def takes_part(self, node: common_pb2.NodeAddress) -> bool:
         """Return whether a node answers now and its consensus part has not ended."""
-        row = await self._ask(node)
+        row = await self.ask(node)
         return row.reachable and not row.failed
 
     def _add_progress(self, rows: list[control_pb2.MemberStatus]) -> None:

@@ -24,7 +24,7 @@ from typing import Final
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError, IceProdError
-from iceprod_p2p.base.failpoints import declare, passing
+from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.founding import mark_retired
 from iceprod_p2p.security.ca import Authority
@@ -52,16 +52,6 @@ from iceprod_p2p.store.environment import Environment
 NEXT: Final = "next"
 RECORD: Final = "succession.json"
 log = get_logger("succession")
-
-for _name, _where in (
-    ("node.rejoin.before", "the next node's keys and store are made, nobody was asked"),
-    ("node.rejoin.admitted", "the cluster has admitted the next node, nothing is in its place"),
-    ("node.restore.before", "the restored store is made, nothing is in its place"),
-    ("node.succession.raft", "the old store is set aside, the new one is not in its place"),
-    ("node.succession.keys", "the store is in its place, the keys are not"),
-    ("node.succession.config", "store and keys are in their places, site.toml names the old node"),
-):
-    declare(_name, _where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,15 @@ from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import ROOT, NodeProcess, leads, status_of, task_counts, wait_for
 
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"
+# Where `test_rejoin` and `test_restore` end a process.
+REJOINING = (
+    "node.rejoin.before",
+    "node.rejoin.admitted",
+    "node.succession.raft",
+    "node.succession.keys",
+    "node.succession.config",
+)
+RESTORING = ("node.restore.before",)
 SITES = ("madison", "geneva", "zeuthen")
 
 

@@ -13,7 +13,7 @@ import pytest
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import run_command, wait_for
-from tests.integration.recovery_cluster import Site, Trio
+from tests.integration.recovery_cluster import REJOINING, Site, Trio
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +137,7 @@ def test_an_interrupted_rejoin_keeps_the_node_from_starting_and_goes_on_where_it
     old = site.present_id
     site.kill()
     shutil.rmtree(site.raft)
-    for name in (
-        "node.rejoin.before",
-        "node.rejoin.admitted",
-        "node.succession.keys",
-        "node.succession.config",
-    ):
+    for name in REJOINING:
         killed = site.command_with({"ICEPROD_FAILPOINTS": f"{name}=kill"}, "rejoin", "--yes")
         assert killed.returncode == -9, (name, killed.stderr)
         if name != "node.succession.config":

@@ -23,6 +23,7 @@ from iceprod_p2p.base import failpoints
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.wire.pb import control_pb2
+from tests.integration import recovery_cluster
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.node_processes import NodeProcess, leads, task_counts, wait_for
 from tests.integration.test_people import PASSWORD, Cluster
@@ -283,5 +284,7 @@ def test_every_failpoint_has_a_scene_in_which_a_real_process_dies_there() -> Non
         *test_founding_failpoints.ADMITTING,
         *PASSED_BY_WORK,
         *PASSED_ELSEWHERE,
+        *recovery_cluster.REJOINING,
+        *recovery_cluster.RESTORING,
     }
     assert scenes == set(failpoints.NAMES)
