@@ -23,7 +23,7 @@ REJOINING = (
     "node.succession.keys",
     "node.succession.config",
 )
-RESTORING = ("node.restore.before",)
+RESTORING: tuple[str, ...] = ()
 SITES = ("madison", "geneva", "zeuthen")
 
 
