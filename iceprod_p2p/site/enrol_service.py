@@ -170,7 +170,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
             version_least=max(1, request.version_least),
             version_most=max(1, request.version_most),
         )
-        await self._readmission.replace(command)
+        await self._readmission.take_place(command)
 
     async def Readmit(self, request: enrol_pb2.ReadmitRequest, context: Any) -> enrol_pb2.JoinReply:
         """Let a site's new node take the place of its lost one."""

@@ -97,7 +97,7 @@ class Readmission:
             version_least=max(1, request.version_least),
             version_most=max(1, request.version_most),
         )
-        await self.replace(command)
+        await self.take_place(command)
         return enrol_pb2.JoinReply(
             cluster=keys.cluster,
             root_pem=keys.root_pem,
@@ -105,7 +105,7 @@ class Readmission:
             nodes=self._cluster.nodes(),
         )
 
-    async def replace(self, command: ReplaceNode) -> None:
+    async def take_place(self, command: ReplaceNode) -> None:
         """Propose that a node takes another's place, and wait for its turn among changes of the voters."""
         asked = stable_request_id(
             "readmit", command.member.node_id, command.replaces, command.certificate_fingerprint.hex()

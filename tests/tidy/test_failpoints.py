@@ -13,7 +13,7 @@ DURABLE = {"fsync", "replace", "rename", "commit", "swap"}  # Methods and functi
 WITHOUT = {  # Durable steps that no failpoint stands around, and why none is needed.
     "client/contexts.py": "a person's own files; written again by logging in again",
     "site/bundle.py": "what pilots are made of; made again by the same command",
-    "store/environment.py": "the steps of a transaction pass theirs where it is used, a swap here",
+    "store/transactions.py": "the steps of a transaction pass theirs where it is used",
     "modules/": "on the worker node: a pilot that dies begins its task anew",
 }
 
