@@ -22,7 +22,10 @@ async def judged(cluster: ChaosCluster, clients: Clients) -> int:
         assert status and status["failed"] is None, (name, status)
         state = await member.ask("state", check=True)
         assert state["violations"] == [] and state["digest"] == last["digest"], name
-    traces = {name: list(read_trace(m.directory / "applied.trace")) for name, m in cluster.members.items()}
+    traces = {
+        name: list(read_trace(m.directory / "applied.trace"))
+        for name, m in (*cluster.members.items(), *cluster.retired.items())
+    }
     truth, faults = merge_traces(traces)
     assert faults == []
     truth.entries = {index: entry for index, entry in truth.entries.items() if index <= last["applied"]}
@@ -35,7 +38,7 @@ async def judged(cluster: ChaosCluster, clients: Clients) -> int:
 def leaders(cluster: ChaosCluster) -> dict[int, set[str]]:
     """Who led each term, as their logs say."""
     terms: dict[int, set[str]] = defaultdict(set)
-    for name, member in cluster.members.items():
+    for name, member in (*cluster.members.items(), *cluster.retired.items()):
         for event in member.log_events():
             if event.get("event") == "leads":
                 terms[event["term"]].add(name)

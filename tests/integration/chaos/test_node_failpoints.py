@@ -8,39 +8,32 @@ next one.  What the crash left unclear is cleared up while the next crashes happ
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from iceprod_p2p.base import failpoints
-from iceprod_p2p.client.connection import Connection
-from iceprod_p2p.client.submission import submit_file
-from iceprod_p2p.wire.pb import control_pb2
 from tests.integration import recovery_cluster
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
-from tests.integration.node_processes import NodeProcess, leads, task_counts, wait_for
+from tests.integration.chaos.working_node import (
+    Work,
+    WorkingNode,
+    assert_complete,
+    control,
+    dies,
+    pilots,
+    records,
+    start_armed,
+    works,
+)
+from tests.integration.node_processes import leads, task_counts, wait_for
 from tests.integration.test_people import PASSWORD, Cluster
 
 pytestmark = [pytest.mark.timeout(600)]
-WORK = """\
-version: 3.2
-description: Take a while, and leave something behind
-tasks:
-  - name: nap
-    requirements: {cpu: 1, memory: 0.1, disk: 0.1, time: 0.1}
-    data:
-      - {type: permanent, movement: output, remote: nap.txt, local: nap.txt}
-    trays:
-      - modules:
-          - {name: nap, src: nap.sh, args: "SECONDS"}
-"""
 PASSED_BY_WORK = (  # In about the order in which one dataset passes them.
     "submit.propose.before",
     "submit.propose.after",
@@ -79,77 +72,12 @@ PASSED_ELSEWHERE = (
 ORPHAN = "0" * 64  # No record names it.
 
 
-class WorkingNode(NodeProcess):
-    """A founder whose pilots come and go: many short ones, two at once."""
-
-    def text(self) -> str:
-        quick = super().text().replace("grid_jobs_max = 1", "grid_jobs_max = 12\nclaims_ahead = 4")
-        return f"{quick}\n[queue.options]\nslots = 2\ninterval_s = 0.2\n"
-
-
-class Work:
-    """Everything that is submitted: by threads, for the node dies under them and they repeat."""
-
-    def __init__(self, node: WorkingNode) -> None:
-        self.node = node
-        self._threads = ThreadPoolExecutor(8)
-        self.submitted: list[Future[int]] = []
-        (node.directory / "nap.sh").write_text('#!/bin/sh\nsleep "$1"\necho rested >nap.txt\n')
-
-    def submit(self, *, jobs: int = 1, nap_s: float = 0.1) -> None:
-        """Submit one dataset; its number comes when the node has lived long enough to say it."""
-        steering = self.node.directory / f"nap-{len(self.submitted)}.yaml"
-        steering.write_text(WORK.replace("SECONDS", str(nap_s)))
-
-        def repeat() -> int:
-            with self.node.connect(give_up_s=120) as connection:
-                return submit_file(connection, steering, jobs=jobs, seed=7).dataset
-
-        self.submitted.append(self._threads.submit(repeat))
-
-    def numbers(self) -> list[int]:
-        """The numbers of all datasets."""
-        return [future.result(120) for future in self.submitted]
-
-
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[WorkingNode]:
     made = WorkingNode(tmp_path / "madison", "madison", slots=1, idle_end_s=1, site_grace_s=60)
     assert made.command("init").returncode == 0
     yield made
     made.end()
-
-
-def dies(node: WorkingNode, name: str, *, within_s: float = 60.0) -> None:
-    """Wait for the node's death at the failpoint."""
-    assert node.process is not None
-    assert node.process.wait(within_s) == -signal.SIGKILL, node.log()[-3_000:]
-    assert f"failpoint {name}: kill" in node.log()[-400:]
-
-
-def start_armed(node: WorkingNode, name: str) -> None:
-    node.start(environment={failpoints.VARIABLE: f"{name}=kill"})
-
-
-def pilots(node: WorkingNode) -> list[psutil.Process]:
-    found = []
-    for process in node.pilots():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "iceprod_pilot.main" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
-def records(node: WorkingNode) -> list[dict[str, str]]:
-    """What the node has noted of its grid jobs."""
-    return [json.loads(path.read_text()) for path in (node.data / "pilots").glob("*/grid_job.json")]
-
-
-def works(node: WorkingNode, work: Work, name: str) -> None:
-    """One more dataset, and the death of the node on its way to the end."""
-    start_armed(node, name)
-    work.submit()
-    dies(node, name)
 
 
 def loses_pilots(node: WorkingNode, work: Work, name: str) -> None:
@@ -186,11 +114,6 @@ def removes(node: WorkingNode, work: Work) -> None:
         dies(node, "keeper.remove.before")
         start_armed(node, "keeper.remove.after")
         dies(node, "keeper.remove.after")
-
-
-def control(node: WorkingNode, verb: str) -> None:
-    with node.connect(give_up_s=60) as connection:
-        connection.call("ControlSite", control_pb2.ControlSiteRequest(site=node.site, verb=verb))
 
 
 def logs_in(node: WorkingNode) -> None:
@@ -237,43 +160,8 @@ def test_a_site_that_dies_at_every_durable_step_ends_its_production_complete_and
     logs_in(node)
     cleans_up(node)
     control(node, "resume")
-    numbers = work.numbers()
-    assert len(set(numbers)) == len(numbers)
-    with node.connect(give_up_s=60) as connection:
-        for number in numbers:
-            jobs = connection.call("GetDataset", control_pb2.GetDatasetRequest(dataset=str(number))).row.jobs
-            wait_for(
-                f"dataset {number} is complete",
-                lambda number=number, jobs=jobs: task_counts(connection, number) == {"complete": jobs},
-                timeout_s=120,
-            )
-        assert_once(node, connection, numbers)
+    numbers = assert_complete(node, work)
     print(f"{len(numbers)} datasets complete and once across {len(PASSED_BY_WORK) + 6} crashes")
-
-
-def assert_once(node: WorkingNode, connection: Connection, numbers: list[int]) -> None:
-    """No dataset, file or grid job is there twice, and none is lost."""
-    listed = connection.call("ListDatasets", control_pb2.ListDatasetsRequest(limit=1_000)).datasets
-    assert len(listed) == len(numbers), "a repeated submission made a dataset of its own"
-    assert list(connection.call("CheckCluster", control_pb2.CheckClusterRequest()).violations) == []
-    for number in numbers:
-        request = control_pb2.ListFilesRequest(dataset=str(number), job=-2)
-        names = [(file.job, file.name) for file in connection.call("ListFiles", request).files]
-        assert len(set(names)) == len(names) and names, names
-        verified = connection.stream(
-            "VerifyFiles", control_pb2.VerifyFilesRequest(dataset=str(number), job=-2)
-        )
-        assert all(reply.good for reply in verified)
-    wait_for(
-        "every pilot is accounted for",
-        lambda: all(record["phase"] == "ended" and record["settled"] for record in records(node)),
-        timeout_s=90,
-    )
-    ids = [record["grid_job_id"] for record in records(node) if record["grid_job_id"]]
-    assert len(set(ids)) == len(ids)
-    wait_for("no pilot lives that nobody knows", lambda: not pilots(node))
-    never = [record["reason"] for record in records(node) if not record["grid_job_id"]]
-    assert set(never) <= {"it was never submitted"}, never
 
 
 def test_every_failpoint_has_a_scene_in_which_a_real_process_dies_there() -> None:

@@ -1,0 +1,95 @@
+"""A node dies at each step of its dealings with a real Slurm: no grid job is lost, none is submitted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.grids.slurm_system import SlurmSystem
+from tests.integration.chaos.working_node import (
+    Work,
+    WorkingNode,
+    assert_complete,
+    control,
+    dies,
+    records,
+    start_armed,
+    works,
+)
+from tests.integration.node_processes import task_counts, wait_for
+
+pytestmark = [pytest.mark.timeout(600)]
+CRASHES = (  # "find" is passed by the start after the one before: the batch system had taken the job.
+    "keeper.note.before",
+    "keeper.submit.before",
+    "keeper.submit.after",
+    "keeper.find.before",
+    "keeper.note.after",
+    "enrol.pilot.after",
+    "keeper.end.before",
+    "keeper.end.after",
+    "keeper.forget.before",
+)
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmSystem]:
+    made = SlurmSystem()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def node(slurm: SlurmSystem, tmp_path: Path) -> Iterator[WorkingNode]:
+    made = WorkingNode(
+        tmp_path / "madison",
+        "madison",
+        slots=1,
+        idle_end_s=1,
+        site_grace_s=60,
+        plugin="slurm",
+        options=slurm.site_options(),
+    )
+    assert made.command("init").returncode == 0
+    yield made
+    made.end()
+    slurm.cancel_all()
+
+
+def test_no_crash_between_noting_submitting_and_ending_costs_or_doubles_a_grid_job(
+    node: WorkingNode, slurm: SlurmSystem
+) -> None:
+    work = Work(node)
+    for name in CRASHES:
+        works(node, work, name)
+    removes(node, work, slurm)
+    node.start()
+    control(node, "resume")
+    assert_complete(node, work)
+    jobs = slurm.grid().our_jobs("madison")
+    assert jobs and len({job.tag for job in jobs}) == len(jobs), "a pilot was submitted twice"
+    known = {record["grid_job_id"] for record in records(node)}
+    assert {job.grid_job_id for job in jobs} <= known, "Slurm has a grid job that the site does not know"
+
+
+def removes(node: WorkingNode, work: Work, slurm: SlurmSystem) -> None:
+    """A site that drains takes back what Slurm has not started, once."""
+    slurm.run("scontrol", "update", "NodeName=n1,n2", "State=DRAIN", "Reason=test")  # New grid jobs wait.
+    start_armed(node, "keeper.remove.before")
+    work.submit(jobs=2)
+    with node.connect(give_up_s=60) as connection:
+        number = work.submitted[-1].result(60)
+        wait_for("it is claimed", lambda: task_counts(connection, number), timeout_s=60)
+        wait_for(
+            "pilots wait in Slurm",
+            lambda: any(r["phase"] == "queued" and r["grid_job_id"] for r in records(node)),
+            timeout_s=60,
+        )
+    control(node, "drain")
+    dies(node, "keeper.remove.before")
+    start_armed(node, "keeper.remove.after")
+    dies(node, "keeper.remove.after")
+    slurm.run("scontrol", "update", "NodeName=n1,n2", "State=RESUME")
