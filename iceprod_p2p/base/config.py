@@ -98,6 +98,9 @@ SYSTEM: Final = (
     ),
     Setting("cache_dir", "path", "", "content shared by pilots of one machine; empty: in the data directory"),
     Setting("cache_mib", "whole", 4_096, "the cache is trimmed to this size", 16),
+    Setting(
+        "software_mib", "whole", 16_384, "unpacked software and shared inputs are trimmed to this size", 16
+    ),
     Setting("free_disk_mib_least", "whole", 512, "no new work is taken with less free space", 0),
 )
 ENVIRONMENT: Final = (Setting("variables", "table", {}, "environment of every payload at this site"),)
@@ -203,6 +206,7 @@ class SystemConfig:
     scratch_dir: Path
     cache_dir: Path
     cache_mib: int
+    software_mib: int
     free_disk_mib_least: int
     scratch_given: bool = False  # Whether the file names them, or they are the data directory's.
     cache_given: bool = False

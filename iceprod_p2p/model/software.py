@@ -193,8 +193,9 @@ def attributes_of(builds: Sequence[Build]) -> tuple[str, ...]:
 
 def _closeness(build: Build) -> tuple[object, ...]:
     platform = build.platform
+    distribution = platform.os.lower() not in ("", "linux")
     return (
-        platform.os.count("_") + bool(platform.os) - (platform.os.lower() == "linux") * 0.5,
+        distribution + platform.os.count("_") * distribution,
         bool(platform.arch),
         bool(platform.python),
         _version(platform.libc),

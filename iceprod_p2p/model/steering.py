@@ -114,7 +114,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A file that a task reads, writes, or both."""
+    """A file that a task reads, writes, or both.
+
+    A `shared` input is kept once on each worker node, for all the tasks there that read it; none may alter it.
+    """
 
     remote: str = ""
     local: str = ""
@@ -122,11 +125,15 @@ class Data:
     movement: Movement = Movement.INPUT
     transfer: Transfer = Transfer.TRUE
     compression: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClassReference:
-    """Python code that a module needs: fetched from `src`, or found in a resource."""
+    """Python code that a module needs: fetched from `src`, or found in a resource.
+
+    With `sha256` it is that content and no other: what `src` and `revision` named when the dataset was submitted.
+    """
 
     name: str
     src: str = ""
@@ -148,7 +155,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The software in which a tray's modules run: a published build, a CVMFS path, or a container image."""
+    """The software in which modules run: a published build or a tarball, a CVMFS path, a container image.
+
+    Of task, tray and module the nearest that has one counts.
+    """
 
     software: str = ""
     version: str = ""
@@ -188,6 +198,7 @@ class Module:
     args: str | list[Value] | dict[str, Value] = ""
     env_shell: str = ""
     env_clear: bool = True
+    environment: Environment | None = None
     parameters: tuple[Parameter, ...] = ()
     resources: tuple[Resource, ...] = ()
     data: tuple[Data, ...] = ()
@@ -232,6 +243,7 @@ class Task:
     projects: tuple[Project, ...] = ()
     task_files: bool = False
     container: str = ""
+    environment: Environment | None = None
     token_scopes: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Value] = field(default_factory=dict)
 

@@ -209,12 +209,10 @@ class _Reading:
     def entry(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
         """Judge one entry, and write it; return 1 for a file and 0 for anything else."""
         name = posixpath.normpath(member.name.removeprefix("/") if self.root_filesystem else member.name)
-        if (
-            name.startswith(("/", ".."))
-            or "\0" in name
-            or len(name.encode("utf-8", "surrogateescape")) > 4_000
-        ):
+        if name.startswith("/") or name.split("/")[0] == "..":
             raise BadInput(f"the archive names {clip(member.name)}, which lies outside it")
+        if not _is_plain(name):
+            raise BadInput(f"the archive names {clip(member.name)}, which cannot be the name of a file")
         if name == "." and member.isdir():
             return 0
         if name in self.seen and not member.isdir():
@@ -257,6 +255,14 @@ class _Reading:
             path.symlink_to(member.linkname)
         elif member.islnk():
             os.link(root / posixpath.normpath(member.linkname.removeprefix("/")), path)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name can be written down and opened everywhere: UTF-8, without NUL, not too long."""
+    try:
+        return "\0" not in name and len(name.encode()) <= 4_000
+    except UnicodeEncodeError:
+        return False
 
 
 def _parents(name: str) -> Iterable[str]:

@@ -187,6 +187,12 @@ def _set_parameters(module: Any, request: ModuleRequest) -> None:
             )
     for name, value in given.items():
         module.SetParameter(name, value)
+    declared = getattr(module, "parameters", None)
+    if isinstance(declared, dict):
+        taken = {"execute", *(name.lower() for name in given)}
+        for name, value in request.inherited.items():
+            if name.lower() in declared and name.lower() not in taken:
+                module.SetParameter(name, value)
 
 
 def _wanted(parameters: Mapping[str, Any]) -> bool:

@@ -44,7 +44,8 @@ class ModuleRequest:
 
     `class_name` names a module (built-in, entry point, dotted path, or a class in the file `src`); without
     it `src` is a script or executable.  `src` is a local path, relative to `work_dir` unless
-    absolute.  `cpu_count` > 0 holds numerical libraries to that many threads.
+    absolute.  `cpu_count` > 0 holds numerical libraries to that many threads.  Of `inherited` a class
+    takes what it declares and is not given otherwise.
     """
 
     work_dir: str
@@ -54,6 +55,7 @@ class ModuleRequest:
     args: Arguments = None
     parameters: Mapping[str, Value] = field(default_factory=dict)
     cpu_count: int = 0
+    inherited: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ def encode_request(request: ModuleRequest) -> bytes:
             "parameters": dict(request.parameters),
             "work_dir": request.work_dir,
             "cpu_count": request.cpu_count,
+            "inherited": dict(request.inherited),
         },
         limit_bytes=REQUEST_BYTES_MAX,
     )
@@ -203,6 +206,7 @@ def decode_request(value: Mapping[str, Any]) -> ModuleRequest:
         args=_typed(value, "args", (str, list, dict, type(None)), None),
         parameters=_typed(value, "parameters", (dict,), {}),
         cpu_count=_typed(value, "cpu_count", (int,), 0),
+        inherited=_typed(value, "inherited", (dict,), {}),
     )
     if not request.work_dir:
         raise ProtocolError("the request names no work_dir")

@@ -124,6 +124,7 @@ class PilotKit:
             "attributes": list(kind.attributes),
             "idle_end_s": self.config.queue.idle_end_s,
             "cache_mib": system.cache_mib,
+            "software_mib": system.software_mib,
             "log_style": self.config.log.style,
             "log_level": self.config.log.level,
         }

@@ -36,11 +36,12 @@ _LEGACY: Final = ("data", "resources", "classes", "projects")
 _STEERING: Final = ("parameters", "batchsys", "data")
 _STEERING_OURS: Final = (*_STEERING, "system", "resources", "types")
 _TRAY: Final = ("name", "iterations", "parameters", "modules")
-_TRAY_OURS: Final = (*_TRAY, *_LEGACY, "environment", "types")
+_SOFTWARE: Final = ("environment", "metaproject")
+_TRAY_OURS: Final = (*_TRAY, *_LEGACY, *_SOFTWARE, "types")
 _MODULE: Final = (
     *("name", "parameters", "src", "running_class", "args", "env_shell", "env_clear", "configs"),
 )
-_MODULE_OURS: Final = (*_MODULE, *_LEGACY, "class", "types")
+_MODULE_OURS: Final = (*_MODULE, *_LEGACY, *_SOFTWARE, "class", "types")
 
 
 def build(
@@ -73,7 +74,7 @@ def _configuration(fields: Fields) -> Configuration:
             _task(Fields(node, path, fields.reading)) for path, node in fields.items("tasks", required=strict)
         ),
         metadata=read_metadata(fields),
-        extra=fields.rest(),  # Last: what nothing above has asked for.
+        extra=fields.extra(),  # Last: what nothing above has asked for.
     )
 
 
@@ -140,8 +141,9 @@ def _task(fields: Fields) -> Task:
         projects=read_projects(fields),
         task_files=fields.boolean("task_files", default=False),
         container=fields.text("container"),
+        environment=_environment(fields),
         token_scopes=_token_scopes(fields),
-        extra=fields.rest(),  # Last: what nothing above has asked for.
+        extra=fields.extra(),  # Last: what nothing above has asked for.
     )
 
 
@@ -180,11 +182,10 @@ def _token_scopes(fields: Fields) -> dict[str, str]:
 def _tray(fields: Fields) -> Tray:
     dialect = fields.reading.dialect
     fields.unknown({"3.2": _TRAY, "3.1": (*_TRAY, *_LEGACY)}.get(dialect.schema, _TRAY_OURS))
-    environment = fields.take("environment")
     return Tray(
         name=fields.text("name"),
         iterations=_iterations(fields),
-        environment=None if environment is None else _environment(fields, environment),
+        environment=_environment(fields),
         parameters=_parameters(fields, "parameters"),
         modules=tuple(
             _module(Fields(node, path, fields.reading))
@@ -215,8 +216,17 @@ def _iterations(fields: Fields) -> int | str:
     return 1
 
 
-def _environment(fields: Fields, node: Node) -> Environment:
-    inner = Fields(node, fields.at("environment"), fields.reading)
+def _environment(fields: Fields) -> Environment | None:
+    """Return the software of a task, tray or module; IceProd's `metaproject` names it by name and version."""
+    if fields.reading.dialect.strict:
+        return None  # Its schema has none: there it is an unknown name, or kept as it is.
+    key, node = fields.first("environment", "metaproject")
+    if node is None:
+        return None
+    inner = Fields(node, fields.at(key), fields.reading)
+    if key == "metaproject":
+        inner.unknown(("name", "version", "platform"))
+        return Environment(inner.text("name"), inner.text("version"), inner.text("platform"))
     inner.unknown(Environment.__slots__)
     return Environment(**{name: inner.text(name) for name in Environment.__slots__})
 
@@ -238,6 +248,7 @@ def _module(fields: Fields) -> Module:
         args=_args(fields),
         env_shell=fields.text("env_shell"),
         env_clear=fields.boolean("env_clear", default=True),
+        environment=_environment(fields),
         parameters=_parameters(fields, "parameters"),
         resources=read_resources(fields),
         data=read_data(fields),

@@ -47,6 +47,7 @@ def read_data(fields: Fields) -> tuple[Data, ...]:
             movement=inner.word("movement", Movement, Movement.INPUT),
             transfer=_transfer(inner),
             compression=_compression(inner),
+            shared=not inner.reading.dialect.strict and inner.boolean("shared", default=False),
         )
         if inner.reading.dialect.schema == "3.2":
             _check_data_3_2(inner, item)

@@ -31,7 +31,7 @@ def read_requirements(fields: Fields) -> Requirements:
         arch=inner.text("arch"),
         site=inner.text("site"),
         attributes=inner.texts("attributes"),
-        extra=inner.rest(),
+        extra=inner.extra(),
     )
 
 

@@ -42,6 +42,7 @@ class ExpandedModule:
     args: str | list[Value] | dict[str, Value]
     env_shell: str
     env_clear: bool
+    environment: Environment | None
     parameters: tuple[ExpandedParameter, ...]
     inherited: tuple[ExpandedParameter, ...]
     resources: tuple[Resource, ...]
@@ -79,6 +80,7 @@ class ExpandedTask:
     args: dict[str, Value]
     requirements: Requirements
     container: str
+    environment: Environment | None
     batchsys: dict[str, dict[str, Value]]
     parameters: tuple[ExpandedParameter, ...]
     resources: tuple[Resource, ...]

@@ -216,6 +216,21 @@ class Fields:
                 what = f"the names {', '.join(names)}"
                 self.reading.faults.add(place, self.at(key), key, what, names=names)
 
-    def rest(self) -> dict[str, Value]:
-        """Return the entries that no accessor has asked for."""
-        return {key: node.plain() for key, node in self.content.items() if key not in self.used}
+    def extra(self) -> dict[str, Value]:
+        """Return the entries that no accessor has asked for: to be called after all of them.
+
+        IceProd's files may have any; in our own form they stand in an object `extra`, and others are faults.  In XML
+        only <extra> makes such entries.
+        """
+        if self.reading.dialect.schema or self.reading.dialect.texts:
+            return {key: node.plain() for key, node in self.content.items() if key not in self.used}
+        kept = self.plain_object("extra")
+        known = [
+            name for name in sorted(self.used) if name not in ("extra", "types", "difplus", "running_class")
+        ]
+        for key, node in self.content.items():
+            if key not in self.used:
+                place = self.node.keys.get(key, node.place)
+                what = f"the names {', '.join(known)}; what is your own goes into extra"
+                self.reading.faults.add(place, self.at(key), key, what, names=known)
+        return kept

@@ -48,7 +48,7 @@ def to_plain(configuration: Configuration) -> Plain:
     if steering := _steering(configuration.steering):
         plain["steering"] = steering
     plain["tasks"] = [_task(task) for task in configuration.tasks]
-    plain.update(configuration.extra)
+    _extra(plain, configuration.extra)
     return plain
 
 
@@ -126,7 +126,7 @@ def _resource(resource: Resource) -> Plain:
 
 def _data_item(item: Data) -> Plain:
     plain: Plain = {"type": item.type.value, "movement": item.movement.value}
-    _texts(plain, item, "remote", "local", "compression")
+    _texts(plain, item, "remote", "local", "compression", "shared")
     _transfer(plain, item.transfer)
     return plain
 
@@ -157,8 +157,20 @@ def _requirements(needs: Requirements) -> Plain:
     _texts(plain, needs, "arch", "site")
     if needs.attributes:
         plain["attributes"] = list(needs.attributes)
-    plain.update(needs.extra)
+    _extra(plain, needs.extra)
     return plain
+
+
+def _extra(plain: Plain, extra: dict[str, Value]) -> None:
+    if extra:
+        plain["extra"] = dict(extra)
+
+
+def _environment(plain: Plain, environment: Environment | None) -> None:
+    if environment is not None:
+        inner: Plain = {}
+        _texts(inner, environment, *Environment.__slots__)
+        plain["environment"] = inner
 
 
 def _task(task: Task) -> Plain:
@@ -172,6 +184,7 @@ def _task(task: Task) -> Plain:
         plain["requirements"] = requirements
     _batchsys(plain, types, task.batchsys)
     _texts(plain, task, "container", "task_files")
+    _environment(plain, task.environment)
     if task.token_scopes:
         plain["token_scopes"] = dict(task.token_scopes)
     _parameters(plain, types, "parameters", task.parameters)
@@ -180,7 +193,7 @@ def _task(task: Task) -> Plain:
     if types:
         plain["types"] = types
     plain["trays"] = [_tray(tray) for tray in task.trays]
-    plain.update(task.extra)
+    _extra(plain, task.extra)
     return plain
 
 
@@ -190,10 +203,7 @@ def _tray(tray: Tray) -> Plain:
     _texts(plain, tray, "name")
     if tray.iterations != 1:
         plain["iterations"] = tray.iterations
-    if tray.environment is not None:
-        environment: Plain = {}
-        _texts(environment, tray.environment, *Environment.__slots__)
-        plain["environment"] = environment
+    _environment(plain, tray.environment)
     _parameters(plain, types, "parameters", tray.parameters)
     _files(plain, tray.resources, tray.data)
     _classes(plain, tray)
@@ -215,6 +225,7 @@ def _module(module: Module) -> Plain:
     _texts(plain, module, "env_shell")
     if not module.env_clear:
         plain["env_clear"] = False
+    _environment(plain, module.environment)
     _parameters(plain, types, "parameters", module.parameters)
     _files(plain, module.resources, module.data)
     _classes(plain, module)

@@ -84,6 +84,7 @@ class TaskExpander:
         batchsys = self.batchsys(path)
         resources += self.resources(task.resources, path)
         container = self.text(task.container, f"{path}.container")
+        environment = self.environment(task.environment, path)
         classes = self.parts(task.classes, f"{path}.classes")
         projects = self.parts(task.projects, f"{path}.projects")
         return ExpandedTask(
@@ -92,6 +93,7 @@ class TaskExpander:
             args=dict(self.context.args),
             requirements=requirements,
             container=container,
+            environment=environment,
             batchsys=batchsys,
             parameters=parameters,
             resources=resources,
@@ -152,12 +154,11 @@ class TaskExpander:
         if self.probing:
             self.parameters(tray.parameters, path)  # Else each module's `inherited` has them.
         data, level = self.data(tray.data, level)
-        environment = tray.environment
         return ExpandedTray(
             name=tray.name or f"tray_{index}",
             index=index,
             iteration=iteration,
-            environment=self.parts((environment,), f"{path}.environment")[0] if environment else None,
+            environment=self.environment(tray.environment, path),
             resources=self.resources(tray.resources, path),
             data=data,
             classes=self.parts(tray.classes, f"{path}.classes"),
@@ -180,6 +181,7 @@ class TaskExpander:
             args=self.args(module.args, f"{path}.args"),
             env_shell=self.text(module.env_shell, f"{path}.env_shell"),
             env_clear=module.env_clear,
+            environment=self.environment(module.environment, path),
             parameters=self.parameters(module.parameters, path),
             inherited=self.inherited(tray, outer, own),
             resources=self.resources(module.resources, path),
@@ -297,6 +299,9 @@ class TaskExpander:
 
     def resources(self, resources: tuple[Resource, ...], path: str) -> tuple[Resource, ...]:
         return self.parts(resources, f"{path}.resources")
+
+    def environment(self, environment: Environment | None, path: str) -> Environment | None:
+        return self.parts((environment,), f"{path}.environment")[0] if environment is not None else None
 
     def parts(self, parts: tuple[Parts, ...], place: str) -> tuple[Parts, ...]:
         """Return parts that consist of texts with each text expanded."""

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from iceprod_p2p.model.software import NotAPlatform, is_software_name, parse_platform
 from iceprod_p2p.model.steering import (
     After,
     BatchOptions,
     Configuration,
     Data,
+    Environment,
     Module,
+    Movement,
     Parameter,
     ParameterType,
     Requirements,
@@ -131,6 +134,7 @@ class _Validator:
     def task(self, task: Task, path: str) -> None:
         self.name(task.name, f"{path}.name")
         self.requirements(task.requirements, f"{path}.requirements")
+        self.environment(task.environment, path)
         self.parameters(task.parameters, f"{path}.parameters")
         self.batchsys(task.batchsys, path)
         self.files(task.resources, task.data, path)
@@ -145,12 +149,7 @@ class _Validator:
             self.add(f"{path}.iterations", tray.iterations, f"a whole number from 0 to {ITERATIONS_MAX}")
         self.parameters(tray.parameters, f"{path}.parameters")
         self.files(tray.resources, tray.data, path)
-        environment = tray.environment
-        if environment is not None:
-            if environment.sha256 and not _SHA256.fullmatch(environment.sha256):
-                self.add(f"{path}.environment.sha256", environment.sha256, "64 hexadecimal digits")
-            if not (environment.software or environment.sha256 or environment.cvmfs or environment.container):
-                self.say(f"{path}.environment", "no software", "software, sha256, cvmfs or container")
+        self.environment(tray.environment, path)
         if not tray.modules:
             self.say(f"{path}.modules", "no module", "at least one module")
         for index, module in enumerate(tray.modules):
@@ -160,8 +159,28 @@ class _Validator:
         self.name(module.name, f"{path}.name")
         if not module.class_name.strip() and not module.src.strip():
             self.say(path, "neither class nor src", "a class (an IPModule) or a src (a script or executable)")
+        self.environment(module.environment, path)
         self.parameters(module.parameters, f"{path}.parameters")
         self.files(module.resources, module.data, path)
+
+    def environment(self, environment: Environment | None, path: str) -> None:
+        if environment is None:
+            return
+        here = f"{path}.environment"
+        if environment.sha256 and not _SHA256.fullmatch(environment.sha256):
+            self.add(f"{here}.sha256", environment.sha256, "64 hexadecimal digits")
+        if not (environment.software or environment.sha256 or environment.cvmfs or environment.container):
+            self.say(here, "no software", "software, sha256, cvmfs or container")
+        if environment.software and not environment.version:
+            self.say(here, "no version", f"the version of {environment.software[:60]}")
+        for name, value in (("software", environment.software), ("version", environment.version)):
+            if value and "$" not in value and not is_software_name(value):
+                self.add(f"{here}.{name}", value, "letters, digits and ._+-, at most 63")
+        if "$" not in environment.platform:
+            try:
+                parse_platform(environment.platform)
+            except NotAPlatform as wrong:
+                self.say(f"{here}.platform", str(wrong), "such as linux-x86_64-glibc2.28-py3.11")
 
     def name(self, name: str, path: str) -> None:
         if len(name) > NAME_CHARS_MAX:
@@ -208,6 +227,8 @@ class _Validator:
                 self.say(where, "neither remote nor local", "at least one of the two names")
             if "$" not in item.local and _UNSAFE_LOCAL.search(item.local):
                 self.add(f"{where}.local", item.local, "a name inside the job's directory")
+            if isinstance(item, Data) and item.shared and item.movement is not Movement.INPUT:
+                self.say(f"{where}.shared", "a shared output", "movement input: nobody writes what is shared")
 
 
 def _numbered(

@@ -44,10 +44,13 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "project": {"class": "class", "name": "name"},
     "resource": {name: name for name in ("remote", "local", "compression", "transfer", "arch")},
-    "data": {name: name for name in ("remote", "local", "compression", "type", "movement", "transfer")},
+    "data": {
+        name: name for name in ("remote", "local", "compression", "type", "movement", "transfer", "shared")
+    },
     "environment": {
         name: name for name in ("software", "version", "platform", "sha256", "cvmfs", "container")
     },
+    "metaproject": {"name": "name", "version": "version", "platform": "platform"},
     "requirements": {name: name for name in ("cpu", "gpu", "memory", "disk", "time", "arch", "site")},
     "attribute": {"name": "name"},
     "os": {"name": "name"},
@@ -60,6 +63,7 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "parameter": ("name",),
     "class": ("name",),
     "project": ("class",),
+    "metaproject": ("name",),
     "data": ("type", "movement"),
     "attribute": ("name",),
     "os": ("name",),
@@ -95,10 +99,16 @@ CHILDREN: Final[Mapping[str, tuple[str, ...]]] = {
     "batchsys": ("parameter",),
     "task": (
         *("tray", "parameter", "batchsys", "resource", "data", "class", "project"),
-        *("requirements", "extra", "token_scope"),
+        *("requirements", "extra", "token_scope", "environment", "metaproject"),
     ),
-    "tray": ("module", "parameter", "resource", "data", "class", "project", "environment"),
-    "module": ("parameter", "resource", "data", "class", "project", "config"),
+    "tray": (
+        *("module", "parameter", "resource", "data", "class", "project"),
+        *("environment", "metaproject"),
+    ),
+    "module": (
+        *("parameter", "resource", "data", "class", "project", "config"),
+        *("environment", "metaproject"),
+    ),
     "requirements": ("os", "attribute", "extra"),
 }
 # Names of the common shape, which an <extra> may not take.
@@ -116,6 +126,9 @@ _RESERVED: Final = frozenset(
             "data",
             "classes",
             "projects",
+            "environment",
+            "metaproject",
+            "extra",
         ),
         *("trays", "cpu", "gpu", "memory", "disk", "time", "os", "arch", "site", "attributes"),
     )
@@ -198,8 +211,8 @@ class XmlShape:
                 )
             case "requirements":
                 content["requirements"] = self.requirements(child, here)
-            case "environment":
-                content["environment"] = self.attributes(child, here)
+            case "environment" | "metaproject":
+                content[child.name] = self.attributes(child, here)
 
     def known_children(self, element: Element, path: str) -> Iterable[Element]:
         """Yield the children that may stand in `element`; the others, and stray text, are faults."""

@@ -126,7 +126,9 @@ def _files(resources: tuple[Resource, ...], data: tuple[Data, ...]) -> Iterator[
     for item in data:
         texts = _given(remote=item.remote, local=item.local, compression=item.compression)
         kind = {"type": item.type.value, "movement": item.movement.value}
-        yield from _element("data", {**kind, **texts, "transfer": _unless(item.transfer.value, "true")})
+        shared = "true" if item.shared else None
+        transfer = _unless(item.transfer.value, "true")
+        yield from _element("data", {**kind, **texts, "transfer": transfer, "shared": shared})
 
 
 def _unless(value: str, default: str) -> str | None:
@@ -149,6 +151,12 @@ def _classes(classes: tuple[ClassReference, ...], projects: tuple[Project, ...])
         yield from _element("project", {"class": project.class_name, "name": project.name or None})
 
 
+def _environment(environment: Environment | None) -> Iterator[str]:
+    if environment is not None:
+        texts = {name: getattr(environment, name) or None for name in Environment.__slots__}
+        yield from _element("environment", texts)
+
+
 def _requirements(needs: Requirements) -> Iterator[str]:
     amounts = {
         name: None if (value := getattr(needs, name)) is None else to_text(value)
@@ -168,7 +176,7 @@ def _named_json(element: str, values: dict[str, Value]) -> Iterator[str]:
 
 
 def _task(task: Task) -> Iterator[str]:
-    children = list(_requirements(task.requirements))
+    children = [*_requirements(task.requirements), *_environment(task.environment)]
     children += _batchsys(task.batchsys)
     for prefix, scopes in task.token_scopes.items():
         children += _element("token_scope", {"prefix": prefix, "scopes": scopes})
@@ -189,11 +197,7 @@ def _task(task: Task) -> Iterator[str]:
 
 
 def _tray(tray: Tray) -> Iterator[str]:
-    children: list[str] = []
-    if tray.environment is not None:
-        environment = tray.environment
-        texts = {name: getattr(environment, name) or None for name in Environment.__slots__}
-        children += _element("environment", texts)
+    children = list(_environment(tray.environment))
     children += _parameters(tray.parameters)
     children += _files(tray.resources, tray.data)
     children += _classes(tray.classes, tray.projects)
@@ -204,7 +208,7 @@ def _tray(tray: Tray) -> Iterator[str]:
 
 
 def _module(module: Module) -> Iterator[str]:
-    children = list(_parameters(module.parameters))
+    children = [*_environment(module.environment), *_parameters(module.parameters)]
     children += _files(module.resources, module.data)
     children += _classes(module.classes, module.projects)
     children += _named_json("config", module.configs)

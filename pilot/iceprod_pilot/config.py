@@ -61,6 +61,7 @@ class PilotConfig(msgspec.Struct, frozen=True):
     silence_s: float = 4.0
     lost_end_s: float = 1_800.0
     cache_mib: int = 4_096
+    software_mib: int = 16_384
     log_style: str = "text"
     log_level: str = "INFO"
     scratch: bool = False
@@ -136,6 +137,7 @@ def _faults(config: PilotConfig) -> list[str]:
         "silence_s",
         "lost_end_s",
         "cache_mib",
+        "software_mib",
     ):
         value = getattr(config, name)
         if value < 0 or not math.isfinite(value):

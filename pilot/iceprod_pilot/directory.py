@@ -26,6 +26,7 @@ class DirectorySource:
         self._blobs = root / "blobs"
         self._blobs.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._files: dict[str, common_pb2.FileEntry] = {}
+        self._software: dict[tuple[str, str], common_pb2.SoftwareBuild] = {}
 
     def record(self, entries: Iterable[common_pb2.FileEntry]) -> None:
         """Note what a task that ended well has written, as the ledger would."""
@@ -58,6 +59,20 @@ class DirectorySource:
             if matches(request.pattern, name):
                 reply.files.add(dataset=request.dataset, job=request.job, file=self._files[name])
         return reply
+
+    def software(self, request: pilot_pb2.SoftwareRequest) -> pilot_pb2.SoftwareReply:
+        """Return the builds of a version: here those that were given for this run."""
+        found = self._software.get((request.name, request.version))
+        if found is None:
+            raise NotFound(
+                f"software {request.name} {request.version} comes from the cluster",
+                remedy="give it here: --software NAME/VERSION=TARBALL",
+            )
+        return pilot_pb2.SoftwareReply(builds=[found])
+
+    def offer(self, build: common_pb2.SoftwareBuild) -> None:
+        """Let tasks find a build whose tarball is here."""
+        self._software[build.name, build.version] = build
 
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; NotFound when it is not here."""

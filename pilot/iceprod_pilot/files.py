@@ -40,7 +40,10 @@ class Files:
         link: Source,
         clock: Clock,
         say: Callable[[pilot_pb2.Report], None],
+        lend: Callable[[Content], Path] | None = None,
     ) -> None:
+        """`lend` returns where a shared input lies on this worker node; without it each task has its own copy."""
+        self._lend = lend
         self._attempt = attempt
         self._directory = directory
         self._staging = staging
@@ -70,7 +73,7 @@ class Files:
                 if move.optional:
                     continue
                 raise TaskFailure(FailReason.INPUT_MISSING, f"nobody has recorded the input {move.remote!r}")
-            self._deliver(content, target, name=move.remote)
+            self._deliver(content, target, name=move.remote, shared=move.shared and not move.compression)
             self._open_packed(move, target)
 
     def _gather(self, move: Move) -> None:
@@ -147,9 +150,14 @@ class Files:
                     found[file.name] = Content(file.file.sha256, file.file.size_bytes, file.name)
         return found
 
-    def _deliver(self, content: Content, target: Path, *, name: str) -> None:
+    def _deliver(self, content: Content, target: Path, *, name: str, shared: bool = False) -> None:
         try:
-            self._staging.deliver(content, target, wait=self._wait)
+            if shared and self._lend is not None:
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                target.unlink(missing_ok=True)
+                target.symlink_to(self._lend(content))
+            else:
+                self._staging.deliver(content, target, wait=self._wait)
         except IntegrityError as wrong:
             raise TaskFailure(FailReason.INPUT_CHECKSUM, f"input {name!r}: {wrong.message}") from wrong
         except (NotFound, Unavailable) as missing:

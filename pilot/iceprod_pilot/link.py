@@ -82,6 +82,13 @@ class Link:
         )
         return reply
 
+    def software(self, request: pilot_pb2.SoftwareRequest) -> pilot_pb2.SoftwareReply:
+        """Ask which builds of a version there are."""
+        reply: pilot_pb2.SoftwareReply = self._attempt(
+            lambda stub, _node: stub.GetSoftware(request, timeout=RESOLVE_TIMEOUT_S)
+        )
+        return reply
+
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; leaving the generator ends the call.
 

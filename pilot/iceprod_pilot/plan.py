@@ -5,6 +5,7 @@ Steering is imported with the first task only: a pilot that starts should be hea
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.model.external import ARCHIVE_ENDINGS, is_external, parse_external
 from iceprod_p2p.model.files import is_pattern
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import pilot_pb2
@@ -21,13 +23,14 @@ from iceprod_pilot.attempt import TaskFailure
 from iceprod_pilot.staging import Content, Staging, Wait
 
 if TYPE_CHECKING:
-    from iceprod_p2p.model.steering import Configuration, Data
+    from iceprod_p2p.model.steering import ClassReference, Configuration, Data, Environment, Project
     from iceprod_p2p.steering.expanded import ExpandedModule, ExpandedTask, ExpandedTray
 
 _LOG = get_logger("pilot.plan")
 DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 GATHERED: Final = "inputs"  # The directory of files that a pattern finds, unless `local` names one.
 DOCUMENTS_KEPT: Final = 8  # A pilot serves a few datasets at a time.
+_BLOB_URL: Final = re.compile(r"iceprod://sha256/([0-9a-f]{64})(?:/([^/#?]*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,23 @@ class Move:
     kind: str = "permanent"
     optional: bool = False
     compression: str = ""
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassUse:
+    """Code that a module needs: a tarball by its digest, or what lies at `local` in the task's directory."""
+
+    name: str
+    digest: str = ""
+    local: str = ""
+    libs: str = ""
+    env_vars: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of one module."""
+    """One run of one module, in its software; `inherited` are parameters that it takes if it declares them."""
 
     name: str
     class_name: str = ""
@@ -51,6 +66,10 @@ class Step:
     args: object = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     env_shell: str = ""
+    inherited: Mapping[str, object] = field(default_factory=dict)
+    environment: Environment | None = None
+    container: str = ""
+    classes: tuple[ClassUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +146,14 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
         environ=environ,
         seed=order.seed,
     )
-    _refuse_what_is_not_provided(task)
     if task.problems:
         _LOG.info("phrases left as they stand", task=order.task_name, first=str(task.problems[0])[:300])
     data = [item for item in task.all_data() if item.transfer.value != "false"]
     inputs = [_move_data(item) for item in data if item.movement.value != "output"]
+    classes = [reference for holder in _holders(task) for reference in holder.classes]
     return Plan(
-        inputs=_once([*_resources(task), *inputs]),
-        steps=[_step(module) for tray in task.trays for module in tray.modules],
+        inputs=_once([*_code(classes), *_resources(task), *inputs]),
+        steps=[_step(task, tray, module) for tray in task.trays for module in tray.modules],
         outputs=_once([_move_data(item) for item in data if item.movement.value != "input"]),
     )
 
@@ -149,22 +168,10 @@ def _index_of(configuration: Configuration, order: pilot_pb2.Order) -> int:
     return names.index(order.task_name)
 
 
-def _refuse_what_is_not_provided(task: ExpandedTask) -> None:
-    """Raise TaskFailure for software that this pilot cannot provide: to run without it would be to run another task."""
-    wanted = [task.container, *(project.class_name for project in task.projects)]
-    for tray in task.trays:
-        environment = tray.environment
-        if environment is not None:
-            wanted += [environment.software, environment.cvmfs, environment.container]
-        wanted += [project.class_name for project in tray.projects]
-    missing = sorted({name for name in wanted if name})
-    if missing:
-        raise TaskFailure(
-            FailReason.SOFTWARE, f"this pilot cannot provide the software environment {', '.join(missing)}"
-        )
-
-
-def _step(module: ExpandedModule) -> Step:
+def _step(task: ExpandedTask, tray: ExpandedTray, module: ExpandedModule) -> Step:
+    environment = module.environment or tray.environment or task.environment
+    classes = {reference.name: reference for reference in (*task.classes, *tray.classes, *module.classes)}
+    _refuse_unknown_projects((*task.projects, *tray.projects, *module.projects), classes)
     return Step(
         name=module.name,
         class_name=module.class_name,
@@ -172,31 +179,75 @@ def _step(module: ExpandedModule) -> Step:
         args=module.args,
         parameters={parameter.name: parameter.value for parameter in module.parameters},
         env_shell=module.env_shell,
+        inherited={parameter.name: parameter.value for parameter in module.inherited},
+        environment=environment,
+        container=task.container,
+        classes=tuple(_class_use(reference) for reference in classes.values()),
     )
+
+
+def _refuse_unknown_projects(projects: Sequence[Project], classes: Mapping[str, ClassReference]) -> None:
+    """Raise BadInput for a project that no class brings: to run without it would be to run another task."""
+    for project in projects:
+        if project.class_name not in classes:
+            raise BadInput(
+                f"the project {project.name or project.class_name!r} is of class {project.class_name!r}, "
+                "which is not there",
+                remedy="name the class in `classes`, or the software in `environment`",
+            )
+
+
+def _class_use(reference: ClassReference) -> ClassUse:
+    digest = local = ""
+    if reference.src:
+        content, name = _source(reference)
+        if content and name.endswith(ARCHIVE_ENDINGS):
+            digest = content
+        else:
+            local = name
+    else:
+        local = reference.resource_name
+    return ClassUse(reference.name, digest, local, reference.libs, reference.env_vars)
+
+
+def _source(reference: ClassReference) -> tuple[str, str]:
+    """Return the digest of a class's content, where it is known, and the name of its file."""
+    found = _BLOB_URL.fullmatch(reference.src)
+    if found is not None:
+        return found[1], found[2] or f"m{found[1][:12]}.py"
+    if is_external(reference.src):
+        return reference.sha256, parse_external(reference.src, reference.revision).file_name
+    return "", _base_name(reference.src)
+
+
+def _holders(task: ExpandedTask) -> list[ExpandedTask | ExpandedTray | ExpandedModule]:
+    return [task, *task.trays, *(module for tray in task.trays for module in tray.modules)]
+
+
+def _code(classes: Sequence[ClassReference]) -> list[Move]:
+    """Return the files of classes that are brought into the task's directory; tarballs by digest are not."""
+    moves = []
+    for reference in classes:
+        if not reference.src:
+            continue
+        digest, name = _source(reference)
+        if digest and name.endswith(ARCHIVE_ENDINGS):
+            continue
+        remote = f"iceprod://sha256/{digest}/{name}" if digest else reference.src
+        moves.append(Move(remote, name, compression="" if name.endswith(".py") else "true"))
+    return moves
 
 
 def _resources(task: ExpandedTask) -> list[Move]:
     """Return what is fetched before the work begins: of the task, then of its trays and modules."""
-    modules = (module for tray in task.trays for module in tray.modules)
-    holders: list[ExpandedTask | ExpandedTray | ExpandedModule] = [task, *task.trays, *modules]
-    code = [
-        Move(
-            remote=reference.src,
-            local=_base_name(reference.src),
-            compression="" if reference.src.endswith(".py") else "true",
-        )
-        for holder in holders
-        for reference in holder.classes
-        if reference.src
-    ]
-    return code + [
+    return [
         Move(
             remote=resource.remote,
             local=resource.local or _base_name(resource.remote),
             optional=resource.transfer.value == "maybe",
             compression=_compression(resource.compression),
         )
-        for holder in holders
+        for holder in _holders(task)
         for resource in holder.resources
         if resource.transfer.value != "false" and resource.remote
     ]
@@ -209,6 +260,7 @@ def _move_data(item: Data) -> Move:
         kind=item.type.value,
         optional=item.transfer.value == "maybe",
         compression=_compression(item.compression),
+        shared=item.shared,
     )
 
 

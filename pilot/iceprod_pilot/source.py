@@ -29,3 +29,7 @@ class Source(Protocol):
     ) -> common_pb2.BlobReply:
         """Store a blob; return what was stored."""
         ...
+
+    def software(self, request: pilot_pb2.SoftwareRequest) -> pilot_pb2.SoftwareReply:
+        """Return the builds of a version; NotFound when there is none."""
+        ...

@@ -9,8 +9,6 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound
@@ -20,41 +18,27 @@ from iceprod_p2p.modules.protocol import ModuleRequest, encode_request
 from iceprod_pilot.attempt import TaskFailure
 from iceprod_pilot.plan import Step
 from iceprod_pilot.runner import Command, Ended, Runner
+from iceprod_pilot.surroundings import Surroundings
 from iceprod_pilot.workspace import TaskDirectory
 
 STATISTICS_FILE: Final = "statistics.json"
-BUNDLE_FACTS: Final = Path(__file__).parent.parent / "bundle.json"
-
-
-def _child() -> tuple[str, ...]:
-    """Return how a module's Python process is started: by name where it is installed, by path out of a bundle."""
-    # -P: a file of the payload that bears a library's name must not be imported in its place.
-    if BUNDLE_FACTS.exists():
-        return (sys.executable, "-P", str(Path(__file__).with_name("child_main.py")))
-    return (sys.executable, "-P", "-m", "iceprod_p2p.modules.child")
-
-
-CHILD: Final = _child()
 
 
 class ModuleStarter:
     """Starts the modules of one task, one after the other."""
 
-    def __init__(
-        self, runner: Runner, directory: TaskDirectory, environ: Mapping[str, str], *, cpus: int
-    ) -> None:
+    def __init__(self, runner: Runner, directory: TaskDirectory, *, cpus: int) -> None:
         self._runner = runner
         self._directory = directory
-        self._environ = environ
         self._cpus = cpus
 
-    def run(self, step: Step, *, src: str) -> dict[str, float]:
+    def run(self, step: Step, around: Surroundings, *, src: str) -> dict[str, float]:
         """Run a module whose file lies at `src`; return its statistics.  TaskFailure when it does not end well."""
         if step.class_name or any(name.lower() == "execute" for name in step.parameters):
-            return self._run_class(step, src)
-        return self._run_script(step, src)
+            return self._run_class(step, around, src)
+        return self._run_script(step, around, src)
 
-    def _run_class(self, step: Step, src: str) -> dict[str, float]:
+    def _run_class(self, step: Step, around: Surroundings, src: str) -> dict[str, float]:
         args: Any = step.args
         try:
             request = encode_request(
@@ -66,11 +50,13 @@ class ModuleStarter:
                     args=args,
                     parameters=dict(step.parameters),  # type: ignore[arg-type]
                     cpu_count=self._cpus,
+                    inherited=dict(step.inherited),  # type: ignore[arg-type]
                 )
             )
         except BadInput as wrong:
             raise TaskFailure(FailReason.BAD_STEERING, f"module {step.name}: {wrong.message}") from wrong
-        ended = self._runner.run(Command(_in_shell(step, CHILD), self._environ, request))
+        argv = around.command(_in_shell(step, around.child()))
+        ended = self._runner.run(Command(argv, around.environ, request))
         result = ended.result
         if result is None:
             raise _without_result(step, ended)
@@ -84,7 +70,7 @@ class ModuleStarter:
         )
         raise TaskFailure(FailReason.PAYLOAD, f"module {step.name} failed: {why}", task_exit_code=result.code)
 
-    def _run_script(self, step: Step, src: str) -> dict[str, float]:
+    def _run_script(self, step: Step, around: Surroundings, src: str) -> dict[str, float]:
         args: Any = step.args
         try:
             argv = script_argv(self._directory.work / src, args)
@@ -92,10 +78,12 @@ class ModuleStarter:
             raise TaskFailure(
                 FailReason.PAYLOAD, f"module {step.name}: {wrong}", task_exit_code=127
             ) from wrong
+        if argv[0] == sys.executable:
+            argv[0] = around.python
         path = self._directory.root / STATISTICS_FILE
         path.unlink(missing_ok=True)
-        environ = {**self._environ, STATISTICS_VARIABLE: str(path)}
-        ended = self._runner.run(Command(_in_shell(step, argv), environ))
+        environ = {**around.environ, STATISTICS_VARIABLE: str(path)}
+        ended = self._runner.run(Command(around.command(_in_shell(step, argv)), environ))
         if ended.exit_code != 0:
             raise _without_result(step, ended)
         try:

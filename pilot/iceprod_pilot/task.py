@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +25,12 @@ from iceprod_pilot.files import Files
 from iceprod_pilot.guard import Guard
 from iceprod_pilot.plan import Documents, Plan
 from iceprod_pilot.runner import Limits, Meter, Runner
+from iceprod_pilot.software import Software
 from iceprod_pilot.source import Source
 from iceprod_pilot.staging import Staging
 from iceprod_pilot.starter import ModuleStarter
+from iceprod_pilot.surroundings import Provider
+from iceprod_pilot.trees import TreeCache
 from iceprod_pilot.workspace import TaskDirectory, Workspace
 
 _LOG = get_logger("pilot.task")
@@ -63,6 +67,8 @@ class TaskRunner:
         self._environ = dict(environ)
         self._say = say
         self._documents = Documents(staging)
+        directory = config.cache_path / "software"
+        self._software = Software(link, staging, TreeCache(directory, size_mib=config.software_mib))
 
     def perform(self, attempt: Attempt) -> pilot_pb2.Report | None:
         """Perform an attempt and return its report; None when it is no longer this pilot's to speak about."""
@@ -102,6 +108,7 @@ class _Run:
         self._attempt = attempt
         self._directory: TaskDirectory | None = None
         self._files: Files | None = None
+        self._leases = ExitStack()
         self.meter = Meter()
 
     def perform(self, report: pilot_pb2.Report) -> None:
@@ -110,9 +117,18 @@ class _Run:
         _LOG.debug("task starts", task=str(attempt.ref), name=attempt.order.task_name)
         attempt.phase = Phase.STAGING_IN
         directory = self._directory = tools._workspace.open_task(str(attempt.ref))
-        files = self._files = Files(attempt, directory, tools._staging, tools._link, tools._clock, tools._say)
+        wait = attempt.cancel.wait
+        files = self._files = Files(
+            attempt,
+            directory,
+            tools._staging,
+            tools._link,
+            tools._clock,
+            tools._say,
+            lend=lambda content: tools._software.shared(content, leases=self._leases, wait=wait),
+        )
         environ = payload_environment(attempt, directory, pilot=tools._config.pilot, own=tools._environ)
-        plan = tools._documents.plan(attempt.order, environ, wait=attempt.cancel.wait)
+        plan = tools._documents.plan(attempt.order, environ, wait=wait)
         files.bring(plan.inputs)
         attempt.phase = Phase.RUNNING
         statistics = self._run_modules(plan, directory, files, environ)
@@ -134,12 +150,22 @@ class _Run:
             directory, limits, cancel=self._attempt.cancel, guard=tools._guard, clock=tools._clock
         )
         self.meter = runner.meter
-        starter = ModuleStarter(runner, directory, environ, cpus=max(1, need.cpus))
+        starter = ModuleStarter(runner, directory, cpus=max(1, need.cpus))
+        provider = Provider(
+            tools._software,
+            directory,
+            environ,
+            outside=tools._environ,
+            leases=self._leases,
+            wait=self._attempt.cancel.wait,
+            gpus=bool(self._attempt.gpus),
+            caches=(tools._config.cache_path / "software",),
+        )
         statistics: dict[str, float] = {}
         for step in plan.steps:
             src = files.source(step.src, is_class=bool(step.class_name))
             # One dictionary goes through all modules, as in IceProd: a later module's value of a name stands.
-            statistics.update(starter.run(step, src=src))
+            statistics.update(starter.run(step, provider.of(step), src=src))
         if len(statistics) > STATISTICS_MAX:
             raise TaskFailure(
                 FailReason.PAYLOAD, f"{len(statistics)} statistics are more than the {STATISTICS_MAX} allowed"
@@ -162,7 +188,8 @@ class _Run:
             _LOG.info("log not uploaded", task=str(self._attempt.ref), why=str(fault))
 
     def close(self) -> None:
-        """Remove what the attempt left on disk."""
+        """Remove what the attempt left on disk, and let go of the software it used."""
+        self._leases.close()
         if self._directory is not None:
             self._tools._workspace.close_task(self._directory)
 

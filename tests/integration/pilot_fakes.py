@@ -20,6 +20,7 @@ import grpc.aio
 
 from iceprod_p2p.base.errors import NotAllowed, NotFound, Unavailable
 from iceprod_p2p.model.identity import IdentityKind, identity_uri, node_server_name
+from iceprod_p2p.model.software import parse_platform
 from iceprod_p2p.security import ca, certificates
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.wire.channel import TlsMaterial, add_secure_port, new_server
@@ -50,6 +51,8 @@ class FakeCluster:
     void: set[Ref] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
     files: dict[tuple[int, str], common_pb2.FileEntry] = field(default_factory=dict)
+    software: dict[tuple[str, str], list[common_pb2.SoftwareBuild]] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
     enrolled: list[str] = field(default_factory=list)
     renewed_at: list[str] = field(default_factory=list)
     pilots: set[str] = field(default_factory=set)
@@ -91,6 +94,26 @@ class FakeCluster:
         digest = digest or true
         self.blobs[digest] = content
         self.files[dataset, name] = common_pb2.FileEntry(name=name, size_bytes=len(content), sha256=digest)
+        return digest
+
+    def publish(self, name: str, version: str, platform: str, tarball: bytes, **more: Any) -> str:
+        """Register a build; return its SHA-256."""
+        parts = parse_platform(platform)
+        digest = self.put(tarball)
+        self.software.setdefault((name, version), []).append(
+            common_pb2.SoftwareBuild(
+                name=name,
+                version=version,
+                os=parts.os,
+                arch=parts.arch,
+                libc=parts.libc,
+                python=parts.python,
+                platform=parts.text,
+                sha256=digest,
+                size_bytes=len(tarball),
+                **more,
+            )
+        )
         return digest
 
     def order(
@@ -266,9 +289,17 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
             reply.files.add(name=name, found=entry is not None, file=entry)
         return reply
 
+    async def GetSoftware(self, request: Any, context: Any) -> pilot_pb2.SoftwareReply:
+        self._admit(context)
+        builds = self.cluster.software.get((request.name, request.version))
+        if builds is None:
+            raise NotFound(f"there is no software {request.name!r} version {request.version!r}")
+        return pilot_pb2.SoftwareReply(builds=builds)
+
     async def GetBlob(self, request: Any, context: Any) -> Any:
         self._admit(context)
         content = self.cluster.blobs.get(request.sha256)
+        self.cluster.fetched.append(request.sha256)
         if content is None:
             raise NotFound(f"no site has the blob {request.sha256[:12]}")
         for offset in range(request.offset, len(content), 65_536):

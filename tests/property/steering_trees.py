@@ -168,7 +168,8 @@ class Trees:
     def data(self) -> Data:
         kind, movement = self.random.choice(list(DataType)), self.random.choice(list(Movement))
         transfer = self.random.choice(list(Transfer))
-        return Data(self.text(), self.local(), kind, movement, transfer, self.compression())
+        shared = movement is Movement.INPUT and self.random.random() < 0.5
+        return Data(self.text(), self.local(), kind, movement, transfer, self.compression(), shared)
 
     def reference(self) -> ClassReference:
         texts = [self.text() for _ in range(5)]
@@ -182,7 +183,9 @@ class Trees:
     def environment(self) -> Environment | None:
         if self.random.random() < 0.5:
             return None
-        return Environment(self.word(), self.text(), self.text(), "ab" * 32, self.text(), self.text())
+        platform = self.random.choice(("", "linux-x86_64", "RHEL_9_x86_64", "$system(platform)"))
+        version = self.random.choice(("1.3", "V01-02", "$steering(version)"))
+        return Environment("simulation", version, platform, "ab" * 32, self.text(), self.text())
 
     def args(self) -> str | list[Value] | dict[str, Value]:
         return self.random.choice((self.text(), [self.value() for _ in range(2)], self.object()))
@@ -195,6 +198,7 @@ class Trees:
             args=self.args(),
             env_shell=self.text(),
             env_clear=self.random.random() < 0.5,
+            environment=self.environment(),
             parameters=self.parameters(),
             resources=self.some(self.resource, 1),
             data=self.some(self.data, 1),
@@ -257,6 +261,7 @@ class Trees:
                     projects=self.some(self.project, 1),
                     task_files=self.random.random() < 0.5,
                     container=self.text(),
+                    environment=self.environment(),
                     token_scopes={self.text(): self.text() for _ in range(2)},
                     extra={name: self.value() for name in self.names(1)},
                 )

@@ -14,7 +14,7 @@ from iceprod_pilot import processes
 from iceprod_pilot.attempt import Cancel, Cancelled, Ending, TaskFailure
 from iceprod_pilot.guard import Guard
 from iceprod_pilot.runner import Command, Limits, Runner
-from iceprod_pilot.starter import CHILD
+from iceprod_pilot.surroundings import CHILD
 from iceprod_pilot.workspace import TaskDirectory, Workspace
 
 from iceprod_p2p.base.clock import SystemClock
@@ -106,7 +106,7 @@ def test_a_class_answers_by_pipe_and_prints_to_the_log(directory: TaskDirectory,
         "        return 0\n"
     )
     request = encode_request(ModuleRequest(work_dir=str(directory.work), class_name="Count", src="mod.py"))
-    ended = runner(directory, guard).run(Command(CHILD, ENVIRON, request))
+    ended = runner(directory, guard).run(Command((sys.executable, *CHILD), ENVIRON, request))
     assert ended.exit_code == 0 and ended.result is not None
     assert dict(ended.result.statistics) == {"events": 42.0}
     assert "hello from the module" in directory.log.read_text()
@@ -122,7 +122,7 @@ def test_a_large_request_does_not_block(directory: TaskDirectory, guard: Guard) 
             parameters={"text": "x" * 3_000_000},
         )
     )
-    ended = runner(directory, guard).run(Command(CHILD, ENVIRON, request))
+    ended = runner(directory, guard).run(Command((sys.executable, *CHILD), ENVIRON, request))
     assert ended.result is not None and ended.result.statistics == {"size": 3_000_000.0}
 
 
