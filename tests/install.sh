@@ -3,7 +3,7 @@
 # Says what it does, and does nothing twice.
 set -euo pipefail
 wanted=()
-for package in slapd; do
+for package in slapd bubblewrap; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
 done
 [ ${#wanted[@]} -gt 0 ] || exit 0
