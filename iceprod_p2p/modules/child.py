@@ -25,19 +25,18 @@ from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.errors import BadInput, IceProdError
 from iceprod_p2p.modules import legacy, registry
 from iceprod_p2p.modules.base import IPModule
+from iceprod_p2p.modules.child_line import Line
 from iceprod_p2p.modules.command import run_command, script_argv
 from iceprod_p2p.modules.context import ModuleContext
 from iceprod_p2p.modules.parameters import ParameterType, convert
 from iceprod_p2p.modules.protocol import (
-    REQUEST_BYTES_MAX,
-    FrameReader,
+    Answer,
     Message,
     ModuleFailure,
     ModuleRequest,
     ProtocolError,
     Result,
-    decode_request,
-    encode_message,
+    SiteCall,
 )
 from iceprod_p2p.modules.statistics import check_all, clip
 
@@ -63,42 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--request-fd", type=int, required=True, help="pipe to read the request from")
     parser.add_argument("--result-fd", type=int, required=True, help="pipe to write messages to")
     options = parser.parse_args(argv)
+    line = Line(options.request_fd, options.result_fd)
     try:
-        os.set_inheritable(options.result_fd, False)  # what the module starts must not hold the pipe open
-        request = read_request(options.request_fd)
+        request = line.read_request()
     except (OSError, ProtocolError) as wrong:
         print(f"no module was run: {wrong}", file=sys.stderr)
         return EXIT_NO_REQUEST
-    result = run(request, lambda message: send(options.result_fd, message))
+    result = run(request, line.send, line.ask)
     sys.stdout.flush()
     sys.stderr.flush()
-    send(options.result_fd, result)
+    line.send(result)
     return EXIT_OK if result.ok else EXIT_MODULE_FAILED
 
 
-def read_request(descriptor: int) -> ModuleRequest:
-    """Read the one request; ProtocolError when the pipe holds none, a bad one, or too large a one."""
-    frames = FrameReader(limit_bytes=REQUEST_BYTES_MAX)
-    with open(descriptor, "rb", buffering=0) as pipe:
-        while data := pipe.read(65_536):
-            for value in frames.feed(data):
-                return decode_request(value)
-    raise ProtocolError("the pipe ended before a request came")
-
-
-def send(descriptor: int, message: Message) -> None:
-    """Write one message whole.  BrokenPipeError when the pilot is gone: then the module's run ends too."""
-    frame = memoryview(encode_message(message))
-    while frame:
-        frame = frame[os.write(descriptor, frame) :]
-
-
-def run(request: ModuleRequest, emit: Callable[[Message], None]) -> Result:
+def run(
+    request: ModuleRequest, emit: Callable[[Message], None], ask: Callable[[SiteCall], Answer] | None = None
+) -> Result:
     """Run a module in this process; never raises for what the module does, SystemExit included."""
     clock = SystemClock()
     started_s, before = clock.monotonic_s(), _cpu_s()
     try:
-        outcome = _run(request, emit)
+        outcome = _run(request, emit, ask)
         result = Result(ok=outcome.code == 0, code=outcome.code, statistics=outcome.statistics)
         if not result.ok:
             what = request.name or request.class_name or request.src
@@ -115,7 +99,9 @@ def run(request: ModuleRequest, emit: Callable[[Message], None]) -> Result:
     )
 
 
-def _run(request: ModuleRequest, emit: Callable[[Message], None]) -> Outcome:
+def _run(
+    request: ModuleRequest, emit: Callable[[Message], None], ask: Callable[[SiteCall], Answer] | None
+) -> Outcome:
     work_dir = Path(request.work_dir)
     if not work_dir.is_dir():
         raise BadInput(f"the work directory {request.work_dir!r} does not exist")
@@ -124,7 +110,7 @@ def _run(request: ModuleRequest, emit: Callable[[Message], None]) -> Outcome:
     _log_to_stderr()
     if not request.class_name:
         return _run_script(request)
-    return _run_class(request, emit)
+    return _run_class(request, emit, ask)
 
 
 def _run_script(request: ModuleRequest) -> Outcome:
@@ -136,10 +122,14 @@ def _run_script(request: ModuleRequest) -> Outcome:
     return Outcome(code, statistics)
 
 
-def _run_class(request: ModuleRequest, emit: Callable[[Message], None]) -> Outcome:
+def _run_class(
+    request: ModuleRequest, emit: Callable[[Message], None], ask: Callable[[SiteCall], Answer] | None
+) -> Outcome:
     _make_importable(request)
     module = registry.create(request.class_name, request.src)
     context = ModuleContext(work_dir=Path.cwd(), send=emit)
+    if ask is not None:
+        context.ask = ask
     if isinstance(module, IPModule):
         context.logger = module.logger
         module.context = context

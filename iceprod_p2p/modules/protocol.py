@@ -1,7 +1,7 @@
 """What the pilot and a module's process say to each other: framed msgpack over two private pipes.
 
-    pilot -> child    one ModuleRequest
-    child -> pilot    Statistic | Progress, any number; then exactly one Result; then end of file
+    pilot -> child    one ModuleRequest; then an Answer to each SiteCall
+    child -> pilot    Statistic | Progress | SiteCall, any number; then exactly one Result; then end of file
 
 A frame is a 4-byte big-endian length and that many bytes of msgpack (one map with text keys).  Both ways
 have a size limit, checked before anything is allocated.  stdout and stderr are no part of this: they are
@@ -24,6 +24,9 @@ from iceprod_p2p.modules import statistics as stats
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024  # a task's expanded parameters, with room for long lists
 MESSAGE_BYTES_MAX = 1024 * 1024  # 1000 statistics with the longest names, and an error
+CALL_BYTES_MAX = (
+    48 * 1024
+)  # Of a call to the site, and of its answer: with its frame it fits into an empty pipe.
 NOTE_CHARS_MAX = 200
 ERROR_MESSAGE_CHARS_MAX = 2_000
 TRACEBACK_CHARS_MAX = 4_000
@@ -75,6 +78,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteCall:
+    """A question to the site; the module waits for the answer, so there is one at a time."""
+
+    method: str
+    argument: Value = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the site says: a value, or in `refusal` why there is none."""
+
+    value: Value = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleFailure:
     """Why a module failed: the exception's type, its message and the last lines of its traceback."""
 
@@ -100,7 +119,7 @@ class Result:
     system_s: float = 0.0
 
 
-Message = Statistic | Progress | Result
+Message = Statistic | Progress | SiteCall | Result
 
 
 def encode_frame(value: Mapping[str, Any], *, limit_bytes: int) -> bytes:
@@ -218,9 +237,10 @@ def decode_request(value: Mapping[str, Any]) -> ModuleRequest:
 def encode_message(message: Message) -> bytes:
     """Return the frame of a message.
 
-    BadInput when a statistic is none or the whole is over MESSAGE_BYTES_MAX.
+    BadInput when a statistic is none or the whole is over MESSAGE_BYTES_MAX, a call over CALL_BYTES_MAX.
     """
-    return encode_frame(_message_fields(message), limit_bytes=MESSAGE_BYTES_MAX)
+    limit = CALL_BYTES_MAX if isinstance(message, SiteCall) else MESSAGE_BYTES_MAX
+    return encode_frame(_message_fields(message), limit_bytes=limit)
 
 
 def _message_fields(message: Message) -> dict[str, Any]:
@@ -233,6 +253,8 @@ def _message_fields(message: Message) -> dict[str, Any]:
             }
         case Progress(fraction, note):
             return {"kind": "progress", "fraction": _fraction(fraction), "note": note[:NOTE_CHARS_MAX]}
+        case SiteCall(method, argument):
+            return {"kind": "call", "method": method, "argument": argument}
         case Result():
             return {
                 "kind": "result",
@@ -263,12 +285,28 @@ def decode_message(value: Mapping[str, Any]) -> Message:
                 return Statistic(name, stats.check_value(name, value.get("value")))
             case "progress":
                 return Progress(_fraction(value.get("fraction")), _text(value, "note", "")[:NOTE_CHARS_MAX])
+            case "call":
+                return SiteCall(_text(value, "method"), value.get("argument"))
             case "result":
                 return _decode_result(value)
             case other:
                 raise ProtocolError(f"a message of unknown kind {stats.clip(other)} came")
     except BadInput as wrong:
         raise ProtocolError(wrong.message) from wrong
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the frame of an answer; BadInput when it is over CALL_BYTES_MAX."""
+    return encode_frame(
+        {"kind": "answer", "value": answer.value, "refusal": answer.refusal}, limit_bytes=CALL_BYTES_MAX
+    )
+
+
+def decode_answer(value: Mapping[str, Any]) -> Answer:
+    """Return the answer in a frame's map; ProtocolError when it is none."""
+    if value.get("kind") != "answer":
+        raise ProtocolError("what came in reply to a call is no answer")
+    return Answer(value.get("value"), _text(value, "refusal", ""))
 
 
 def _decode_result(value: Mapping[str, Any]) -> Result:

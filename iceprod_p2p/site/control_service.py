@@ -14,6 +14,7 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import NodeConfig
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.ledger.invariants import check
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.model.identity import Identity, IdentityKind
@@ -50,9 +51,12 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         people: People,
         keys: Callable[[], NodeKeys],
         problems: Callable[[], Sequence[str]],
+        progress: Callable[[TaskRef], tuple[float, str] | None],
         clock: Clock,
     ) -> None:
+        """`progress` tells how far running attempts are whose pilots call this node."""
         self._raft = raft
+        self._progress = progress
         self._cluster = cluster
         self._files = files
         self._people = people
@@ -187,7 +191,11 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
 
     async def GetTask(self, request: Any, context: Any) -> control_pb2.TaskRow:
         """Show one task, with its files and why it stands where it does."""
-        return await self._read_dataset(request, lambda kv, number: reads.get_task(kv, number, request))
+        row = await self._read_dataset(request, lambda kv, number: reads.get_task(kv, number, request))
+        said = self._progress(TaskRef(row.dataset, row.job, row.task, row.attempt))
+        if said is not None:
+            row.progress, row.progress_note = said
+        return row
 
     async def ListFiles(self, request: Any, context: Any) -> control_pb2.ListFilesReply:
         """List recorded files."""

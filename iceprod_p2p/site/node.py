@@ -48,6 +48,7 @@ from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
 from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.site.replicas import Replicas
+from iceprod_p2p.site.site_calls import SiteCalls
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.store.blobs import BlobStore
 from iceprod_p2p.store.environment import Environment
@@ -129,8 +130,12 @@ class SiteNode:
             clock=self.clock,
         )
         self.kit = PilotKit(config, self._keys.root_pem)
+        calls = SiteCalls(
+            site=node.site, node_id=node.id, cluster=self.cluster, executor=self.disk, clock=self.clock
+        )
         self.pilots = PilotService(
             site=node.site,
+            calls=calls,
             board=self.board,
             stock=self.stock,
             orders=self.orders,
@@ -180,6 +185,7 @@ class SiteNode:
             people=self.people,
             keys=self.keys,
             problems=lambda: self.roles.problems(),
+            progress=self.board.progress,
             clock=self.clock,
         )
 

@@ -35,6 +35,7 @@ class PilotNote:
     running: frozenset[TaskRef] = frozenset()
     given: dict[TaskRef, float] = field(default_factory=dict)
     ending: bool = False
+    progress: dict[TaskRef, tuple[float, str]] = field(default_factory=dict)  # As modules say.
     waiting: int = 0  # Calls of it that wait for work now.
 
     def holds(self, ref: TaskRef) -> bool:
@@ -72,6 +73,11 @@ class PilotBoard:
         note.room = room
         for ref in [ref for ref in note.given if ref in note.running]:
             del note.given[ref]
+
+    def progress(self, ref: TaskRef) -> tuple[float, str] | None:
+        """Return how far a running attempt is, from 0 to 1, with its module's note; None when it has not said."""
+        said = (note.progress.get(ref) for note in self._notes.values() if note.progress)
+        return next((progress for progress in said if progress is not None), None)
 
     def gave(self, note: PilotNote, refs: Iterable[TaskRef]) -> None:
         """Note attempts that are on their way to a pilot."""

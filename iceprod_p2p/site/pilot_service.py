@@ -31,6 +31,7 @@ from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard, PilotNote
 from iceprod_p2p.site.plans.orders import Room
 from iceprod_p2p.site.reports import Edge, Proposed, read_report, ref_of, ref_to
+from iceprod_p2p.site.site_calls import SiteCalls
 from iceprod_p2p.site.software import software_builds
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.wire import translate
@@ -110,6 +111,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         times: PilotTimes,
         clock: Clock,
         only_gpu_tasks: Callable[[str], bool],
+        calls: SiteCalls,
         resolved: Callable[[Sequence[tuple[str, int, int, str]]], None],
         hungry: Callable[[], None],
     ) -> None:
@@ -127,6 +129,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         self._times = times
         self._clock = clock
         self._only_gpu_tasks = only_gpu_tasks
+        self._calls = calls
         self._resolved = resolved
         self._hungry = hungry
         self.stopping = False  # The node goes down: no more orders, no more waiting.
@@ -188,6 +191,15 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         self._resolved([(f.file.sha256, f.dataset, f.job, f.file.name) for f in reply.files])
         return reply
 
+    async def CallSite(self, request: pilot_pb2.SiteCall, context: Any) -> pilot_pb2.SiteAnswer:
+        """Answer a running module."""
+        identity = peer_identity(context)
+
+        def is_mine(ref: TaskRef) -> bool:
+            return self._cluster.standing([ref], identity.key_digest)[ref][0] is Standing.MINE
+
+        return await self._calls.answer(request, identity, is_mine)
+
     async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
         """Stream a blob, fetched first when this node does not hold it."""
         async for chunk in self._files.send(request, fetch=True):
@@ -238,6 +250,11 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
             gpu_tasks_only=self._only_gpu_tasks(request.resource_class),
         )
         self._board.said(note, running=named, room=room)
+        note.progress = {
+            ref_of(entry.ref): (min(1.0, entry.progress), entry.note[:200])
+            for entry in request.running
+            if entry.note or entry.progress > 0
+        }
         return note
 
     def _standing(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> list[TaskRef]:

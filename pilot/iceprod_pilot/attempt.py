@@ -97,6 +97,7 @@ class Attempt:
     order: pilot_pb2.Order
     gpus: tuple[str, ...] = ()
     phase: Phase = Phase.WAITING
+    progress: tuple[float, str] = (-1.0, "")  # What its module said last: from 0 to 1, and a note.
     cancel: Cancel = field(default_factory=Cancel)
 
     @property

@@ -74,6 +74,10 @@ class DirectorySource:
         """Let tasks find a build whose tarball is here."""
         self._software[build.name, build.version] = build
 
+    def call_site(self, request: pilot_pb2.SiteCall) -> pilot_pb2.SiteAnswer:
+        """Refuse: there is no site here."""
+        raise BadInput(f"there is no site here that could answer {request.method[:80]!r}")
+
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; NotFound when it is not here."""
         try:

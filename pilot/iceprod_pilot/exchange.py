@@ -139,7 +139,14 @@ class Exchanger:
         )
         for attempt in self._slots.attempts():
             order = attempt.order
-            request.running.add(ref=order.ref, passkey=order.passkey, phase=attempt.phase.value)
+            fraction, note = attempt.progress
+            request.running.add(
+                ref=order.ref,
+                passkey=order.passkey,
+                phase=attempt.phase.value,
+                progress=fraction,
+                note=note,
+            )
         # What is done and cannot be said in this exchange must be named, or the node takes it for lost.
         said = {report.report_id for report in reports}
         for report in self._journal.pending():

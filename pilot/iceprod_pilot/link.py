@@ -27,6 +27,7 @@ _LOG = get_logger("pilot.link")
 
 EXCHANGE_TIMEOUT_S: Final = 8.0  # Longer than a change of leader takes.
 RESOLVE_TIMEOUT_S: Final = 10.0
+CALL_TIMEOUT_S: Final = 25.0  # A site's own methods may take a while.
 PROBE_TIMEOUT_S: Final = 1.0
 TRANSFER_STALL_S: Final = 30.0  # A transfer that moves nothing for so long is broken off and resumed.
 TRANSFER_TIMEOUT_S: Final = 600.0  # One attempt; a longer one is resumed where it ended.
@@ -86,6 +87,13 @@ class Link:
         """Ask which builds of a version there are."""
         reply: pilot_pb2.SoftwareReply = self._attempt(
             lambda stub, _node: stub.GetSoftware(request, timeout=RESOLVE_TIMEOUT_S)
+        )
+        return reply
+
+    def call_site(self, request: pilot_pb2.SiteCall) -> pilot_pb2.SiteAnswer:
+        """Carry a module's call to the node whose turn it is."""
+        reply: pilot_pb2.SiteAnswer = self._attempt(
+            lambda stub, _node: stub.CallSite(request, timeout=CALL_TIMEOUT_S)
         )
         return reply
 

@@ -16,11 +16,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.model.states import FailReason
-from iceprod_p2p.modules.protocol import MessageReader, ProtocolError, Result
+from iceprod_p2p.modules.protocol import Message, MessageReader, ProtocolError, Result
 from iceprod_pilot import processes
 from iceprod_pilot.attempt import Cancel, Cancelled, TaskFailure
 from iceprod_pilot.guard import Guard
@@ -74,9 +74,18 @@ class Runner:
     """Runs modules of one task, one after the other, on the calling thread."""
 
     def __init__(
-        self, directory: TaskDirectory, limits: Limits, *, cancel: Cancel, guard: Guard, clock: Clock
+        self,
+        directory: TaskDirectory,
+        limits: Limits,
+        *,
+        cancel: Cancel,
+        guard: Guard,
+        clock: Clock,
+        hears: Hears | None = None,
     ) -> None:
+        """`hears` is told what modules say before their result, and answers their calls."""
         self.meter = Meter()
+        self._hears = hears
         self._directory = directory
         self._limits = limits
         self._cancel = cancel
@@ -111,6 +120,8 @@ class Runner:
             poller.register(descriptor, select.POLLIN)
         for descriptor in child.writable():
             poller.register(descriptor, select.POLLOUT)
+        if self._hears is not None:
+            poller.register(self._hears.descriptor, select.POLLIN)
         interval_s = SAMPLE_FIRST_S
         sample_at_s = self._clock.monotonic_s() + interval_s
         disk_at_s = self._clock.monotonic_s() + DISK_SAMPLE_S
@@ -122,7 +133,9 @@ class Runner:
                 raise Cancelled(self._cancel.ending)
             for descriptor in child.attend(ready):
                 poller.unregister(descriptor)
-                descriptors.close(descriptor)
+                if descriptor not in child.kept:
+                    descriptors.close(descriptor)
+            self._listen(child)
             if child.pidfd in ready:
                 return
             now_s = self._clock.monotonic_s()
@@ -139,6 +152,17 @@ class Runner:
                 self._check_disk()
                 took_s = self._clock.monotonic_s() - now_s
                 disk_at_s = now_s + max(DISK_SAMPLE_S, took_s * DISK_SAMPLE_SHARE)
+
+    def _listen(self, child: _Child) -> None:
+        """Pass on what the child has said, and to it what answers it."""
+        said, hears = child.take(), self._hears
+        if hears is None:
+            return
+        for message in said:
+            hears.hear(message)
+        frame = hears.answered()
+        if frame is not None:
+            child.answer(frame)
 
     def _check_memory(self, child: _Child) -> None:
         used_mib = child.sample(self._guard)
@@ -164,6 +188,23 @@ class Runner:
         child_mib = usage.ru_maxrss // 1_024
         peak_mib = child_mib if child_mib > own_mib else child.peak_mib
         self.meter.memory_peak_mib = max(self.meter.memory_peak_mib, peak_mib)
+
+
+class Hears(Protocol):
+    """Who listens to modules; used on the thread that watches them."""
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when there is an answer."""
+        ...
+
+    def hear(self, message: Message) -> None:
+        """Hear what a module says before its result."""
+        ...
+
+    def answered(self) -> bytes | None:
+        """Return the frame of an answer to its call, once."""
+        ...
 
 
 class _Descriptors:
@@ -194,6 +235,8 @@ class _Child:
         self.exit_code = -1
         self._seen: dict[int, Process] = {}
         self._reader = MessageReader()
+        self._said: list[Message] = []
+        self.kept: set[int] = set()  # Descriptors that stay open though there is nothing to wait for.
         self._broken: ProtocolError | None = None
         self._to_send = memoryview(command.request or b"")
         self._request_fd = self._result_fd = -1
@@ -225,13 +268,23 @@ class _Child:
     def attend(self, ready: set[int]) -> list[int]:
         """Read and write what is ready; return the descriptors that are done with."""
         done = []
-        if self._request_fd in ready and not self._send():
+        if self._request_fd in ready and self._request_fd not in self.kept and not self._send():
             done.append(self._request_fd)
-            self._request_fd = -1
+            self.kept.add(self._request_fd)  # Answers go the same way.
         if self._result_fd in ready and not self._receive():
             done.append(self._result_fd)
             self._result_fd = -1
         return done
+
+    def take(self) -> list[Message]:
+        """Return what it has said since the last time, without its result."""
+        said, self._said = self._said, []
+        return [message for message in said if not isinstance(message, Result)]
+
+    def answer(self, frame: bytes) -> None:
+        """Write an answer; it fits into the pipe, which is empty while the child waits for it."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._request_fd, frame)
 
     def sample(self, guard: Guard) -> int:
         """Look at all processes; return their resident memory in MiB."""
@@ -294,7 +347,7 @@ class _Child:
                 return False
             if self._broken is None:
                 try:
-                    self._reader.feed(data)
+                    self._said += self._reader.feed(data)
                 except ProtocolError as wrong:
                     self._broken = wrong
 

@@ -20,6 +20,10 @@ class Source(Protocol):
         """Return a page of files by a pattern of their names."""
         ...
 
+    def call_site(self, request: pilot_pb2.SiteCall) -> pilot_pb2.SiteAnswer:
+        """Carry a module's call to a site; the site's no is one of the errors."""
+        ...
+
     def get_blob(self, sha256: str, *, offset: int) -> Iterator[bytes]:
         """Yield the bytes of a blob from `offset` on; NotFound when nobody has it."""
         ...

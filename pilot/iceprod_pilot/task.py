@@ -25,6 +25,7 @@ from iceprod_pilot.files import Files
 from iceprod_pilot.guard import Guard
 from iceprod_pilot.plan import Documents, Plan
 from iceprod_pilot.runner import Limits, Meter, Runner
+from iceprod_pilot.site_calls import SiteCalls, added
 from iceprod_pilot.software import Software
 from iceprod_pilot.source import Source
 from iceprod_pilot.staging import Staging
@@ -109,6 +110,7 @@ class _Run:
         self._directory: TaskDirectory | None = None
         self._files: Files | None = None
         self._leases = ExitStack()
+        self._calls: SiteCalls | None = None
         self.meter = Meter()
 
     def perform(self, report: pilot_pb2.Report) -> None:
@@ -127,13 +129,14 @@ class _Run:
             tools._say,
             lend=lambda content: tools._software.shared(content, leases=self._leases, wait=wait),
         )
+        self._calls = SiteCalls(tools._link, attempt, directory, tools._clock)
         environ = payload_environment(attempt, directory, pilot=tools._config.pilot, own=tools._environ)
         plan = tools._documents.plan(attempt.order, environ, wait=wait)
         files.bring(plan.inputs)
         attempt.phase = Phase.RUNNING
         statistics = self._run_modules(plan, directory, files, environ)
         attempt.phase = Phase.STAGING_OUT
-        entries = files.take_away(plan.outputs)
+        entries = files.take_away(added(plan.outputs, self._calls.recorded))
         entries += self._log_entry()
         attempt.cancel.check()
         report.finished.statistics.update(statistics)
@@ -147,7 +150,12 @@ class _Run:
         end_s = tools._clock.monotonic_s() + (need.walltime_s or FAR_S)
         limits = Limits(end_s, need.memory_mib, need.disk_mib, need.walltime_s)
         runner = Runner(
-            directory, limits, cancel=self._attempt.cancel, guard=tools._guard, clock=tools._clock
+            directory,
+            limits,
+            cancel=self._attempt.cancel,
+            guard=tools._guard,
+            clock=tools._clock,
+            hears=self._calls,
         )
         self.meter = runner.meter
         starter = ModuleStarter(runner, directory, cpus=max(1, need.cpus))
@@ -190,6 +198,8 @@ class _Run:
     def close(self) -> None:
         """Remove what the attempt left on disk, and let go of the software it used."""
         self._leases.close()
+        if self._calls is not None:
+            self._calls.close()
         if self._directory is not None:
             self._tools._workspace.close_task(self._directory)
 

@@ -119,6 +119,8 @@ def show(session: Session, selector: str) -> None:
 
 def _print_task(out: Console, document: dict[str, Any]) -> None:
     out.print(f"task {document['task']} ({document['name']}): ", coloured(document["state"]), sep="")
+    if document.get("progress") or document.get("progress_note"):
+        out.print(f"  {document['progress']:.0%} done {safe(document['progress_note'])}".rstrip())
     out.print(
         f"  attempt {document['attempt']}, site {document['site'] or '-'}, host {document['host'] or '-'}"
     )

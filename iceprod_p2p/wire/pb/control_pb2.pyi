@@ -312,7 +312,7 @@ class ListJobsReply(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[JobRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[int] = ...) -> None: ...
 
 class TaskRow(_message.Message):
-    __slots__ = ("dataset", "job", "task", "name", "state", "attempt", "failures", "site", "pilot", "host", "changed_ms", "reason", "message", "usage", "statistics", "requirements", "files", "explanation", "remedy", "info")
+    __slots__ = ("dataset", "job", "task", "name", "state", "attempt", "failures", "site", "pilot", "host", "changed_ms", "reason", "message", "usage", "statistics", "requirements", "files", "explanation", "remedy", "info", "progress", "progress_note")
     class StatisticsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -340,6 +340,8 @@ class TaskRow(_message.Message):
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     REMEDY_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_NOTE_FIELD_NUMBER: _ClassVar[int]
     dataset: int
     job: int
     task: int
@@ -360,7 +362,9 @@ class TaskRow(_message.Message):
     explanation: str
     remedy: str
     info: ReadInfo
-    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., task: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., failures: _Optional[int] = ..., site: _Optional[str] = ..., pilot: _Optional[str] = ..., host: _Optional[str] = ..., changed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., statistics: _Optional[_Mapping[str, float]] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ..., files: _Optional[_Iterable[_Union[FileRow, _Mapping]]] = ..., explanation: _Optional[str] = ..., remedy: _Optional[str] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ...) -> None: ...
+    progress: float
+    progress_note: str
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., task: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., failures: _Optional[int] = ..., site: _Optional[str] = ..., pilot: _Optional[str] = ..., host: _Optional[str] = ..., changed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., statistics: _Optional[_Mapping[str, float]] = ..., requirements: _Optional[_Union[_common_pb2.Requirements, _Mapping]] = ..., files: _Optional[_Iterable[_Union[FileRow, _Mapping]]] = ..., explanation: _Optional[str] = ..., remedy: _Optional[str] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("read", "dataset", "after_job", "limit", "state", "site", "name", "first_job", "last_job", "bounded", "after_task")

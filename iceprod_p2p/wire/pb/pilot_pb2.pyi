@@ -58,14 +58,18 @@ class ExchangeRequest(_message.Message):
     def __init__(self, host: _Optional[str] = ..., free: _Optional[_Union[Free, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., running: _Optional[_Iterable[_Union[Running, _Mapping]]] = ..., ending: _Optional[bool] = ..., resource_class: _Optional[str] = ..., exchange_id: _Optional[int] = ...) -> None: ...
 
 class Running(_message.Message):
-    __slots__ = ("ref", "passkey", "phase")
+    __slots__ = ("ref", "passkey", "phase", "progress", "note")
     REF_FIELD_NUMBER: _ClassVar[int]
     PASSKEY_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     ref: _common_pb2.TaskRef
     passkey: bytes
     phase: str
-    def __init__(self, ref: _Optional[_Union[_common_pb2.TaskRef, _Mapping]] = ..., passkey: _Optional[bytes] = ..., phase: _Optional[str] = ...) -> None: ...
+    progress: float
+    note: str
+    def __init__(self, ref: _Optional[_Union[_common_pb2.TaskRef, _Mapping]] = ..., passkey: _Optional[bytes] = ..., phase: _Optional[str] = ..., progress: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("report_id", "ref", "passkey", "copying", "finished", "failed", "given_back")

@@ -105,10 +105,18 @@ class OneLedger:
         """Set the ledger's time."""
         self.must(Tick(1, now_ms))
 
-    def submit(self, *, jobs: int, shapes: tuple[TaskShape, ...] = (), owner: str = "ada") -> int:
+    def submit(
+        self,
+        *,
+        jobs: int,
+        shapes: tuple[TaskShape, ...] = (),
+        owner: str = "ada",
+        closing: tuple[TaskShape, ...] = (),
+    ) -> int:
         """Submit a dataset of one-task jobs, or of these shapes."""
         shapes = shapes or (TaskShape("work", (), Requirements(memory_mib=100, disk_mib=100)),)
-        return self.must(SubmitDataset("ab" * 32, jobs, shapes, 7, owner), actor=f"person:{owner}").number
+        command = SubmitDataset("ab" * 32, jobs, shapes, 7, owner, closing=closing)
+        return self.must(command, actor=f"person:{owner}").number
 
 
 def _add_node(keys: NodeKeys) -> AddNode:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from iceprod_p2p.base.clock import ManualClock
-from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
+from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
 from iceprod_p2p.ledger.commands import Claim, ControlSite, ControlTasks, SiteVerb, StartTasks, TaskRef, Verb
 from iceprod_p2p.ledger.reading import see_place, see_task
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.model.resources import Offer
 from iceprod_p2p.model.states import TaskState
@@ -33,6 +35,7 @@ from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
+from iceprod_p2p.site.site_calls import SiteCalls, installed_methods
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.store.blobs import BlobStore
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
@@ -137,6 +140,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         times=PilotTimes(2.0, 3_600_000, long_poll_s=0.2),
         clock=clock,
         only_gpu_tasks=lambda name: False,
+        calls=SiteCalls(site="madison", node_id="madison-1", cluster=cluster, executor=executor, clock=clock),
         resolved=lambda files: None,
         hungry=lambda: hungry.append(None),
     )
@@ -364,3 +368,93 @@ async def test_a_renewed_certificate_keeps_the_pilots_name_and_needs_its_own_req
 async def test_an_exchange_that_is_too_large_is_refused(world: World) -> None:
     with pytest.raises(BadInput):
         await world.exchange(world.pilot(), reports=[pilot_pb2.Report()] * 2_000)
+
+
+async def called(world: World, caller: Any, order: pilot_pb2.Order, method: str, argument: Any = None) -> Any:
+    request = pilot_pb2.SiteCall(
+        ref=order.ref, passkey=order.passkey, method=method, argument=msgpack.packb(argument)
+    )
+    return msgpack.unpackb((await world.service.CallSite(request, caller)).value)
+
+
+async def test_a_running_module_asks_its_site_and_strangers_are_refused(world: World) -> None:
+    number = world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    facts = await called(world, caller, order, "facts")
+    assert (facts["site"], facts["methods"]) == ("madison", ["facts", "find_files"])
+    with pytest.raises(NotFound, match="no method 'other'"):
+        await called(world, caller, order, "other")
+    with pytest.raises(Refused, match="another"):
+        await called(world, world.pilot("thief"), order, "facts")
+    with pytest.raises(BadInput, match="more than the 49152"):
+        await called(world, caller, order, "facts", "x" * 50_000)
+    with pytest.raises(Refused, match="calls a second"):
+        for _ in range(200):
+            await called(world, caller, order, "facts")
+    world.ledger.must(ControlTasks(number, Verb.RESET, 0, 0), actor="person:ada")
+    with pytest.raises(Refused, match="no longer the pilot's"):
+        await called(world, caller, order, "facts")
+
+
+async def test_a_site_adds_methods_by_entry_point(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "packages"
+    (package / "site_own-1.0.dist-info").mkdir(parents=True)
+    (package / "site_own-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: site-own\nVersion: 1.0\n"
+    )
+    (package / "site_own-1.0.dist-info" / "entry_points.txt").write_text(
+        "[iceprod_p2p.site_methods]\ntape.stage = site_own:stage\nbroken = site_own:absent\n"
+        "fails = site_own:fails\nfacts = site_own:stage\n"
+    )
+    (package / "site_own.py").write_text(
+        "def stage(call, argument):\n    return [call.site, call.job, argument['file']]\n"
+        "def fails(call, argument):\n    raise ValueError('no tape')\n"
+    )
+    monkeypatch.syspath_prepend(str(package))
+    calls = world.service._calls
+    calls._installed = installed_methods(reserved=calls._methods)
+    assert calls.methods == ("facts", "fails", "find_files", "tape.stage")
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    assert await called(world, caller, order, "tape.stage", {"file": "x"}) == ["madison", 0, "x"]
+    with pytest.raises(Refused, match="fails failed: ValueError: no tape"):
+        await called(world, caller, order, "fails")
+
+
+async def test_progress_is_told_while_it_runs(world: World) -> None:
+    world.ledger.submit(jobs=1)
+    world.claim(1)
+    caller = world.pilot()
+    (order,) = (await world.exchange(caller, free=free(1))).orders
+    said = running(order)
+    said.progress, said.note = 0.25, "a quarter"
+    await world.exchange(caller, running=[said])
+    ref = TaskRef(order.ref.dataset, order.ref.job, order.ref.task, order.ref.attempt)
+    assert world.board.progress(ref) == (0.25, "a quarter")
+
+
+async def test_what_follows_a_dataset_finds_the_files_of_all_its_jobs(world: World) -> None:
+    world.ledger.submit(jobs=2, closing=(TaskShape("merge"),))
+    caller = world.pilot()
+    for job in range(2):
+        world.claim(1)
+        (order,) = (await world.exchange(caller, free=free(1), exchange_id=100 + job)).orders
+        content = b"events %d" % job
+        world.blobs.put_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry = common_pb2.FileEntry(name="out.npz", size_bytes=8, sha256=sha256, kind="job_temp")
+        await world.exchange(caller, reports=[finished(order, 1 + job, files=[entry])])
+    world.claim(1)
+    (order,) = (await world.exchange(caller, free=free(1), exchange_id=110)).orders
+    assert (order.task_name, order.follows, order.jobs) == ("merge", 1, 2)
+    request = pilot_pb2.FindFilesRequest(dataset=order.ref.dataset, job=0, pattern="*.npz")
+    found = (await world.service.FindFiles(request, caller)).files
+    assert [(f.dataset, f.job, f.file.name) for f in found] == [(1, 0, "out.npz"), (1, 1, "out.npz")]
+    answer = await called(world, caller, order, "find_files", {"pattern": "o*"})
+    assert [file["job"] for file in answer["files"]] == [0, 1] and answer["after"] is None
