@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
+from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.modules.base import IPModule, Statistics
 from iceprod_p2p.modules.statistics import clip
+from iceprod_p2p.transfers.sums import LENGTHS, ExpectedChecksum, check_digest, measure_file
 
-CHUNK_BYTES = 1024 * 1024
-# md5 and adler32 only because storage systems record them; they find damage, not malice.
-LENGTHS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32, "adler32": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectedChecksum:
-    """A checksum as written in steering files.
-
-    ``sha256:ab12…``, the algorithm told by the length when it is left out.
-    """
-
-    algorithm: str
-    digest: str
-
-    @classmethod
-    def parse(cls, text: str) -> ExpectedChecksum:
-        """Read one.
-
-        BadInput when the algorithm is unknown or the digest is not its length of hexadecimal digits.
-        """
-        algorithm, separator, digest = text.strip().lower().rpartition(":")
-        if not separator:
-            by_length = {length: name for name, length in LENGTHS.items()}
-            algorithm = by_length.get(len(digest), "")
-        if LENGTHS.get(algorithm) != len(digest) or not set(digest) <= set("0123456789abcdef"):
-            raise BadInput(
-                f"{clip(text)} is not a checksum",
-                remedy=f"write ALGORITHM:HEX, the algorithm one of {', '.join(LENGTHS)}",
-            )
-        return cls(algorithm, digest)
-
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.digest}"
-
-
-class Digest:
-    """A running checksum of one algorithm."""
-
-    def __init__(self, algorithm: str) -> None:
-        self.algorithm = algorithm
-        self._adler = 1
-        self._hash = None if algorithm == "adler32" else hashlib.new(algorithm, usedforsecurity=False)
-
-    def update(self, data: bytes) -> None:
-        """Take in the next bytes."""
-        if self._hash is None:
-            self._adler = zlib.adler32(data, self._adler)
-        else:
-            self._hash.update(data)
-
-    def hexdigest(self) -> str:
-        """Return the checksum of all bytes so far, in lower-case hexadecimal."""
-        return f"{self._adler:08x}" if self._hash is None else self._hash.hexdigest()
+__all__ = ["Checksum", "ExpectedChecksum", "file_digest", "verify"]
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Return a file's checksum, reading it once in pieces; NotFound when there is none."""
-    digest = Digest(algorithm)
-    try:
-        with path.open("rb") as file:
-            while data := file.read(CHUNK_BYTES):
-                digest.update(data)
-    except (FileNotFoundError, IsADirectoryError) as missing:
-        raise NotFound(f"the file {str(path)!r} does not exist") from missing
-    return digest.hexdigest()
+    return measure_file(path, (algorithm,)).sums[algorithm]
 
 
 def verify(path: Path, expected: ExpectedChecksum) -> None:
@@ -87,14 +24,6 @@ def verify(path: Path, expected: ExpectedChecksum) -> None:
     IntegrityError naming the file, expected and found when it has not.
     """
     check_digest(str(path), expected, file_digest(path, expected.algorithm))
-
-
-def check_digest(what: str, expected: ExpectedChecksum, found: str) -> None:
-    """Compare a digest with the one expected; IntegrityError when they differ."""
-    if not hmac.compare_digest(found, expected.digest):
-        raise IntegrityError(
-            f"{what} has {expected.algorithm} {found}, not the {expected.digest} that was expected"
-        )
 
 
 class Checksum(IPModule):

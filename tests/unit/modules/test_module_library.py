@@ -212,6 +212,11 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(self.data)))
             self.end_headers()
             self.wfile.write(self.data[: 100 if self.path == "/short" else None])
+        elif self.path == "/store" and cls.stored is not None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(cls.stored)))
+            self.end_headers()
+            self.wfile.write(cls.stored)
         else:
             self.send_error(404)
 
@@ -279,7 +284,9 @@ def test_files_go_to_http_and_to_paths(web, tmp_path):
     [
         ("ftp://x/y", "z"),
         ("file://other/x", "z"),
-        ("http://127.0.0.1:1/x", "http://127.0.0.1:1/y"),
+        ("https://name:word@127.0.0.1:1/x", "z"),
+        ("http://127.0.0.1:1/a\nb", "z"),
+        ("s3://bucket", "z"),
         ("missing", "z"),
     ],
 )

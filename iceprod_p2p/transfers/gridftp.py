@@ -1,0 +1,173 @@
+"""``gsiftp``: GridFTP with the Grid's certificates, by `globus-url-copy`; gfal's tools, where they are, tell the rest.
+
+`globus-url-copy` can neither look at a file nor ask for its checksum.  `gfal-stat`, `gfal-sum` and `gfal-rm` can;
+without them a file's size is learnt by reading it, and what was written is verified by reading it back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotAllowed, NotFound, Unavailable
+from iceprod_p2p.transfers import url as urls
+from iceprod_p2p.transfers.command import Call, CommandReading, run, tool
+from iceprod_p2p.transfers.credentials import Credentials
+from iceprod_p2p.transfers.limits import Limits
+from iceprod_p2p.transfers.storage import Reading, Stat, Storage, check_size
+from iceprod_p2p.transfers.sums import LENGTHS, Measured
+from iceprod_p2p.transfers.url import Url
+
+PACKAGE: Final = "globus-gass-copy-progs"
+GFAL_PACKAGES: Final = "gfal2-util-scripts gfal2-plugin-gridftp python3-gfal2-util"
+_MISSING: Final = ("No such file", "PATH_NOT_FOUND", "Not a directory")
+_FORBIDDEN: Final = (
+    "Permission denied",
+    "Login incorrect",
+    "530 ",
+    "PERMISSION_DENIED",
+    "Authentication Error",
+)
+_NO_PROXY: Final = ("Valid credentials could not be found", "credential has expired", "proxy has expired")
+_PASSING: Final = (
+    "Unable to connect",
+    "Connection refused",
+    "Connection reset",
+    "onnection timed out",
+    "end-of-file",
+    "End of file",
+    "an end of file was reached",
+    "Broken pipe",
+    "421 ",
+    "425 ",
+    "426 ",
+    "450 ",
+    "timed out",
+    "Communication error",
+    "stall",
+    "Temporary",
+)
+
+
+class GridftpStorage(Storage):
+    """GridFTP servers."""
+
+    schemes = ("gsiftp",)
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def stat(self, url: Url, limits: Limits) -> Stat:
+        """Ask with `gfal-stat`; without it nothing is known."""
+        if not _has_gfal():
+            return Stat()
+        fields: dict[str, str] = {}
+        for line in self._gfal("gfal-stat", url, limits, url.text):
+            name, separator, value = line.strip().partition(": ")
+            if separator:
+                fields[name] = value
+        size = fields.get("Size", "").split()
+        if "directory" in size:
+            raise NotFound(f"{url} is a directory")
+        known = bool(size) and size[0].isdigit()
+        return Stat(int(size[0]) if known else -1, fields.get("Modify", ""))
+
+    def open(self, url: Url, limits: Limits, *, part_of: Stat, offset: int = 0) -> Reading:
+        """Read through `globus-url-copy`, in one stream, so that what has come is whole up to its end."""
+        stat = self.stat(url, limits)
+        check_size(url, stat.size_bytes, limits)
+        if stat != part_of or not stat.version or (0 <= stat.size_bytes <= offset):
+            offset = 0
+        arguments = [tool("globus-url-copy", PACKAGE), "-q"]
+        arguments += ["-off", str(offset)] if offset else []
+        call = Call([*arguments, url.text, "-"], self._environment(url), limits, f"reading {url}", data=True)
+        return CommandReading(call, stat, offset, lambda code, words: _raise(url, words))
+
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+        """Copy, making directories; what a broken copy left is removed where gfal's tools are."""
+        try:
+            self._copy(["-cd", urls.of_path(path).text, url.text], url, limits, measured.size_bytes)
+        except IceProdError:
+            self._clear(url, limits)
+            raise
+
+    def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
+        """Ask with `gfal-sum`, one algorithm after the other."""
+        if not _has_gfal():
+            return {}
+        for algorithm in algorithms:
+            try:
+                lines = self._gfal("gfal-sum", url, limits, url.text, algorithm)
+            except (BadInput, Unavailable):
+                continue  # The server does not know that one.
+            digest = lines[-1].split()[-1].lower() if lines and lines[-1].split() else ""
+            if 0 < len(digest) <= LENGTHS[algorithm] and set(digest) <= set("0123456789abcdef"):
+                return {algorithm: digest.zfill(LENGTHS[algorithm])}
+        return {}
+
+    def copy(self, source: Url, destination: Url, limits: Limits) -> bool:
+        """Have one server send to the other; both must take the same certificate."""
+        if {source.scheme, destination.scheme} != {"gsiftp"}:
+            return False
+        size_bytes = max(0, self.stat(source, limits).size_bytes) or limits.size_max_bytes
+        self._copy(["-cd", source.text, destination.text], destination, limits, size_bytes)
+        return True
+
+    def remove(self, url: Url, limits: Limits) -> None:
+        """Remove with `gfal-rm`."""
+        self._gfal("gfal-rm", url, limits, url.text)
+
+    def _clear(self, url: Url, limits: Limits) -> None:
+        if _has_gfal() and not limits.wait(0.0):
+            try:
+                self.remove(url, Limits(timeout_s=min(10.0, limits.timeout_s), wait=limits.wait))
+            except IceProdError:
+                return  # The server is away, or there is nothing.
+
+    def _copy(self, arguments: Sequence[str], url: Url, limits: Limits, size_bytes: int) -> None:
+        silence_s = str(max(1, int(limits.timeout_s)))
+        code, _, words = run(
+            [tool("globus-url-copy", PACKAGE), "-q", "-st", silence_s, *arguments],
+            self._environment(url),
+            limits,
+            f"copying {url}",
+            longest_bytes=size_bytes,
+        )
+        if code:
+            _raise(url, words)
+
+    def _gfal(self, name: str, url: Url, limits: Limits, *words: str) -> list[str]:
+        arguments = [tool(name, GFAL_PACKAGES), "-t", str(max(2, int(limits.timeout_s))), *words]
+        code, lines, said = run(arguments, self._environment(url), limits, f"asking {url}")
+        if code:
+            _raise(url, said)
+        return lines
+
+    def _environment(self, url: Url) -> dict[str, str]:
+        more = {"GFAL_PYTHONBIN": os.environ.get("GFAL_PYTHONBIN", "/usr/bin/python3")}
+        return more | self._credentials.of(url).environment()
+
+
+def _has_gfal() -> bool:
+    return shutil.which("gfal-stat") is not None and shutil.which("gfal-sum") is not None
+
+
+def _raise(url: Url, words: str) -> None:
+    raise judged(url, words)
+
+
+def judged(url: Url, words: str) -> IceProdError:
+    """Return the error that the tool's words mean."""
+    said = f"{url}: {words[-400:] or 'the tool failed without a word'}"
+    if any(word in words for word in _NO_PROXY):
+        return NotAllowed(f"{url}: there is no valid proxy certificate", remedy="renew the site's proxy")
+    if any(word in words for word in _MISSING):
+        return NotFound(f"{url} does not exist")
+    if any(word in words for word in _FORBIDDEN):
+        return NotAllowed(f"{url}: no permission: {words[-300:]}")
+    if any(word in words for word in _PASSING):
+        return Unavailable(said)
+    return BadInput(said)
