@@ -200,9 +200,18 @@ class _Job:
         measured = measure_file(path, self._algorithms)
         check_all(self.source.shown, self.expected, measured)
 
+        stored = confirmed = False
+
         def attempt() -> None:
-            self.writer.store(path, self.destination, measured, self.limits)
-            self._verify_stored(measured)
+            nonlocal stored, confirmed
+            if not stored:
+                confirmed = self.writer.store(path, self.destination, measured, self.limits)
+                stored = True
+            try:
+                self._verify_stored(measured, confirmed=confirmed)
+            except Altered:
+                stored = False  # Anything else is no reason to send it again.
+                raise
 
         try:
             _, attempts = _repeated(attempt, self.limits)
@@ -211,21 +220,23 @@ class _Job:
             raise
         return Copied(measured.size_bytes, dict(measured.sums), attempts=attempts)
 
-    def _verify_stored(self, measured: Measured) -> None:
-        """Compare what the server holds now; Unavailable when it is not this, so that it is sent again."""
+    def _verify_stored(self, measured: Measured, *, confirmed: bool) -> None:
+        """Compare what the server holds now; Altered when it is not this, so that it is sent again."""
         try:
             stat = self.writer.stat(self.destination, self.limits)
             if 0 <= stat.size_bytes != measured.size_bytes:
                 raise Altered(
                     f"{self.destination} has {stat.size_bytes} bytes after {measured.size_bytes} were stored"
                 )
+            if confirmed:
+                return
             said = {name: digest for name, digest in stat.sums.items() if name in measured.sums}
             said = said or dict(self.writer.sums(self.destination, RECORDED, self.limits))
             if not said and self.read_back:
                 found = measure(self.writer, self.destination, ("sha256",), self.limits)
                 said = dict(found.sums)
         except NotFound as gone:
-            raise Unavailable(f"{self.destination} was stored and is not there: {gone.message}") from gone
+            raise Altered(f"{self.destination} was stored and is not there: {gone.message}") from gone
         _compare(self.destination, said, measured)
 
     def between(self) -> Copied:

@@ -86,13 +86,14 @@ class GridftpStorage(Storage):
         call = Call([*arguments, url.text, "-"], self._environment(url), limits, f"reading {url}", data=True)
         return CommandReading(call, stat, offset, lambda code, words: _raise(url, words))
 
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
         """Copy, making directories; what a broken copy left is removed where gfal's tools are."""
         try:
             self._copy(["-cd", urls.of_path(path).text, url.text], url, limits, measured.size_bytes)
         except IceProdError:
             self._clear(url, limits)
             raise
+        return False
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
         """Ask with `gfal-sum`, one algorithm after the other."""

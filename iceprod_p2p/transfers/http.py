@@ -22,6 +22,8 @@ _WIRE: Final = {"http": "http", "https": "https", "dav": "http", "davs": "https"
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WANTED: Final = {"sha256": "sha-256", "sha512": "sha-512", "sha1": "sha", "md5": "md5", "adler32": "adler32"}
 _IDENTITY: Final = {"Accept-Encoding": "identity"}  # Any other would make the promised length another one.
+_NO_COLLECTION: Final = frozenset({409, 500})  # WebDAV says 409 where a directory is missing, nginx says 500.
+_BUSY: Final = frozenset({408, 425, 429, 503})
 MARKER_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
@@ -95,15 +97,16 @@ class HttpStorage(Storage):
             raise
         return reading
 
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
         """PUT; where a collection above is missing, it is made and the PUT repeated."""
         try:
             self._put(path, url, measured, limits)
-        except (NotFound, Unavailable) as failure:
-            if not isinstance(failure, NotFound) and "answered 409" not in failure.message:
+        except (NotFound, http_wire.Answered) as failure:
+            if isinstance(failure, http_wire.Answered) and failure.code not in _NO_COLLECTION:
                 raise
             self._make_collections(url, limits)
             self._put(path, url, measured, limits)
+        return False
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
         """Ask with Want-Digest (RFC 3230) and Want-Repr-Digest (RFC 9530), one algorithm after the other."""
@@ -147,27 +150,37 @@ class HttpStorage(Storage):
             passed = self._authorize(self._wire(passive)).get("Authorization")
             if passed:
                 headers["TransferHeaderAuthorization"] = passed
+        try:
+            return self._ask_copy(active, headers, limits)
+        except http_wire.Answered as failure:
+            if way == "pull" or failure.code not in _NO_COLLECTION:
+                if failure.code in _BUSY:
+                    raise
+                return False
+        except NotFound:
+            return False
+        self._make_collections(passive, limits)
+        try:
+            return self._ask_copy(active, headers, limits)
+        except (NotFound, http_wire.Answered):
+            return False
+
+    def _ask_copy(self, active: Url, headers: Mapping[str, str], limits: Limits) -> bool:
         link = http_wire.Link()
-        with Watch(limits, f"COPY to {active if way == 'pull' else passive}", link.break_off) as watch:
+        with Watch(limits, f"COPY by {active}", link.break_off) as watch:
             try:
                 response = http_wire.request(
                     "COPY", self._wire(active), headers=headers, limits=limits, link=link, **self._who()
                 )
-            except (BadInput, NotAllowed, NotFound):
-                return False
-            except Unavailable as failure:
-                if "answered" not in failure.message:
-                    raise
+            except (BadInput, NotAllowed):
                 return False
             with response:
                 return _copied(response, watch, active)
 
     def _put(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
-        headers = {
-            "Content-Length": str(measured.size_bytes),
-            "Content-Type": "application/octet-stream",
-            "Expect": "100-continue",
-        }
+        headers = {"Content-Length": str(measured.size_bytes), "Content-Type": "application/octet-stream"}
+        if measured.size_bytes:
+            headers["Expect"] = "100-continue"
         with path.open("rb") as file:
             self._whole("PUT", url, limits, headers=headers, moved=lambda watch: _Counted(file, watch))
 

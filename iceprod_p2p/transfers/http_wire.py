@@ -27,6 +27,14 @@ _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 Authorize = Callable[[str], Mapping[str, str]]
 
 
+class Answered(Unavailable):
+    """The server answered, with a code that may pass."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Link:
     """The connection under way, to be broken off from another thread."""
 
@@ -86,18 +94,23 @@ class _Careful(http.client.HTTPConnection):
     """Asks before it sends a body, so that a redirect or refusal does not cost the sending."""
 
     link: Link
+    _asks = False
     _early: bytes = b""
 
     def connect(self) -> None:
         super().connect()
         self.link.use(self.sock)
 
+    def putheader(self, header: Any, *values: Any) -> None:
+        self._asks = self._asks or header == "Expect"
+        super().putheader(header, *values)
+
     def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:
         if message_body is None:
             super().endheaders(None, encode_chunked=encode_chunked)
             return
         super().endheaders(None)
-        if self._may_go_on():
+        if not self._asks or self._may_go_on():
             while data := message_body.read(self.blocksize):
                 self.send(data)
 
@@ -249,7 +262,7 @@ def http_error(method: str, url: str, code: int, reason: str) -> IceProdError:
     """Return the error for an answer's code."""
     said = f"{_bare(url)} answered {code} {str(reason)[:200]}"
     if code in PASSING_CODES:
-        return Unavailable(said)
+        return Answered(said, code)
     if code in (404, 410):
         return NotFound(f"{_bare(url)} does not exist: {code} {str(reason)[:200]}")
     if code in (401, 403):

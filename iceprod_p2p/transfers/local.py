@@ -68,7 +68,7 @@ class LocalStorage(Storage):
         except OSError as failure:
             raise os_error(url, failure) from failure
 
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
         """Copy beside the destination and rename."""
         target = path_of(url)
         scratch = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
@@ -84,6 +84,7 @@ class LocalStorage(Storage):
             raise os_error(url, failure) from failure
         finally:
             scratch.unlink(missing_ok=True)
+        return False
 
     def remove(self, url: Url, limits: Limits) -> None:
         """Unlink the file."""

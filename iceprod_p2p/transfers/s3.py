@@ -105,14 +105,15 @@ class S3Storage(Storage):
         watch.__enter__()
         return S3Reading(body, stat, offset, watch, url)
 
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
         """PUT at once, or in parts that an earlier attempt need not send again."""
         if measured.size_bytes > PART_BYTES:
             self._store_parts(path, url, measured, limits)
-            return
+            return True
         body = path.read_bytes()
         sums = {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
         self._ask(url, limits, lambda client: client.put_object(**_where(url), Body=body, **sums))
+        return True
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
         """Return what the service says: the MD5 of an object that came in one piece."""

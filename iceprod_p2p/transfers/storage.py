@@ -90,8 +90,11 @@ class Storage(abc.ABC):
         """Begin to read at `offset` if the file is still `part_of`, else (or where it cannot be) at the beginning."""
 
     @abc.abstractmethod
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
-        """Write a file, making what lies above it where the storage has such; whole or not at all where it can."""
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
+        """Write a file, making what lies above it where the storage has such; whole or not at all where it can.
+
+        Return whether the server has confirmed checksums of all of it, so that nothing is left to compare.
+        """
 
     def fetch(self, url: Url, partial: Partial, limits: Limits) -> None:
         """Bring a file, going on with what `partial` holds already; Unavailable when it ends early."""

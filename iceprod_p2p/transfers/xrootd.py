@@ -82,10 +82,11 @@ class XrootdStorage(Storage):
         if 0 <= stat.size_bytes != partial.size_bytes:
             raise Unavailable(f"{url} ended after {partial.size_bytes} of {stat.size_bytes} bytes")
 
-    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> None:
+    def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
         """Copy with `xrdcp`; the server makes the directories, and drops the file if the copy breaks off."""
         arguments = ["--force", "--posc", os.fspath(path), _address(url)]
         self._copy(arguments, url, limits, measured.size_bytes)
+        return False
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
         """Ask with `xrdfs query checksum`, one algorithm after the other."""

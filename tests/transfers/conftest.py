@@ -47,12 +47,14 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     """All servers of the session; they end with it."""
     root = private_directory("transfers")
     ground = storages.ground(root)
     yield Servers(ground)
     ground.daemons.stop_all()
+    if request.session.testsfailed:
+        print(ground.daemons.tail())
     shutil.rmtree(root, ignore_errors=True)
 
 

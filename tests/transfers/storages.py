@@ -89,7 +89,20 @@ def _certificates(made: Ground) -> None:
         return done.stdout.strip()
 
     openssl(
-        *["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj"],
+        *[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-days",
+            "30",
+            "-subj",
+        ],
         "/O=Test/CN=Test CA",
         *["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
     )
@@ -98,7 +111,8 @@ def _certificates(made: Ground) -> None:
         "extendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=critical,CA:FALSE\n"
     )
     for name, subject in (("host", "/O=Test/CN=localhost"), ("pilot", "/O=Test/CN=Pilot")):
-        openssl(*f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj {subject}".split(" "))
+        request = f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj {subject}"
+        openssl(*request.split(" "))
         openssl(
             *f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem".split(),
             *["-days", "30", "-extfile", "extensions"],
@@ -248,14 +262,13 @@ class XrootdPlace(Place):
             all.adminpath {state}
             all.pidpath {state}
             xrd.port {self.port}
-            xrd.network nodnr
             xrd.tls {certificates}/host.pem {certificates}/host.key
             xrd.tlsca certdir {certificates}/ca
             xrd.protocol http:{self.https_port} libXrdHttp.so
             http.cadir {certificates}/ca
             http.exthandler xrdtpc libXrdHttpTPC.so
             xrootd.chksum max 4 md5 adler32
-            ofs.tpc ttl 30 60 xfr 8 streams 2 pgm {shutil.which("xrdcp")} --server
+            ofs.tpc ttl 30 60 pgm {shutil.which("xrdcp")} --server
             """
         )
         line = ["xrootd", "-c", str(configuration), "-n", self.name]

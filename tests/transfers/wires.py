@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -9,10 +10,19 @@ from collections.abc import Callable
 
 
 class Wire:
-    """Passes connections on to a port of this machine, and cuts as many as it is told after so many bytes."""
+    """Passes connections on to a port of this machine, cuts as many as it is told after so many bytes, or stalls."""
 
-    def __init__(self, port: int, *, cut_after_bytes: int = 0, cuts: int = 0) -> None:
-        self._target = port
+    def __init__(
+        self,
+        target: int,
+        *,
+        port: int = 0,
+        cut_after_bytes: int = 0,
+        cuts: int = 0,
+        stall_after_bytes: int = 1 << 60,
+    ) -> None:
+        self._target = target
+        self._stall_after_bytes = stall_after_bytes
         self._cut_after_bytes = cut_after_bytes
         self.cuts_left = cuts
         self.connections = 0
@@ -20,7 +30,7 @@ class Wire:
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -49,11 +59,13 @@ class Wire:
                 with self._lock:
                     counted[0] += len(data)
                     self.passed_bytes += len(data)
-                    cut = self.cuts_left > 0 and counted[0] > self._cut_after_bytes
+                    cut = self.cuts_left > 0 and self.passed_bytes > self._cut_after_bytes
                     if cut:
                         self.cuts_left -= 1
                 if cut:
                     break
+                while counted[0] > self._stall_after_bytes and not self._closed:
+                    time.sleep(0.05)
                 sink.sendall(data)
         except OSError:
             pass
@@ -112,8 +124,6 @@ def drip(head: bytes, pause_s: float = 0.05) -> Callable[[socket.socket], None]:
 
 
 def _end(entry: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         entry.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     entry.close()
