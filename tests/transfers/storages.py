@@ -271,7 +271,7 @@ class XrootdPlace(Place):
             ofs.tpc ttl 30 60 pgm {shutil.which("xrdcp")} --server
             """
         )
-        line = ["xrootd", "-c", str(configuration), "-n", self.name]
+        line = ["xrootd", "-I", "v4", "-c", str(configuration), "-n", self.name]
         line += ["-R", self.ground.user] if self.ground.user else []
         self.ground.daemons.start(self.name, line)
         until(lambda: listening(self.port) and listening(self.https_port), "xrootd listens")
