@@ -27,9 +27,9 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
 
 test: check ## everything the README promises, with real processes and servers (installs those when root, Debian)
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh && tests/transfers/install.sh; fi
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS)
-	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/acceptance --ignore tests/integration/chaos $(ONCE_MORE)
+	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/transfers tests/acceptance --ignore tests/integration/chaos $(ONCE_MORE)
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
