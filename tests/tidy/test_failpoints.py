@@ -14,6 +14,7 @@ WITHOUT = {  # Durable steps that no failpoint stands around, and why none is ne
     "client/contexts.py": "a person's own files; written again by logging in again",
     "site/bundle.py": "what pilots are made of; made again by the same command",
     "store/transactions.py": "the steps of a transaction pass theirs where it is used",
+    "transfers/": "as for modules: a copy is renamed whole or made anew",
     "modules/": "on the worker node: a pilot that dies begins its task anew",
 }
 
