@@ -24,7 +24,7 @@ from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
 from iceprod_p2p.daemon_accounts import account
 from iceprod_p2p.daemon_bundle import pilot_bundle
 from iceprod_p2p.daemon_options import config_option, said_once, site_options, written_configuration
-from iceprod_p2p.daemon_recovery import rejoin
+from iceprod_p2p.daemon_recovery import backup, rejoin, restore
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.site import process, systemd
 from iceprod_p2p.site.doctor import Verdict, examine
@@ -186,7 +186,8 @@ def systemd_unit(path: Path, user: str | None) -> None:
 
 main.add_command(account)
 main.add_command(pilot_bundle)
-main.add_command(rejoin)
+for recovery in (rejoin, backup, restore):
+    main.add_command(recovery)
 
 
 @main.group("config")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,7 +14,10 @@ from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.daemon_options import config_option, said_once, site_options, written_configuration
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.site import process
+from iceprod_p2p.site.backups import backup_of_stopped
 from iceprod_p2p.site.rejoining import rejoin as rejoin_cluster
+from iceprod_p2p.site.restoring import check_backup
+from iceprod_p2p.site.restoring import restore as restore_cluster
 from iceprod_p2p.site.succession import pending
 
 
@@ -77,6 +81,54 @@ def rejoin(
     )
     click.echo(f"Blobs: {done.blobs_kept} are whole, {done.blobs_damaged} were damaged and are fetched anew.")
     click.echo(f"Start the node: iceprod-node start --config {path}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@said_once
+def backup(file: Path, path: Path) -> None:
+    """Write a backup of what this stopped node has of the ledger, the rest of its log included.
+
+    For the last node that is left of a cluster; while a majority lives, `iceprod cluster backup FILE` asks it.
+    """
+    config = site_config.load(path)
+    _require_stopped(config)
+    header = backup_of_stopped(config, file, SystemClock())
+    click.echo(f"{file}: cluster {header.cluster}, epoch {header.epoch}, up to entry {header.index}.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--node-id", default="", help="the new node's name; one is made by default")
+@click.option("--yes", is_flag=True, help="do not ask")
+@config_option
+@said_once
+def restore(file: Path, node_id: str, yes: bool, path: Path) -> None:
+    """Begin the cluster anew from a backup, on this node alone, when a majority is lost for good.
+
+    What was acknowledged after the backup was made is gone.  The cluster has a new epoch, in which no node of
+    before counts, whatever comes back; this node has a new id, and every other site rejoins:
+    `iceprod-node rejoin`.  Stop what is left of the old nodes and their pilots first (`iceprod-node stop
+    --pilots`): work that runs now is done again.
+    """
+    config = site_config.load(path)
+    _require_stopped(config)
+    header = check_backup(config, file)
+    made = datetime.fromtimestamp(header.made_ms / 1_000, UTC).isoformat(" ", "seconds")
+    click.echo(
+        f"{file}: cluster {header.cluster}, epoch {header.epoch}, up to entry {header.index}, made {made}"
+        f" by {header.made_by}; nodes: {', '.join(node.node_id for node in header.nodes)}."
+    )
+    _confirm(
+        f"Cluster {header.cluster} begins anew on this node alone; its {len(header.nodes)} nodes of before are"
+        " removed for ever, and whatever came after this backup is gone.",
+        yes=yes,
+    )
+    done, _ = restore_cluster(config, file, SystemClock(), node_id=node_id)
+    click.echo(f"Cluster {header.cluster} is restored, with node {done.new} in the place of {done.old}.")
+    click.echo(f"Start it: iceprod-node start --config {path}")
+    click.echo("At every other site: iceprod-node rejoin, then iceprod-node start")
 
 
 def _require_stopped(config: site_config.SiteConfig) -> None:

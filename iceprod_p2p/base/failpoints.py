@@ -90,6 +90,8 @@ NAMES: Final = {
     "pilot.report.after": "the ledger has it, the pilot was not told",
     "node.rejoin.before": "the next node's keys and store are made, nobody was asked",
     "node.rejoin.admitted": "the cluster has admitted the next node, nothing is in its place",
+    "node.restore.before": "a backup's tables are written, no node owns them yet",
+    "backup.rename.before": "a backup is written and read again, it has no name yet",
     "node.succession.raft": "the old store is set aside, the new one is not in its place",
     "node.succession.keys": "the store is in its place, the keys are not",
     "node.succession.config": "store and keys are in their places, site.toml names the old node",

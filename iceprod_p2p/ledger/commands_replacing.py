@@ -51,3 +51,4 @@ class RestoreCluster(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     epoch_id: Id16
     version_least: Version = 1
     version_most: Version = 1
+    replaces: Line = ""  # The node of this directory before.

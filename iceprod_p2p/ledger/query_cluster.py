@@ -60,7 +60,9 @@ def settings(kv: KeyValue) -> rows.Settings | None:
     if raw is None:
         return None
     cluster = _cluster(raw)
-    return rows.Settings(cluster.name, cluster.site_grace_ms, cluster.datasets, cluster.sites, cluster.nodes)
+    return rows.Settings(
+        cluster.name, cluster.site_grace_ms, cluster.datasets, cluster.sites, cluster.nodes, cluster.epoch
+    )
 
 
 def root_certificate(kv: KeyValue) -> bytes | None:

@@ -39,6 +39,7 @@ class Settings:
     datasets: int
     sites: int
     nodes: int
+    epoch: int = 1  # One more after each restore from a backup.
 
 
 @dataclass(frozen=True, slots=True)

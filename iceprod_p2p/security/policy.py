@@ -80,6 +80,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ControlSite": {Caller.OPERATOR},
         "Control/CheckCluster": {Caller.OPERATOR},  # Scans the whole ledger.
         "Control/ListAudit": {Caller.OPERATOR},
+        "Control/Backup": {Caller.ADMINISTRATOR},  # Everything that the cluster knows.
         "Control/Invite": {Caller.ADMINISTRATOR},
         "Control/ControlMember": {Caller.ADMINISTRATOR},
         "Control/RaiseVersion": {Caller.ADMINISTRATOR},

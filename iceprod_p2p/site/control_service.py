@@ -21,6 +21,7 @@ from iceprod_p2p.model.identity import Identity, IdentityKind
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site import control_reads as reads
+from iceprod_p2p.site.backups import Backups
 from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
@@ -32,6 +33,7 @@ from iceprod_p2p.site.people import People
 from iceprod_p2p.site.software import SoftwareDesk, list_software
 from iceprod_p2p.site.submission import Submission
 from iceprod_p2p.site.verification import Verification
+from iceprod_p2p.wire.channel import CHUNK_BYTES
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
 
 Reply = TypeVar("Reply")
@@ -50,6 +52,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         peers: Peers,
         people: People,
         keys: Callable[[], NodeKeys],
+        backups: Backups,
         problems: Callable[[], Sequence[str]],
         progress: Callable[[TaskRef], tuple[float, str] | None],
         clock: Clock,
@@ -57,6 +60,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """`progress` tells how far running attempts are whose pilots call this node."""
         self._raft = raft
         self._progress = progress
+        self._backups = backups
         self._cluster = cluster
         self._files = files
         self._people = people
@@ -114,6 +118,15 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """Stream a blob, fetched from another site when it is not here."""
         async for chunk in self._files.send(request, fetch=True):
             yield chunk
+
+    async def Backup(self, request: Any, context: Any) -> AsyncIterator[common_pb2.Chunk]:
+        """Stream everything that the cluster knows, as of now."""
+        offset = 0
+        async for piece in self._backups.stream():
+            for start in range(0, len(piece), CHUNK_BYTES):
+                body = piece[start : start + CHUNK_BYTES]
+                yield common_pb2.Chunk(body=body, offset=offset)
+                offset += len(body)
 
     # Writes.
 

@@ -27,6 +27,7 @@ from iceprod_p2p.security.certificates import chain_from_pem
 from iceprod_p2p.security.directory import DirectoryServer
 from iceprod_p2p.security.keyfiles import make_private_directory
 from iceprod_p2p.security.tokens import TokenIssuer
+from iceprod_p2p.site.backups import Backups
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
@@ -184,6 +185,9 @@ class SiteNode:
             peers=self.peers,
             people=self.people,
             keys=self.keys,
+            backups=Backups(
+                raft=self.raft, environment=self.environment, node_id=lambda: node.id, clock=self.clock
+            ),
             problems=lambda: self.roles.problems(),
             progress=self.board.progress,
             clock=self.clock,

@@ -69,14 +69,15 @@ def rejoin(
     with succession.held(config):
         begun = succession.begin(config, "rejoin", old=replaces, new=node_id)
         if not begun.admitted:
-            if invitation is not None:
-                begun, nodes = _use_invitation(config, begun, invitation, clock)
-            else:
-                nodes = _ask_to_be_readmitted(config, begun, clock, through, environ)
+            with succession.given_up_when_refused(config):
+                if invitation is not None:
+                    begun, nodes = _use_invitation(config, begun, invitation, clock)
+                else:
+                    nodes = _ask_to_be_readmitted(config, begun, clock, through, environ)
             note_nodes(config.node.data_dir / NEXT, nodes)
             begun = replace(begun, admitted=True)
             succession.note(config.node.data_dir, begun)
-            _tell_context(config, nodes)
+            tell_context(config, nodes)
     passing("node.rejoin.admitted")
     succession.finish(config, begun)
     return Rejoined(begun, *_look_at_blobs(config))
@@ -173,7 +174,7 @@ def _prepare_store(config: SiteConfig, begun: Succession) -> None:
         store.close()
 
 
-def _tell_context(config: SiteConfig, nodes: Sequence[common_pb2.NodeAddress]) -> None:
+def tell_context(config: SiteConfig, nodes: Sequence[common_pb2.NodeAddress]) -> None:
     """Let the first administrator's context know the nodes that there are now."""
     directory = config.node.data_dir / ADMIN_DIRECTORY
     if nodes and (directory / CONTEXT_FILE).exists():

@@ -23,7 +23,7 @@ from typing import Final
 
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.config import SiteConfig
-from iceprod_p2p.base.errors import ConfigError, IceProdError
+from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, NotAllowed, Refused
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.founding import mark_retired
@@ -116,6 +116,16 @@ def begin(config: SiteConfig, command: str, *, old: str, new: str = "") -> Succe
 def note(data_dir: Path, succession: Succession) -> None:
     """Write the record down, durably."""
     write_secret(data_dir / NEXT / RECORD, json.dumps(asdict(succession)).encode())
+
+
+@contextlib.contextmanager
+def given_up_when_refused(config: SiteConfig) -> Iterator[None]:
+    """Forget what was made when it is certain that nothing came of it: the node may then start as it was."""
+    try:
+        yield
+    except (BadInput, ConfigError, IntegrityError, NotAllowed, Refused):
+        shutil.rmtree(config.node.data_dir / NEXT, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

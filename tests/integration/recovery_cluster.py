@@ -23,7 +23,7 @@ REJOINING = (
     "node.succession.keys",
     "node.succession.config",
 )
-RESTORING: tuple[str, ...] = ()
+RESTORING = ("node.restore.before", "backup.rename.before")
 SITES = ("madison", "geneva", "zeuthen")
 
 

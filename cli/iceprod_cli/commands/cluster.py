@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from iceprod_cli.output.show import Column, coloured, console, safe, show_object
 from iceprod_cli.output.units import number, size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.client.connection import request_id
+from iceprod_p2p.store.backup_file import new_backup, open_backup
 from iceprod_p2p.wire.pb import control_pb2
 
 EXIT_CODES = {"healthy": 0, "degraded": 1, "no_quorum": 2}
@@ -215,3 +217,33 @@ def check(session: Session) -> None:
     show_object(session.style, document, people=people, name="violations")
     if document["violations"]:
         raise click.exceptions.Exit(1)
+
+
+@cluster.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@output_options
+@pass_session
+def backup(session: Session, file: Path) -> None:
+    """Write everything that the cluster knows, as of now, into FILE; no private key is in it.
+
+    FILE appears when it is whole and was read again.  `iceprod-node restore FILE` begins the cluster anew from it.
+    """
+    with new_backup(file) as target:
+        for chunk in session.connection.stream("Backup", control_pb2.BackupRequest()):
+            target.write(chunk.body)
+    with open_backup(file) as reader:
+        header = reader.check()
+    document = {
+        "file": str(file),
+        "cluster": header.cluster,
+        "epoch": header.epoch,
+        "index": header.index,
+        "pairs": reader.tally.count,
+        "size_bytes": file.stat().st_size,
+        "sha256": reader.tally.digest.hex(),
+    }
+    words = (
+        f"{file}: cluster {header.cluster}, up to entry {header.index}, {size(file.stat().st_size)},"
+        f" {reader.tally.count} records with SHA-256 {document['sha256']}"
+    )
+    show_object(session.style, document, people=lambda out: click.echo(words), name="file")

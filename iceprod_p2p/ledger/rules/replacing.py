@@ -186,7 +186,7 @@ def _put_node(
             command.server_name,
             command.token_digest if isinstance(command, ReplaceNode) else b"",
             t.now_ms,
-            command.replaces if isinstance(command, ReplaceNode) else "",
+            command.replaces,
             votes_next,
             earlier,
             command.version_least,

@@ -689,6 +689,10 @@ class ClusterStatusReply(_message.Message):
     ledger_version_possible: int
     def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., ledger_version: _Optional[int] = ..., ledger_version_possible: _Optional[int] = ...) -> None: ...
 
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CheckClusterRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -125,6 +125,11 @@ class ControlStub:
                 request_serializer=control__pb2.ClusterStatusRequest.SerializeToString,
                 response_deserializer=control__pb2.ClusterStatusReply.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/iceprod.v1.Control/Backup',
+                request_serializer=control__pb2.BackupRequest.SerializeToString,
+                response_deserializer=common__pb2.Chunk.FromString,
+                _registered_method=True)
         self.CheckCluster = channel.unary_unary(
                 '/iceprod.v1.Control/CheckCluster',
                 request_serializer=control__pb2.CheckClusterRequest.SerializeToString,
@@ -293,6 +298,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """The replicated tables at a linearizable point, as the bytes of a backup file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckCluster(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -451,6 +463,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ClusterStatus,
                     request_deserializer=control__pb2.ClusterStatusRequest.FromString,
                     response_serializer=control__pb2.ClusterStatusReply.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=control__pb2.BackupRequest.FromString,
+                    response_serializer=common__pb2.Chunk.SerializeToString,
             ),
             'CheckCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckCluster,
@@ -994,6 +1011,33 @@ class Control:
             '/iceprod.v1.Control/ClusterStatus',
             control__pb2.ClusterStatusRequest.SerializeToString,
             control__pb2.ClusterStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iceprod.v1.Control/Backup',
+            control__pb2.BackupRequest.SerializeToString,
+            common__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,
