@@ -103,13 +103,14 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A file that is fetched before the work begins and may be cached."""
+    """A file that is fetched before the work begins and may be cached; `checksum` as in `Data`."""
 
     remote: str = ""
     local: str = ""
     compression: str = ""
     transfer: Transfer = Transfer.TRUE
     arch: str = ""
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Data:
     """A file that a task reads, writes, or both.
 
     A `shared` input is kept once on each worker node, for all the tasks there that read it; none may alter it.
+    `checksum` is what an input must have: ``sha256:HEX``, ``md5:HEX`` or others, several parted by blanks.
     """
 
     remote: str = ""
@@ -126,6 +128,7 @@ class Data:
     transfer: Transfer = Transfer.TRUE
     compression: str = ""
     shared: bool = False
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from iceprod_p2p.model.steering import ClassReference, Data, DataType, Movement, Project, Resource, Transfer
 from iceprod_p2p.steering.fields import Fields
 
 _COMPRESSIONS: Final = ("", "none", "gzip", "gz", "bzip", "bz2", "lzma", "xz", "zstd", "zst", "true")
+_CHECKSUM: Final = re.compile(  # The length tells the algorithm where none is named.
+    "(?:(?:sha256:)?[0-9a-fA-F]{64}|(?:sha512:)?[0-9a-fA-F]{128}|(?:sha1:)?[0-9a-fA-F]{40}"
+    "|(?:md5:)?[0-9a-fA-F]{32}|(?:adler32:)?[0-9a-fA-F]{8})"
+)
 _TRANSFER_WORDS: Final = ("maybe", "yes", "no", "y", "n", "1", "0")  # Those of schema 3.1 and 3.2.
 _YES: Final = (True, "yes", "y", "true", "t", "1")
 _NO: Final = (False, "no", "not", "n", "false", "f", "0")
@@ -18,7 +23,7 @@ def read_resources(fields: Fields) -> tuple[Resource, ...]:
     found: list[Resource] = []
     for path, node in fields.items("resources"):
         inner = Fields(node, path, fields.reading)
-        inner.unknown(("remote", "local", "compression", "transfer", "arch"))
+        inner.unknown(("remote", "local", "compression", "transfer", "arch", "checksum"))
         found.append(
             Resource(
                 remote=inner.text("remote"),
@@ -26,6 +31,7 @@ def read_resources(fields: Fields) -> tuple[Resource, ...]:
                 compression=_compression(inner),
                 transfer=_transfer(inner),
                 arch=inner.text("arch"),
+                checksum=_checksum(inner),
             )
         )
     return tuple(found)
@@ -47,6 +53,7 @@ def read_data(fields: Fields) -> tuple[Data, ...]:
             movement=inner.word("movement", Movement, Movement.INPUT),
             transfer=_transfer(inner),
             compression=_compression(inner),
+            checksum="" if inner.reading.dialect.strict else _checksum(inner),
             shared=not inner.reading.dialect.strict and inner.boolean("shared", default=False),
         )
         if inner.reading.dialect.schema == "3.2":
@@ -97,6 +104,17 @@ def _compression(fields: Fields) -> str:
         return word
     fields.wrong(node, fields.at("compression"), ", ".join(_COMPRESSIONS[1:]))
     return ""
+
+
+def _checksum(fields: Fields) -> str:
+    """Return checksums as written; what holds an expression is looked at when it is expanded."""
+    text = fields.text("checksum")
+    if "$" not in text and not all(_CHECKSUM.fullmatch(word) for word in text.replace(",", " ").split()):
+        node = fields.take("checksum")
+        if node is not None:
+            fields.wrong(node, fields.at("checksum"), "sha256:HEX or md5:HEX, of the right length")
+        return ""
+    return text
 
 
 def read_classes(fields: Fields) -> tuple[ClassReference, ...]:

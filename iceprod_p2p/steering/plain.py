@@ -119,14 +119,14 @@ def _transfer(plain: Plain, transfer: Transfer) -> None:
 
 def _resource(resource: Resource) -> Plain:
     plain: Plain = {}
-    _texts(plain, resource, "remote", "local", "compression", "arch")
+    _texts(plain, resource, "remote", "local", "compression", "arch", "checksum")
     _transfer(plain, resource.transfer)
     return plain
 
 
 def _data_item(item: Data) -> Plain:
     plain: Plain = {"type": item.type.value, "movement": item.movement.value}
-    _texts(plain, item, "remote", "local", "compression", "shared")
+    _texts(plain, item, "remote", "local", "compression", "shared", "checksum")
     _transfer(plain, item.transfer)
     return plain
 

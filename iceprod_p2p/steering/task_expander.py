@@ -287,7 +287,9 @@ class TaskExpander:
         base = self.storage(item.type, place)
         if base and not _URL.match(remote):
             remote = posixpath.join(base, remote or local)
-        return replace(item, remote=remote, local=local)
+        return replace(
+            item, remote=remote, local=local, checksum=self.text(item.checksum, f"{place}.checksum")
+        )
 
     def storage(self, kind: DataType, place: str) -> str:
         """Return the URL under which files of one kind are kept, when the options name one."""

@@ -43,9 +43,19 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
         for name in ("name", "src", "resource_name", "recursive", "libs", "env_vars", "revision", "sha256")
     },
     "project": {"class": "class", "name": "name"},
-    "resource": {name: name for name in ("remote", "local", "compression", "transfer", "arch")},
+    "resource": {name: name for name in ("remote", "local", "compression", "transfer", "arch", "checksum")},
     "data": {
-        name: name for name in ("remote", "local", "compression", "type", "movement", "transfer", "shared")
+        name: name
+        for name in (
+            "remote",
+            "local",
+            "compression",
+            "type",
+            "movement",
+            "transfer",
+            "shared",
+            "checksum",
+        )
     },
     "environment": {
         name: name for name in ("software", "version", "platform", "sha256", "cvmfs", "container")

@@ -120,11 +120,17 @@ def _batchsys(systems: tuple[BatchOptions, ...]) -> Iterator[str]:
 def _files(resources: tuple[Resource, ...], data: tuple[Data, ...]) -> Iterator[str]:
     for resource in resources:
         texts = _given(
-            remote=resource.remote, local=resource.local, compression=resource.compression, arch=resource.arch
+            remote=resource.remote,
+            local=resource.local,
+            compression=resource.compression,
+            arch=resource.arch,
+            checksum=resource.checksum,
         )
         yield from _element("resource", {**texts, "transfer": _unless(resource.transfer.value, "true")})
     for item in data:
-        texts = _given(remote=item.remote, local=item.local, compression=item.compression)
+        texts = _given(
+            remote=item.remote, local=item.local, compression=item.compression, checksum=item.checksum
+        )
         kind = {"type": item.type.value, "movement": item.movement.value}
         shared = "true" if item.shared else None
         transfer = _unless(item.transfer.value, "true")

@@ -161,15 +161,20 @@ class Trees:
     def compression(self) -> str:
         return self.random.choice(("", "none", "gz", "true"))
 
+    def checksum(self) -> str:
+        return self.random.choice(("", "", "md5:" + "0a" * 16, "sha256:" + "1b" * 32 + " adler32:0000abcd"))
+
     def resource(self) -> Resource:
         transfer = self.random.choice(list(Transfer))
-        return Resource(self.text(), self.local(), self.compression(), transfer, self.text())
+        return Resource(self.text(), self.local(), self.compression(), transfer, self.text(), self.checksum())
 
     def data(self) -> Data:
         kind, movement = self.random.choice(list(DataType)), self.random.choice(list(Movement))
         transfer = self.random.choice(list(Transfer))
         shared = movement is Movement.INPUT and self.random.random() < 0.5
-        return Data(self.text(), self.local(), kind, movement, transfer, self.compression(), shared)
+        return Data(
+            self.text(), self.local(), kind, movement, transfer, self.compression(), shared, self.checksum()
+        )
 
     def reference(self) -> ClassReference:
         texts = [self.text() for _ in range(5)]
