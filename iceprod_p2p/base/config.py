@@ -3,7 +3,7 @@
 Sections: ``[node]`` who and where this node is and its timings; ``[queue]`` the batch system and what pilots
 it is given (``[queue.options]`` for the plugin, ``[[queue.class]]`` for each resource class); ``[system]``
 the site's ``$system(...)`` parameters, attributes and directories; ``[environment]`` variables of payloads;
-``[people]``, ``[directory]`` and ``[tokens]`` who vouches for people; ``[log]``.
+``[people]``, ``[directory]`` and ``[tokens]`` who vouches for people; ``[transfers]``; ``[log]``.
 """
 
 from __future__ import annotations
@@ -108,6 +108,12 @@ PEOPLE: Final = (
     Setting("certificate_h", "number", 12.0, "validity of a person's certificate", 0.01, 8_760),
     Setting("administrator", "text", "admin", "founding only: the first administrator"),
 )
+TRANSFERS: Final = (
+    Setting(
+        "credentials", "path", "", "TOML file, mode 0600: what goes to which storage (docs/transfers.md)"
+    ),
+    Setting("for_modules", "switch", False, "modules may use these credentials, not the pilot alone"),
+)
 LOG: Final = (
     Setting("style", "text", "text", "text or json", choices=("text", "json")),
     Setting("level", "text", "INFO", "", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
@@ -121,6 +127,7 @@ SECTIONS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "people": PEOPLE,
     "directory": DIRECTORY,
     "tokens": TOKENS,
+    "transfers": TRANSFERS,
     "log": LOG,
 }
 
@@ -221,6 +228,14 @@ class PeopleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TransfersConfig:
+    """``[transfers]``; `credentials` is empty without a file."""
+
+    credentials: str
+    for_modules: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """``[log]``; `file` empty means standard error."""
 
@@ -240,6 +255,7 @@ class SiteConfig:
     people: PeopleConfig
     directory: DirectoryConfig
     tokens: TokensConfig
+    transfers: TransfersConfig
     log: LogConfig
     path: Path = field(default=Path("site.toml"))
 
@@ -344,9 +360,16 @@ def _build(
         people=PeopleConfig(**values["people"]),
         directory=DirectoryConfig(**values["directory"]),
         tokens=TokensConfig(**values["tokens"]),
+        transfers=TransfersConfig(
+            _home(values["transfers"]["credentials"]), values["transfers"]["for_modules"]
+        ),
         log=LogConfig(**values["log"]),
         path=path,
     )
+
+
+def _home(path: str) -> str:
+    return str(Path(path).expanduser()) if path else ""
 
 
 def _count(faults: int) -> str:

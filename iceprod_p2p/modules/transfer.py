@@ -9,19 +9,14 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 from iceprod_p2p.base.errors import BadInput, IntegrityError
 from iceprod_p2p.modules.base import IPModule, Statistics
 from iceprod_p2p.transfers.credentials import load
 from iceprod_p2p.transfers.engine import Copied, Transfers
-from iceprod_p2p.transfers.limits import Limits
+from iceprod_p2p.transfers.limits import CREDENTIALS_VARIABLE, Limits
 from iceprod_p2p.transfers.registry import Registry
 from iceprod_p2p.transfers.sums import ExpectedChecksum, parse_all
-
-CREDENTIALS_VARIABLE: Final = (
-    "ICEPROD_TRANSFER_CREDENTIALS"  # The path of the site's file, where modules may use it.
-)
 
 
 def copy(
@@ -63,6 +58,10 @@ class Transfer(IPModule):
         source, destination = self.GetParameter("source"), self.GetParameter("destination")
         if not source or not destination:
             raise BadInput("Transfer needs a source and a destination")
+        if destination.startswith("iceprod://"):
+            raise BadInput(
+                "a module cannot write into the cluster's store", remedy="declare the file as output data"
+            )
         limits = Limits(attempts=self.GetParameter("attempts"), timeout_s=self.GetParameter("timeout"))
         copied = _transfers().copy(
             source, destination, expected=parse_all(self.GetParameter("checksum")), limits=limits

@@ -125,6 +125,8 @@ class PilotKit:
             "idle_end_s": self.config.queue.idle_end_s,
             "cache_mib": system.cache_mib,
             "software_mib": system.software_mib,
+            "transfer_credentials": self.config.transfers.credentials,
+            "transfer_for_modules": self.config.transfers.for_modules,
             "log_style": self.config.log.style,
             "log_level": self.config.log.level,
         }

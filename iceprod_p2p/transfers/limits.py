@@ -15,6 +15,9 @@ from typing import Final
 from iceprod_p2p.base.errors import IceProdError, Unavailable
 
 LOOK_S: Final = 0.2
+CREDENTIALS_VARIABLE: Final = (
+    "ICEPROD_TRANSFER_CREDENTIALS"  # Names the site's file where modules may use it.
+)
 
 Wait = Callable[[float], bool]
 """Waits some seconds; returns whether the caller should give up."""

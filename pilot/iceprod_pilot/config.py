@@ -34,7 +34,8 @@ class PilotConfig(msgspec.Struct, frozen=True):
     `walltime_s` 0: the batch system sets no limit.  `grace_s` is the time between the first SIGTERM and the end.
     `silence_s` is how long its site's node may be silent before the pilot calls others, `lost_end_s` how long all
     may be silent before a pilot that runs nothing gives up.  With `scratch`, tasks get the batch system's scratch in
-    place of `work_dir` where it gives one.  Unknown keys are ignored, so that an older pilot can read a newer node's
+    place of `work_dir` where it gives one.  `transfer_credentials` names the site's file for storages, which modules
+    are told of with `transfer_for_modules`.  Unknown keys are ignored, so that an older pilot can read a newer node's
     file.
     """
 
@@ -65,6 +66,8 @@ class PilotConfig(msgspec.Struct, frozen=True):
     log_style: str = "text"
     log_level: str = "INFO"
     scratch: bool = False
+    transfer_credentials: str = ""
+    transfer_for_modules: bool = False
 
     @property
     def work_path(self) -> Path:

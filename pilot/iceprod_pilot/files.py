@@ -16,8 +16,9 @@ from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.attempt import Attempt, TaskFailure
 from iceprod_pilot.gather import found_files
 from iceprod_pilot.link import patiently
+from iceprod_pilot.outside import Outside, blob_sources, check_sums, is_outside, with_sources
 from iceprod_pilot.packing import pack, unpack
-from iceprod_pilot.plan import Move
+from iceprod_pilot.plan import Move, Step
 from iceprod_pilot.source import Source
 from iceprod_pilot.staging import DIGEST, Content, Staging
 from iceprod_pilot.workspace import MIB, TaskDirectory, inside, is_plain_file
@@ -25,7 +26,6 @@ from iceprod_pilot.workspace import MIB, TaskDirectory, inside, is_plain_file
 COPYING_AFTER_S: Final = 1.0  # A shorter upload is over before anybody could read that it is under way.
 RESOLVE_NAMES_MAX: Final = 500  # In one call.
 DISK_MIB_DEFAULT: Final = 64 * 1024  # For opening archives of a task that set no limit of disk.
-FETCHED_URLS: Final = ("http://", "https://", "file://")
 _BLOB_URL: Final = re.compile(r"iceprod://sha256/([^/#?]*)(?:[/#?](.*))?")
 
 
@@ -41,9 +41,11 @@ class Files:
         clock: Clock,
         say: Callable[[pilot_pb2.Report], None],
         lend: Callable[[Content], Path] | None = None,
+        outside: Outside | None = None,
     ) -> None:
         """`lend` returns where a shared input lies on this worker node; without it each task has its own copy."""
         self._lend = lend
+        self._outside = outside or Outside("")
         self._attempt = attempt
         self._directory = directory
         self._staging = staging
@@ -64,8 +66,8 @@ class Files:
         for move in moves:
             self._attempt.cancel.check()
             target = inside(self._directory.work, move.local)
-            if move.remote.startswith(FETCHED_URLS):
-                self._copy_url(move, target)
+            if is_outside(move.remote):
+                self._outside.bring(move, target, self._attempt)
                 self._open_packed(move, target)
                 continue
             content = blob_url(move.remote)[0] if "://" in move.remote else contents[move.remote]
@@ -74,6 +76,8 @@ class Files:
                     continue
                 raise TaskFailure(FailReason.INPUT_MISSING, f"nobody has recorded the input {move.remote!r}")
             self._deliver(content, target, name=move.remote, shared=move.shared and not move.compression)
+            if move.checksum:
+                check_sums(target, move.checksum, move.remote)
             self._open_packed(move, target)
 
     def _gather(self, move: Move) -> None:
@@ -97,6 +101,16 @@ class Files:
             # A file without a name says only by its first bytes whether it is a program; else it is Python.
             target = target.rename(target.with_suffix(".py"))
         return str(target.relative_to(self._directory.work))
+
+    def with_blobs(self, step: Step) -> Step:
+        """Return the step of a module with the cluster's blobs that it copies from fetched into the task."""
+        places = {}
+        for url in blob_sources(step):
+            content, _ = blob_url(url)
+            target = inside(self._directory.work, f".blob-{content.sha256}")
+            self._deliver(content, target, name=url)
+            places[url] = str(target)
+        return with_sources(step, places) if places else step
 
     def take_away(self, moves: Sequence[Move]) -> list[common_pb2.FileEntry]:
         """Upload every output; return the entries for the report.  TaskFailure when one was not written."""
@@ -168,17 +182,10 @@ class Files:
 
     def _publish(self, move: Move, path: Path) -> common_pb2.FileEntry:
         """Upload an output; one that has an address of its own is copied there too, and listed by its local name."""
-        if "://" not in move.remote:
+        if not is_outside(move.remote):
             return self.upload(path, move.remote, kind=move.kind)
-        from iceprod_p2p.modules.transfer import copy
-
         entry = self.upload(path, move.local, kind=move.kind)
-        try:
-            copy(str(path), move.remote)
-        except (Unavailable, NotFound, IntegrityError) as failure:
-            raise TaskFailure(FailReason.STORAGE, f"output {move.local!r}: {failure.message}") from failure
-        entry.urls.append(move.remote)
-        return entry
+        return self._outside.take_away(move, path, entry, self._attempt)
 
     def _open_packed(self, move: Move, target: Path) -> None:
         if not move.compression or not target.exists():
@@ -190,18 +197,6 @@ class Files:
             raise TaskFailure(
                 FailReason.INPUT_CHECKSUM, f"input {move.remote!r}: {damaged.message}"
             ) from damaged
-
-    def _copy_url(self, move: Move, target: Path) -> None:
-        # Only tasks that read from outside the cluster pay for these imports.
-        from iceprod_p2p.modules.transfer import copy
-
-        try:
-            copy(move.remote, str(target))
-        except NotFound as missing:
-            if not move.optional:
-                raise TaskFailure(FailReason.INPUT_MISSING, f"input {missing.message}") from missing
-        except Unavailable as failure:
-            raise TaskFailure(FailReason.INPUT_MISSING, f"input {failure.message}") from failure
 
     def _uploading(self) -> bool:
         """Hear that an upload moves, on gRPC's thread; says so once when uploads have taken a while.
@@ -227,7 +222,7 @@ def blob_url(url: str) -> tuple[Content, str]:
     if match is None or DIGEST.fullmatch(match[1]) is None:
         raise BadInput(
             f"{url[:200]!r} is no address that a pilot can fetch",
-            remedy="use a logical name, iceprod://sha256/DIGEST/NAME, http, https or file",
+            remedy="use a logical name, iceprod://sha256/DIGEST/NAME, or a URL of a storage",
         )
     return Content(match[1], name=url), match[2] or ""
 

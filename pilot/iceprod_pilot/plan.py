@@ -43,6 +43,7 @@ class Move:
     optional: bool = False
     compression: str = ""
     shared: bool = False
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,7 @@ def _resources(task: ExpandedTask) -> list[Move]:
             local=resource.local or _base_name(resource.remote),
             optional=resource.transfer.value == "maybe",
             compression=_compression(resource.compression),
+            checksum=resource.checksum,
         )
         for holder in _holders(task)
         for resource in holder.resources
@@ -261,6 +263,7 @@ def _move_data(item: Data) -> Move:
         optional=item.transfer.value == "maybe",
         compression=_compression(item.compression),
         shared=item.shared,
+        checksum=item.checksum if item.movement.value == "input" else "",
     )
 
 

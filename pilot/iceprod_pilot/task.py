@@ -17,12 +17,14 @@ from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotF
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.modules.statistics import STATISTICS_MAX
+from iceprod_p2p.transfers.limits import CREDENTIALS_VARIABLE
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 from iceprod_pilot.attempt import Attempt, Cancelled, Ending, Phase, TaskFailure
 from iceprod_pilot.config import PilotConfig
 from iceprod_pilot.environment import payload_environment
 from iceprod_pilot.files import Files
 from iceprod_pilot.guard import Guard
+from iceprod_pilot.outside import Outside
 from iceprod_pilot.plan import Documents, Plan
 from iceprod_pilot.runner import Limits, Meter, Runner
 from iceprod_pilot.site_calls import SiteCalls, added
@@ -68,6 +70,7 @@ class TaskRunner:
         self._environ = dict(environ)
         self._say = say
         self._documents = Documents(staging)
+        self._outside = Outside(config.transfer_credentials)
         directory = config.cache_path / "software"
         self._software = Software(link, staging, TreeCache(directory, size_mib=config.software_mib))
 
@@ -127,10 +130,13 @@ class _Run:
             tools._link,
             tools._clock,
             tools._say,
+            outside=tools._outside,
             lend=lambda content: tools._software.shared(content, leases=self._leases, wait=wait),
         )
         self._calls = SiteCalls(tools._link, attempt, directory, tools._clock)
         environ = payload_environment(attempt, directory, pilot=tools._config.pilot, own=tools._environ)
+        if tools._config.transfer_for_modules and tools._config.transfer_credentials:
+            environ[CREDENTIALS_VARIABLE] = tools._config.transfer_credentials
         plan = tools._documents.plan(attempt.order, environ, wait=wait)
         files.bring(plan.inputs)
         attempt.phase = Phase.RUNNING
@@ -173,7 +179,7 @@ class _Run:
         for step in plan.steps:
             src = files.source(step.src, is_class=bool(step.class_name))
             # One dictionary goes through all modules, as in IceProd: a later module's value of a name stands.
-            statistics.update(starter.run(step, provider.of(step), src=src))
+            statistics.update(starter.run(files.with_blobs(step), provider.of(step), src=src))
         if len(statistics) > STATISTICS_MAX:
             raise TaskFailure(
                 FailReason.PAYLOAD, f"{len(statistics)} statistics are more than the {STATISTICS_MAX} allowed"
