@@ -75,6 +75,11 @@ QUEUE: Final = (
     Setting("worker_python", "path", "", "Python of worker nodes; empty: this one where they see it"),
     Setting("worker_bundle", "path", "", "where they find the pilot bundle; empty: it is carried there"),
     Setting("bundle_with", "texts", (), "further installed distributions that the bundle carries"),
+    Setting("credential", "path", "", "x509 proxy or token for submission, 0600; watched"),
+    Setting("credential_command", "texts", (), "what renews it, without a shell"),
+    Setting(
+        "credential_renew_s", "whole", 14_400, "renew, and warn, with less than this left", 0, 31_536_000
+    ),
     Setting("options", "values", {}, "options of the plugin, see `iceprod-node config show`"),
 )
 CLASS: Final = (
@@ -191,6 +196,9 @@ class QueueConfig:
     worker_python: str
     worker_bundle: str
     bundle_with: tuple[str, ...]
+    credential: str
+    credential_command: tuple[str, ...]
+    credential_renew_s: int
     options: Mapping[str, object]
     classes: tuple[ResourceClass, ...]
 

@@ -15,6 +15,7 @@ from iceprod_p2p.grids.base import Grid
 
 GROUP: Final = "iceprod_p2p.grids"
 BUILT_IN: Final[Mapping[str, str]] = {
+    "arc": "iceprod_p2p.grids.arc:ArcGrid",
     "declarative": "iceprod_p2p.grids.declarative:DeclarativeGrid",
     "htcondor": "iceprod_p2p.grids.htcondor:HtcondorGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",

@@ -24,6 +24,7 @@ from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.client.enrolment import enrol_call
 from iceprod_p2p.security.ca import DAY_MS
 from iceprod_p2p.security.certificates import CLOCK_TOLERANCE_MS, chain_from_pem, expires_ms
+from iceprod_p2p.site.credential_watch import credential_state
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.site.node_keys import AUTHORITY, KEYS, NodeKeys, has_keys, load_keys
 from iceprod_p2p.site.pilot_files import PilotKit
@@ -71,6 +72,7 @@ def examine(config: SiteConfig, clock: Clock) -> list[Finding]:
         "disk": lambda: _disk(config),
         "ports": lambda: _ports(config),
         "batch system": lambda: _grid(config),
+        "credential": lambda: _credential(config, clock),
         "clocks": lambda: _clocks(config, clock),
     }
     for what, check in checks.items():
@@ -228,6 +230,19 @@ def _grid(config: SiteConfig) -> Iterator[Finding]:
     for misfit in PilotKit(config, b"").misfits(grid):
         yield Finding(Verdict.BAD, "resource classes", misfit, "change the class, or give the grid more")
     yield Finding(Verdict.GOOD, "batch system", f"{config.queue.plugin}: {grid.check()}")
+
+
+def _credential(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
+    queue = config.queue
+    if not queue.credential:
+        return
+    state = credential_state(queue, clock)
+    if state.trouble:
+        ended = state.left_s is None or state.left_s <= 0
+        remedy = "the node runs credential_command" if queue.credential_command else "renew it by hand"
+        yield Finding(Verdict.BAD if ended else Verdict.WARNING, "credential", state.trouble, remedy)
+    else:
+        yield Finding(Verdict.GOOD, "credential", state.words)
 
 
 def _clocks(config: SiteConfig, clock: Clock) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
@@ -319,12 +320,25 @@ def make_grid(config: SiteConfig) -> Grid:
     plugin = registry.load(config.queue.plugin)
     if any(setting.name == "spool" for setting in plugin.OPTIONS):
         options.setdefault("spool", str(config.node.data_dir / "grid"))
+    if config.queue.credential:
+        _give_credential(options, plugin, config.queue.credential)
     try:
         return registry.create(config.queue.plugin, options)
     except ConfigError as fault:
         raise ConfigError(f"{config.path}: {fault.message}", remedy=fault.remedy) from fault
     except OSError as fault:
         raise IceProdError(f"grid plugin {config.queue.plugin} cannot be used: {fault}") from fault
+
+
+def _give_credential(options: dict[str, Any], plugin: type[Grid], path: str) -> None:
+    """Tell the plugin where the site's credential is, or its commands, by the variables that all of them know."""
+    names = {setting.name for setting in plugin.OPTIONS}
+    path = str(Path(path).expanduser())
+    if "credential" in names:
+        options.setdefault("credential", path)
+    elif "environment" in names and isinstance(options.get("environment", {}), dict):
+        known = {"X509_USER_PROXY": path, "BEARER_TOKEN_FILE": path}
+        options["environment"] = {**known, **options.get("environment", {})}
 
 
 def raft_settings(config: SiteConfig) -> RaftSettings:

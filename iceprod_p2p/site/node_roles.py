@@ -18,6 +18,7 @@ from iceprod_p2p.raft.node import Jitter, RaftNode
 from iceprod_p2p.security.certificates import fingerprint
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_view import ClusterView
+from iceprod_p2p.site.credential_watch import CredentialWatch
 from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.janitor import Janitor
 from iceprod_p2p.site.keeper import Keeper
@@ -41,6 +42,7 @@ LOST_S: Final = 2.0
 JANITOR_S: Final = 300.0
 NEWCOMER_S: Final = 1.0
 RENEWAL_S: Final = 3_600.0
+CREDENTIAL_S: Final = 60.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
 HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
 log = get_logger("roles")
@@ -144,6 +146,7 @@ class NodeRoles:
             cluster=node.cluster,
             blobs=node.blobs,
         )
+        self.credential = CredentialWatch(config.queue, node.clock)
         self._add_all()
         self._disk_is_low = False
         self._hungry_at_s = float("-inf")
@@ -161,18 +164,20 @@ class NodeRoles:
         self.roles.add(Role("janitor", JANITOR_S, self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self._renew))
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
+        self.roles.add(Role("credential", CREDENTIAL_S, self.credential.step))
         self.roles.add(Role("introduction", 10.0, self._introduce))
 
     def use(self, config: SiteConfig) -> None:
         """Go on with a changed configuration, and look at the batch system at once."""
         self.keeper.use(config)
+        self.credential.use(config.queue)
         self.volunteer.use(config.queue.claims_ahead)
         self._keeper.interval_s = config.queue.interval_s
         self._keeper.wake.set()
 
     def problems(self) -> list[str]:
         """Return what is wrong with this node's work, one sentence each."""
-        return [*self.roles.problems(), *self.keeper.problems()]
+        return [*self.roles.problems(), *self.keeper.problems(), *self.credential.problems()]
 
     def start(self) -> None:
         """Start all roles."""

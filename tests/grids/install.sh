@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Installs the batch systems that tests/grids starts privately; says what it does, and does nothing twice.
-#   tests/grids/install.sh [slurm] [sge] [htcondor]      (without words: all of them; root on Debian 12 or newer)
+#   tests/grids/install.sh [slurm] [sge] [htcondor] [arc]      (without words: all of them; root on Debian 12 or newer)
 set -euo pipefail
 declare -A packages=(
   [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
   [sge]="gridengine-master gridengine-exec gridengine-client"
   [htcondor]="patchelf"
+  [arc]="nordugrid-arc-arex nordugrid-arc-client nordugrid-arc-test-utils nordugrid-arc-arcctl nordugrid-arc-plugins-needed nordugrid-arc-plugins-arcrest nordugrid-arc-plugins-internal nordugrid-arc-hed time openssl"
 )
 # HTCondor is in no Debian 12: Debian 13's is unpacked into a directory of its own.
 htcondor=${ICEPROD_HTCONDOR_PREFIX:-/var/cache/iceprod-tests/htcondor-23.9}
 systems=("$@")
-[ ${#systems[@]} -gt 0 ] || systems=(slurm sge htcondor)
+[ ${#systems[@]} -gt 0 ] || systems=(slurm sge htcondor arc)
 wanted=()
 for system in "${systems[@]}"; do
   [ -n "${packages[$system]:-}" ] || { echo "no such batch system: $system (known: ${!packages[*]})" >&2; exit 2; }
