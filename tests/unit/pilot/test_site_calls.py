@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from iceprod_pilot.attempt import Attempt
 from iceprod_pilot.guard import Guard
 from iceprod_pilot.runner import Command, Ended, Limits, Runner
 from iceprod_pilot.site_calls import CALLS_BURST, SiteCalls, added
-from iceprod_pilot.starter import CHILD
 from iceprod_pilot.workspace import TaskDirectory, Workspace
 
 from iceprod_p2p.base.clock import SystemClock
@@ -22,6 +22,7 @@ from iceprod_p2p.modules.protocol import ModuleRequest, encode_request
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 
 CLOCK = SystemClock()
+CHILD = (sys.executable, "-P", "-m", "iceprod_p2p.modules.child")
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 MODULE = """
 from iceprod_p2p.modules import IPModule
