@@ -35,6 +35,11 @@ BUILT_IN: Mapping[str, str] = {
     "Checksum": "iceprod_p2p.modules.checksum.Checksum",
     "Concatenate": "iceprod_p2p.modules.files.Concatenate",
     "WaitForFiles": "iceprod_p2p.modules.files.WaitForFiles",
+    "Merge": "iceprod_p2p.modules.merge.Merge",
+    "Catalogue": "iceprod_p2p.modules.merge.Catalogue",
+    "Notify": "iceprod_p2p.modules.notify.Notify",
+    "OptionScript": "iceprod_p2p.modules.options.OptionScript",
+    "IceTray": "iceprod_p2p.modules.icetray.IceTray",
 }
 
 

@@ -25,6 +25,7 @@ def block(words: str) -> str:
     [
         ("class CountLines", "CountLines", {"lines": 2.0}),
         ("def simulate", "simulate", {"events": 100.0}),
+        ("module_of(parser, scale)", "Scale", {"scaled": 6.0}),
         ("#!/bin/sh", "", {"events": 100.0}),
     ],
 )
