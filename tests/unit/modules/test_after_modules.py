@@ -231,7 +231,8 @@ def test_a_mail_server_that_wants_tls_and_a_login_gets_them(
 ) -> None:
     def login(server: SMTP, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         assert isinstance(data, LoginPassword)
-        return AuthResult(success=(data.login, data.password) == (b"iceprod", b"secret"))
+        good = (data.login, data.password) == (b"iceprod", b"secret")
+        return AuthResult(success=good, handled=False)
 
     context = served(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority)
     options = {
