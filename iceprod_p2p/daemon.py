@@ -27,7 +27,8 @@ from iceprod_p2p.daemon_options import config_option, said_once, site_options, w
 from iceprod_p2p.daemon_recovery import backup, rejoin, restore
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.site import process, systemd
-from iceprod_p2p.site.doctor import Verdict, examine
+from iceprod_p2p.site.doctor import examine
+from iceprod_p2p.site.findings import Verdict
 from iceprod_p2p.site.founding import Founded, found_cluster
 from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots

@@ -18,6 +18,7 @@ codec for plain data.
     proposals     callers, forwarding, rounds, repeats
     reads         linearizable reads without an entry
     snapshots     the tables, for those whose entries are gone
+    comparing     whose state is right when two differ: the majority's
     promises      sessions: an old copy of a data directory never counts again
     engine        one tick: gather, one commit, release
     machine       the ledger as the engine's state machine

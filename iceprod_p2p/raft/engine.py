@@ -14,18 +14,20 @@ from collections.abc import Callable
 from typing import Any
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, IntegrityError, Unavailable
+from iceprod_p2p.base.errors import BadInput, ConfigError, IceProdError, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft import messages as wire
 from iceprod_p2p.raft.compaction import compact
+from iceprod_p2p.raft.comparing import Comparing
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
 from iceprod_p2p.raft.following import Following
-from iceprod_p2p.raft.journal import Journal, read_identity
+from iceprod_p2p.raft.founding import check_owner
+from iceprod_p2p.raft.journal import Journal
 from iceprod_p2p.raft.leading import Leading
-from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, Random, ReadMembers, Results, Store
-from iceprod_p2p.raft.promises import Promises, SetBack, check_not_retired, retire
+from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, KeyValue, Random, ReadMembers, Results, Store
+from iceprod_p2p.raft.promises import Promises, SetBack, retire
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.settings import RaftSettings
@@ -61,6 +63,7 @@ class Engine:
         settings: RaftSettings | None = None,
         copy_job: CopyJob = copy_in_place,
         wake: Callable[[], None] = lambda: None,
+        digest: Callable[[KeyValue], bytes] | None = None,
     ) -> None:
         self.settings = settings or RaftSettings()
         if faults := self.settings.faults():
@@ -79,17 +82,7 @@ class Engine:
         self._requests: deque[Callable[[], None]] = deque()
         self._again = True
         with store.read() as snapshot:
-            identity = read_identity(snapshot.meta)
-            if identity is None:
-                raise IntegrityError(
-                    "there is no node in this data directory", remedy="found a cluster or join one first"
-                )
-            if identity.node_id != node_id:
-                raise IntegrityError(
-                    f"this data directory belongs to node {identity.node_id}, not {node_id}",
-                    remedy="start the node with its own data directory",
-                )
-            check_not_retired(snapshot.meta)
+            identity = check_owner(snapshot.meta, node_id)
             self.journal = Journal(snapshot, cache_bytes=self.settings.log_cache_bytes)
             members = read_members(snapshot.ledger)
             self.context = Context(node_id, self.journal, sender, self.settings, clock.monotonic_s())
@@ -99,6 +92,7 @@ class Engine:
         self.elections = Elections(self.context)
         self.proposals = Proposals(self.context, changes_members)
         self.reads = Reads(self.context)
+        self.comparing = Comparing(self.context, digest)
         self._sending = SnapshotSender(self.context, store, copy_job, wake)
         self._receiving = SnapshotReceiver(self.context, store)
         self.leading = Leading(self.context, self._sending)
@@ -122,6 +116,8 @@ class Engine:
             wire.Hello: self.promises.on_hello,
             wire.HelloWanted: self.promises.on_wanted,
             wire.HelloRefused: self.promises.on_refused,
+            wire.StateDigest: self.comparing.on_digest,
+            wire.StateDiffers: self.comparing.on_differs,
         }
         self.context.adopt(members)
         self.core.postpone_election(self.context.now_s)
@@ -164,6 +160,10 @@ class Engine:
             self.promises.greet(peer)
 
         self._requests.append(changed)
+
+    def end(self, cause: Exception) -> None:
+        """End the Raft part by name, from any thread: damage was found elsewhere (`SetBack`: for ever)."""
+        self._requests.append(lambda: self.comparing.end(cause))
 
     @property
     def is_leader(self) -> bool:
@@ -334,6 +334,7 @@ class Engine:
             outcomes = self._apply(transaction.ledger, index, term, entry)
             passing("raft.apply.after")
             core.applied = index
+            self.comparing.applied(index, transaction.ledger)
             self.proposals.finish(entry, outcomes)
             changed = changed or self._entry_changes_members(entry)
         if changed and self.context.adopt(self._read_members(transaction.ledger)) and core.is_leader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from iceprod_p2p.base.errors import BadInput
+from iceprod_p2p.base.errors import BadInput, IntegrityError
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.raft.journal import (
     IDENTITY_KEY,
@@ -18,14 +18,15 @@ from iceprod_p2p.raft.journal import (
     STATE_KEY,
     HardState,
     Identity,
+    Journal,
     Row,
     digest_after,
     pack_row,
     read_identity,
     seal,
 )
-from iceprod_p2p.raft.ports import Apply, Store, Transaction
-from iceprod_p2p.raft.promises import retire
+from iceprod_p2p.raft.ports import Apply, KeyValue, Snapshot, Store, Transaction
+from iceprod_p2p.raft.promises import check_not_retired, retire
 from iceprod_p2p.raft.syncobj import REGULAR
 
 
@@ -66,6 +67,33 @@ def mark_retired(store: Store, reason: str) -> None:
     transaction = store.write()
     retire(transaction, reason)
     transaction.commit()
+
+
+def check_owner(meta: KeyValue, node_id: str) -> Identity:
+    """Return whose store this is; IntegrityError unless it is this node's and may take part."""
+    identity = read_identity(meta)
+    if identity is None:
+        raise IntegrityError(
+            "there is no node in this data directory",
+            remedy="found a cluster or join one first; if its store was lost: iceprod-node rejoin",
+        )
+    if identity.node_id != node_id:
+        raise IntegrityError(
+            f"this data directory belongs to node {identity.node_id}, not {node_id}",
+            remedy="start the node with its own data directory",
+        )
+    check_not_retired(meta)
+    return identity
+
+
+def check_state(snapshot: Snapshot, node_id: str) -> int:
+    """Read everything that a node needs to start; return how many entries its log keeps.
+
+    IntegrityError names the first record that is damaged, another owner, or why it may not vote any more.
+    """
+    check_owner(snapshot.meta, node_id)
+    journal = Journal(snapshot, cache_bytes=0)
+    return journal.last_index - journal.base.index
 
 
 def _create(store: Store, identity: Identity, write: Callable[[Transaction], list[Any]]) -> list[Any]:

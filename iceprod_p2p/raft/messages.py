@@ -175,6 +175,20 @@ class HelloRefused(msgspec.Struct, frozen=True, array_like=True, tag=18):
     reason: Annotated[str, msgspec.Meta(max_length=512)]
 
 
+class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """The sender's state after entry `index` has this digest (`comparing`)."""
+
+    index: Counting
+    digest: Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
+class StateDiffers(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """A majority of the voters has this digest after entry `index`, and the receiver told another."""
+
+    index: Counting
+    digest: Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
 Message = (
     VoteRequest
     | VoteReply
@@ -194,6 +208,8 @@ Message = (
     | Hello
     | HelloWanted
     | HelloRefused
+    | StateDigest
+    | StateDiffers
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -212,6 +212,12 @@ class RaftNode:
                 return leader
         raise Unavailable(f"leadership was not handed to {to or 'anybody'} in {timeout_s:g} s")
 
+    def end(self, cause: IceProdError) -> None:
+        """End the Raft part by name, from any thread: damage of its store was found elsewhere."""
+        if self._engine is not None:
+            self._engine.end(cause)
+            self._ring()
+
     def status(self) -> RaftStatus:
         """Return what this node knows now; cheap, from any thread."""
         engine, _ = self._running()
@@ -346,6 +352,7 @@ class RaftNode:
             settings=self._settings,
             copy_job=_copy_on_a_thread,
             wake=self._ring,
+            digest=self._machine.digest,
         )
 
     def _ring(self) -> None:

@@ -47,6 +47,7 @@ class RaftSettings:
     snapshot_page_bytes: int = 128 << 10
     snapshot_pages_in_flight: int = 4
     snapshot_retry_s: float = 2.0
+    compare_entries: int = 64  # After so many entries members compare their states.
 
     def faults(self) -> list[str]:
         """Return what contradicts itself in these settings, one sentence each."""

@@ -22,6 +22,7 @@ from iceprod_p2p.security.certificates import certificate_from_der, fingerprint
 from iceprod_p2p.site.founding import RAFT_DIRECTORY
 from iceprod_p2p.store.backup_file import BackupHeader, BackupNode, new_backup, write_backup
 from iceprod_p2p.store.environment import Environment
+from iceprod_p2p.store.verify import verify_store
 
 TABLES_END: Final = b"\xff" * 512
 log = get_logger("backup")
@@ -98,6 +99,7 @@ def backup_of_stopped(config: SiteConfig, path: Path, clock: Clock) -> BackupHea
     node = config.node
     if not (node.data_dir / RAFT_DIRECTORY).is_dir():
         raise ConfigError(f"there is nothing of a cluster in {node.data_dir}")
+    verify_store(node.data_dir / RAFT_DIRECTORY).raise_first(node.data_dir / RAFT_DIRECTORY)
     store = Environment(node.data_dir / RAFT_DIRECTORY, may_be_copy=True)
     try:
         transaction = store.write()

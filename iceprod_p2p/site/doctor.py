@@ -11,8 +11,6 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +23,8 @@ from iceprod_p2p.client.enrolment import enrol_call
 from iceprod_p2p.security.ca import DAY_MS
 from iceprod_p2p.security.certificates import CLOCK_TOLERANCE_MS, chain_from_pem, expires_ms
 from iceprod_p2p.site.credential_watch import credential_state
+from iceprod_p2p.site.doctor_store import common_digests, look_at_modes, look_at_store
+from iceprod_p2p.site.findings import Finding, Verdict
 from iceprod_p2p.site.node import make_grid, raft_settings
 from iceprod_p2p.site.node_keys import AUTHORITY, KEYS, NodeKeys, has_keys, load_keys
 from iceprod_p2p.site.pilot_files import PilotKit
@@ -40,24 +40,6 @@ DAYS_LEAST: Final = 30  # Of an authority: nobody renews it unless told.
 NODE_DAYS_LEAST: Final = 40  # Of a node's certificate, which is renewed with 45 days left.
 
 
-class Verdict(StrEnum):
-    """How bad it is."""
-
-    GOOD = "ok"
-    WARNING = "warn"
-    BAD = "BAD"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    verdict: Verdict
-    what: str
-    words: str
-    remedy: str = ""
-
-
 Check = Callable[[], Iterator[Finding]]
 
 
@@ -69,11 +51,13 @@ def examine(config: SiteConfig, clock: Clock) -> list[Finding]:
         "files": lambda: _modes(config.node.data_dir),
         "certificates": lambda: _certificates(config, clock),
         "root key": lambda: _root_key(config.node.data_dir),
+        "store": lambda: look_at_store(config),
         "disk": lambda: _disk(config),
         "ports": lambda: _ports(config),
         "batch system": lambda: _grid(config),
         "credential": lambda: _credential(config, clock),
         "clocks": lambda: _clocks(config, clock),
+        "digests": lambda: _digests(config),
     }
     for what, check in checks.items():
         try:
@@ -113,6 +97,7 @@ def _modes(data_dir: Path) -> Iterator[Finding]:
                     f"chown it to {os.geteuid()}",
                 )
     yield Finding(Verdict.GOOD, "files", f"{looked} files and directories of keys looked at")
+    yield from look_at_modes(data_dir)
 
 
 def _certificates(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
@@ -253,6 +238,13 @@ def _clocks(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
         )
         return
     keys = _keys(config)
+    for node in _nodes(config, keys):
+        if node.node_id != keys.node_id:
+            yield _compared(node, keys, clock)
+
+
+def _nodes(config: SiteConfig, keys: NodeKeys) -> list[common_pb2.NodeAddress]:
+    """Every node of the cluster, as this one says."""
     reply = enrol_call(
         config.node.advertise_enrol,
         TlsMaterial.anonymous(keys.root_pem),
@@ -261,9 +253,15 @@ def _clocks(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
         enrol_pb2.GetRootRequest(),
         timeout_s=CONNECT_S,
     )
-    for node in reply.nodes:
-        if node.node_id != keys.node_id:
-            yield _compared(node, keys, clock)
+    return list(reply.nodes)
+
+
+def _digests(config: SiteConfig) -> Iterator[Finding]:
+    """Compare this node's state with those of the others at one common index."""
+    if running_pid(config) is None or not has_keys(config.node.data_dir):
+        return
+    keys = _keys(config)
+    yield common_digests(_nodes(config, keys), keys)
 
 
 def _compared(node: common_pb2.NodeAddress, keys: NodeKeys, clock: Clock) -> Finding:

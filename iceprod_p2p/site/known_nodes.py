@@ -13,7 +13,7 @@ from typing import Final
 
 from iceprod_p2p.client.contexts import NodeEntry
 from iceprod_p2p.client.enrolment import node_entries
-from iceprod_p2p.security.keyfiles import write_public
+from iceprod_p2p.security.keyfiles import write_secret
 from iceprod_p2p.site.node_keys import KEYS
 from iceprod_p2p.wire.pb import common_pb2
 
@@ -25,7 +25,7 @@ def note_nodes(data_dir: Path, nodes: Sequence[common_pb2.NodeAddress]) -> None:
     entries = node_entries(nodes)
     if entries and entries != noted_nodes(data_dir):
         body = json.dumps([asdict(entry) for entry in entries], indent=2).encode() + b"\n"
-        write_public(data_dir / KEYS / FILE, body)
+        write_secret(data_dir / KEYS / FILE, body)
 
 
 def noted_nodes(data_dir: Path) -> tuple[NodeEntry, ...]:

@@ -26,8 +26,10 @@ from iceprod_p2p.base.config import SiteConfig, load
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
+from iceprod_p2p.site.founding import RAFT_DIRECTORY
 from iceprod_p2p.site.node import SiteNode
 from iceprod_p2p.site.succession import require_none
+from iceprod_p2p.store.verify import verify_store
 
 PID_FILE: Final = "node.pid"
 LOG_FILE: Final = "node.log"
@@ -39,6 +41,7 @@ FILES_WANTED: Final = 65_536  # Thousands of pilots are thousands of sockets.
 # (5 ms unless told).  Medians of five runs of `benchmarks/ledger.py` on two busy cores: with 1 ms 64 callers got
 # 1.5 times as much done, 16 callers of 16 commands 0.9 times (within the noise); 0.4 ms was no better.
 THREAD_SWITCH_S: Final = 0.001
+START_CHECK_BYTES: Final = 256 << 20  # Some seconds; what is larger is read bit by bit while the node runs.
 log = get_logger("node")
 
 
@@ -49,6 +52,8 @@ def run(config: SiteConfig) -> int:
     sys.setswitchinterval(THREAD_SWITCH_S)
     make_private_directory(config.node.data_dir)
     require_none(config.node.data_dir)
+    raft = config.node.data_dir / RAFT_DIRECTORY
+    verify_store(raft, bytes_max=START_CHECK_BYTES).raise_first(raft)
     node = SiteNode(config)
     pid_path = config.node.data_dir / PID_FILE
     write_secret(pid_path, _own_mark().encode())

@@ -48,6 +48,7 @@ from iceprod_p2p.site.node_keys import (
 )
 from iceprod_p2p.store.directory import lock_directory, sync_directory
 from iceprod_p2p.store.environment import Environment
+from iceprod_p2p.store.verify import verify_store
 
 NEXT: Final = "next"
 RECORD: Final = "succession.json"
@@ -232,6 +233,7 @@ def finish(config: SiteConfig, succession: Succession) -> None:
 def _mark(raft: Path, succession: Succession) -> None:
     """Mark the old store, if it can still be opened, so that it says why it does not start."""
     try:
+        verify_store(raft).raise_first(raft)  # LMDB may end the process that opens a damaged one.
         store = Environment(raft, may_be_copy=True)
     except IceProdError as fault:
         log.warning("old store not marked", path=str(raft), why=fault.message)

@@ -52,7 +52,15 @@ log = get_logger("store")
 class _Generation:
     """One open LMDB environment, closed when it is retired and its last reader has left."""
 
-    def __init__(self, path: Path, *, map_size_bytes: int, sync: bool, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        map_size_bytes: int,
+        sync: bool,
+        read_only: bool = False,
+        is_live: bool = False,
+    ) -> None:
         self.path = path
         self._readers = 0
         self._retired = False
@@ -68,7 +76,7 @@ class _Generation:
                 max_spare_txns=8,
                 readonly=read_only,
                 create=not read_only,
-                lock=not read_only,
+                lock=is_live or not read_only,
                 sync=sync,
                 metasync=sync,
             )
@@ -313,3 +321,20 @@ class Environment:
         for other in sorted(self.path.glob("raft-*")):
             if current and other.name != current:
                 shutil.rmtree(other, ignore_errors=True)
+
+
+@contextmanager
+def look_into(root: Path, *, is_live: bool) -> Iterator[tuple[ReadSnapshot, Path, int]]:
+    """Give the present state of a store that this process does not own, its path, and its transaction's number.
+
+    Nothing is changed.  With `is_live` another process writes it meanwhile; what is shown stays as it is, so
+    be quick.  StoreError when it cannot be opened; verify a store that may be damaged first (`store.verify`).
+    """
+    path = root / (read_current(root) or "raft-000001")
+    generation = _Generation(path, map_size_bytes=MAP_SIZE_BYTES, sync=False, read_only=True, is_live=is_live)
+    snapshot = ReadSnapshot(generation)
+    try:
+        yield snapshot, path, snapshot.number
+    finally:
+        snapshot.close()
+        generation.environment.close()

@@ -160,6 +160,11 @@ class ReadSnapshot:
         self.log = Table(self._transaction, generation, "log")
         self.meta = Table(self._transaction, generation, "meta")
 
+    @property
+    def number(self) -> int:
+        """The number of the last transaction that it shows."""
+        return int(self._transaction.id())
+
     def close(self) -> None:
         """End the snapshot; its tables must not be used any more."""
         self._transaction.abort()
