@@ -31,6 +31,7 @@ from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.releases import announce_versions
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.roles import Role, Roles
+from iceprod_p2p.site.scrub import Scrub
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.timekeeper import SiteHeartbeat, Timekeeper
 from iceprod_p2p.site.volunteer import Volunteer
@@ -41,6 +42,7 @@ REPLICAS_S: Final = 0.5
 LOST_S: Final = 2.0
 JANITOR_S: Final = 300.0
 NEWCOMER_S: Final = 1.0
+SCRUB_S: Final = 2.0
 RENEWAL_S: Final = 3_600.0
 CREDENTIAL_S: Final = 60.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
@@ -163,6 +165,7 @@ class NodeRoles:
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
         self.roles.add(Role("janitor", JANITOR_S, self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self._renew))
+        self.roles.add(Role("scrub", SCRUB_S, Scrub(self._node.raft).step))
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
         self.roles.add(Role("credential", CREDENTIAL_S, self.credential.step))
         self.roles.add(Role("introduction", 10.0, self._introduce))
