@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from iceprod_p2p.base.config_external import EXTERNAL, ExternalConfig, check_external
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.people_config import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
 from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
@@ -133,6 +134,7 @@ SECTIONS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "directory": DIRECTORY,
     "tokens": TOKENS,
     "transfers": TRANSFERS,
+    "external": EXTERNAL,
     "log": LOG,
 }
 
@@ -265,6 +267,7 @@ class SiteConfig:
     tokens: TokensConfig
     transfers: TransfersConfig
     log: LogConfig
+    external: ExternalConfig = ExternalConfig()
     path: Path = field(default=Path("site.toml"))
 
 
@@ -305,6 +308,7 @@ def parse(text: str, *, path: Path = Path("site.toml")) -> SiteConfig:
     classes = _classes(document, values["system"]["attributes"] or (), faults)
     _check_together(values, faults)
     check_people(values, faults)
+    check_external(values["external"], faults)
     if faults.found:
         raise ConfigError(f"{path} has {_count(len(faults.found))}:", faults=faults.sentences())
     return _build(values, classes, path)
@@ -372,6 +376,7 @@ def _build(
             _home(values["transfers"]["credentials"]), values["transfers"]["for_modules"]
         ),
         log=LogConfig(**values["log"]),
+        external=ExternalConfig(**values["external"]),
         path=path,
     )
 

@@ -1,20 +1,22 @@
 """Turn a steering file and the files beside it into a submission.
 
-Local module sources (``src="modules/x.py"``, looked for beside the steering file) become blobs, addressed as
-``iceprod://sha256/DIGEST/NAME``, so a job never needs the submitter's disk.  The document that travels is the
-canonical JSON form.
+Local sources of modules and classes (``src="modules/x.py"``) and local images of containers, looked for beside the
+steering file, become blobs, addressed as ``iceprod://sha256/DIGEST/NAME``: a job never needs the submitter's disk.
+The document that travels is the canonical JSON form.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.model.steering import Configuration, Module, Task, Tray
+from iceprod_p2p.modules.archive import inspect
+from iceprod_p2p.security.checksums import hash_file
 from iceprod_p2p.steering.limits import FILE_BYTES_MAX
 from iceprod_p2p.steering.plan import ordered
 from iceprod_p2p.steering.read import read
@@ -22,15 +24,20 @@ from iceprod_p2p.steering.write import canonical
 from iceprod_p2p.wire.pb import control_pb2
 
 SOURCE_BYTES_MAX = 16 << 20  # A module is text; data belong into `data` elements or software archives.
-SUBMIT_TIMEOUT_S = 60.0  # Spreading the document to other nodes is part of the call.
+SUBMIT_TIMEOUT_S = (
+    120.0  # Fetching external modules and spreading the document to other nodes are part of the call.
+)
+
+Part = TypeVar("Part", Task, Tray, Module)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A document ready to travel, and the contents of the blobs it names, by SHA-256."""
+    """A document ready to travel, and the contents of the blobs it names, by SHA-256; large ones as files."""
 
     document: bytes
     blobs: dict[str, bytes]
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 def read_document(path: Path) -> Configuration:
@@ -55,18 +62,9 @@ def pack(configuration: Configuration, directory: Path) -> Packed:
 
     Raises BadInput for a source that is absent, too large, or lies outside `directory`.
     """
-    blobs: dict[str, bytes] = {}
-
-    def packed(module: Module) -> Module:
-        if not module.src or "$" in module.src or "://" in module.src:
-            return module
-        content = _source(directory, module.src)
-        digest = hashlib.sha256(content).hexdigest()
-        blobs[digest] = content
-        return replace(module, src=f"iceprod://sha256/{digest}/{Path(module.src).name}")
-
-    tasks = tuple(_task(task, packed) for task in configuration.tasks)
-    return Packed(canonical(replace(configuration, tasks=tasks)), blobs)
+    packer = _Packer(directory)
+    tasks = tuple(map(packer.task, configuration.tasks))
+    return Packed(canonical(replace(configuration, tasks=tasks)), packer.blobs, packer.files)
 
 
 def submit_file(
@@ -92,6 +90,8 @@ def submit_file(
     if not dry_run:
         for digest, content in made.blobs.items():
             connection.put_blob(content, sha256=digest)
+        for digest, image in made.files.items():
+            connection.put_file(image, sha256=digest, size_bytes=image.stat().st_size)
     request = control_pb2.SubmitRequest(
         document=made.document,
         jobs=jobs,
@@ -112,20 +112,61 @@ def submit_file(
     return reply
 
 
-def _task(task: Task, packed: Callable[[Module], Module]) -> Task:
-    return replace(task, trays=tuple(_tray(tray, packed) for tray in task.trays))
+@dataclass(slots=True)
+class _Packer:
+    """Turns what is named by a path into blobs."""
+
+    directory: Path
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def task(self, task: Task) -> Task:
+        trays = tuple(self.tray(tray) for tray in task.trays)
+        return replace(self.part(task), trays=trays, container=self.image(task.container))
+
+    def tray(self, tray: Tray) -> Tray:
+        return replace(self.part(tray), modules=tuple(self.module(module) for module in tray.modules))
+
+    def module(self, module: Module) -> Module:
+        return replace(self.part(module), src=self.source(module.src))
+
+    def part(self, part: Part) -> Part:
+        environment = part.environment
+        if environment is not None:
+            environment = replace(environment, container=self.image(environment.container))
+        classes = tuple(replace(reference, src=self.source(reference.src)) for reference in part.classes)
+        return replace(part, classes=classes, environment=environment)
+
+    def source(self, src: str) -> str:
+        if not src or "$" in src or "://" in src:
+            return src
+        content = _source(self.directory, src)
+        digest = hashlib.sha256(content).hexdigest()
+        self.blobs[digest] = content
+        return f"iceprod://sha256/{digest}/{Path(src).name}"
+
+    def image(self, container: str) -> str:
+        """Return how a container is named in the document; one that is a file beside the steering file travels."""
+        if not container or "$" in container or "://" in container or container.startswith("/"):
+            return container
+        path = _beside(self.directory, container, "container")
+        inspect(path, root_filesystem=True)
+        digest = hash_file(path).sha256
+        self.files[digest] = path
+        return f"iceprod://sha256/{digest}/{path.name}"
 
 
-def _tray(tray: Tray, packed: Callable[[Module], Module]) -> Tray:
-    return replace(tray, modules=tuple(packed(module) for module in tray.modules))
+def _beside(directory: Path, name: str, what: str) -> Path:
+    path = (directory / name).resolve()
+    if not path.is_relative_to(directory):
+        raise BadInput(
+            f"the {what} {name!r} lies outside {directory}", remedy="put it beside the steering file"
+        )
+    return path
 
 
 def _source(directory: Path, src: str) -> bytes:
-    path = (directory / src).resolve()
-    if not path.is_relative_to(directory):
-        raise BadInput(
-            f"the module source {src!r} lies outside {directory}", remedy="put it beside the steering file"
-        )
+    path = _beside(directory, src, "module source")
     try:
         with path.open("rb") as file:
             content = file.read(SOURCE_BYTES_MAX + 1)

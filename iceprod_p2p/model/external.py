@@ -75,7 +75,8 @@ def parse_external(src: str, revision: str = "") -> External:
             f"the address {parts.hostname or ''!r} holds a name or password, which every reader would see",
             remedy="publish the module where no password is needed, or put it beside the steering file",
         )
-    host = parts.netloc.rpartition(":")[0] if parts.netloc.rpartition(":")[2].isdigit() else parts.netloc
+    before, colon, _ = parts.netloc.rpartition(":")
+    host = before if colon and not parts.netloc.endswith("]") else parts.netloc
     if _HOST.fullmatch(host) is None:
         raise BadInput(f"{host[:100]!r} in {src[:100]!r} is no host")
     path = parts.path
@@ -105,7 +106,7 @@ def _names(path: str, fragment: str, *, is_git: bool) -> tuple[str, str]:
         raise BadInput(f"{inner[:100]!r} is no path inside a repository")
     name = PurePosixPath(inner or unquote(path)).name
     if is_git and (not inner or not PurePosixPath(inner).suffix):
-        name = f"{name.removesuffix('.git')}.tar"
+        name = f"{name.removesuffix('.git')}.tar.gz"
     if _FILE_NAME.fullmatch(name) is None:
         raise BadInput(
             f"the address ends with {name[:60]!r}, which cannot be the name of a file",

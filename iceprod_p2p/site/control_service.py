@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.config import NodeConfig
+from iceprod_p2p.base.config import ExternalConfig, NodeConfig
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import TaskRef
@@ -56,6 +56,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         problems: Callable[[], Sequence[str]],
         progress: Callable[[TaskRef], tuple[float, str] | None],
         clock: Clock,
+        external: ExternalConfig = ExternalConfig(),
     ) -> None:
         """`progress` tells how far running attempts are whose pilots call this node."""
         self._raft = raft
@@ -87,7 +88,9 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
             ),
             keys=keys,
         )
-        self._submission = Submission(node_id=config.id, files=files, consensus=raft, cluster=cluster)
+        self._submission = Submission(
+            node_id=config.id, files=files, consensus=raft, cluster=cluster, external=external
+        )
         self.software = SoftwareDesk(files=files, consensus=raft, spread=self._submission.spread)
         self.verification = Verification(
             site=config.site, node_id=config.id, raft=raft, files=files, peers=peers, cluster=cluster

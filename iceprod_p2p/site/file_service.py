@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotFound, Unavailable
@@ -69,6 +70,10 @@ class FileService:
     async def put_bytes(self, content: bytes) -> str:
         """Store a small document and return its SHA-256."""
         return (await self._disk(self._blobs.put_bytes, content)).digest
+
+    async def put_file(self, path: Path) -> str:
+        """Store a file's content and return its SHA-256."""
+        return (await self._disk(self._blobs.put_file, path)).digest
 
     async def read(self, sha256: str, *, max_bytes: int) -> bytes:
         """Return a small blob, fetched if need be."""

@@ -192,6 +192,7 @@ class SiteNode:
             problems=lambda: self.roles.problems(),
             progress=self.board.progress,
             clock=self.clock,
+            external=config.external,
         )
 
     # Life.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.config import ResourceClass, SiteConfig
+from iceprod_p2p.base.machine import this_machine
 from iceprod_p2p.grids.base import Grid, GridRequest, Tag
 from iceprod_p2p.model.resources import Offer
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
@@ -121,7 +122,7 @@ class PilotKit:
             "memory_mib": kind.slots * kind.memory_mib,
             "disk_mib": kind.slots * kind.disk_mib,
             "walltime_s": kind.walltime_s,
-            "attributes": list(kind.attributes),
+            "attributes": list(attributes_of(kind)),
             "idle_end_s": self.config.queue.idle_end_s,
             "cache_mib": system.cache_mib,
             "software_mib": system.software_mib,
@@ -187,6 +188,18 @@ def secret_record(job: GridJob) -> OneTimeSecret:
     )
 
 
+def attributes_of(kind: ResourceClass) -> tuple[str, ...]:
+    """Return the attributes of a class, with architecture and Python as this machine's where it names none itself."""
+    here = this_machine()
+    usual = {"arch=": here.arch, "python=": here.python}
+    added = (
+        f"{prefix}{value}"
+        for prefix, value in usual.items()
+        if not any(word.startswith(prefix) for word in kind.attributes)
+    )
+    return tuple(sorted({*kind.attributes, *added}))
+
+
 def offer_of(kind: ResourceClass) -> Offer:
     """Return one slot of a resource class as the ledger knows it.
 
@@ -202,6 +215,6 @@ def offer_of(kind: ResourceClass) -> Offer:
         memory_mib=kind.memory_mib,
         disk_mib=kind.disk_mib,
         walltime_s=kind.walltime_s - reserve_s,
-        attributes=kind.attributes,
+        attributes=attributes_of(kind),
         gpu_tasks_only=kind.gpu_tasks_only,
     )

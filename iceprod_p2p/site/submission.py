@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 
+from iceprod_p2p.base.config import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
@@ -17,8 +18,10 @@ from iceprod_p2p.ledger.commands import RecordBlob, SubmitDataset
 from iceprod_p2p.ledger.limits import ATTEMPTS_MAX, DATASET_JOBS_MAX, PRIORITY_MAX
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.person import Role
+from iceprod_p2p.model.steering import Configuration
 from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
 from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.preparation import Preparation, named_blobs
 from iceprod_p2p.steering.limits import FILE_BYTES_MAX
 from iceprod_p2p.steering.plan import closing_shapes, task_shapes
 from iceprod_p2p.steering.read import read
@@ -47,13 +50,12 @@ class SubmissionView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A submission that can be made: the canonical document, its tasks, and the blobs it names."""
+    """A submission that can be made as far as it tells itself: the document and its tasks."""
 
-    document: bytes
+    configuration: Configuration
     shapes: tuple[TaskShape, ...]
     closing: tuple[TaskShape, ...]
     jobs: int
-    blobs: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -61,12 +63,19 @@ class Submission:
     """Used on the event loop only."""
 
     def __init__(
-        self, *, node_id: str, files: FileService, consensus: Consensus, cluster: SubmissionView
+        self,
+        *,
+        node_id: str,
+        files: FileService,
+        consensus: Consensus,
+        cluster: SubmissionView,
+        external: ExternalConfig = ExternalConfig(),
     ) -> None:
         self._node_id = node_id
         self._files = files
         self._consensus = consensus
         self._cluster = cluster
+        self._preparation = Preparation(files=files, consensus=consensus, config=external)
 
     async def submit(
         self, request: control_pb2.SubmitRequest, person: str, request_id: bytes
@@ -77,19 +86,24 @@ class Submission:
         self._check_person(request, person)
         names = [shape.name for shape in (*checked.shapes, *checked.closing)]
         warnings = [*checked.warnings, *self._site_warnings(request)]
+        configuration, pinned = await self._preparation.pin(checked.configuration, dry_run=request.dry_run)
+        places = {task.name: index for index, task in enumerate(configuration.tasks)}
+        shapes = self._preparation.software(configuration, checked.shapes, places)
+        closing = self._preparation.software(configuration, checked.closing, places)
         if request.dry_run:
             return control_pb2.SubmitReply(warnings=warnings, task_names=names, jobs=checked.jobs)
-        for blob in checked.blobs:
+        content, blobs = await asyncio.to_thread(document_of, configuration)
+        for blob in blobs:
             await self._files.ensure(blob)
-        document = await self._files.put_bytes(checked.document)
+        document = await self._files.put_bytes(content)
         copies = 0
-        for blob in (document, *checked.blobs):
+        for blob in (document, *blobs):
             copies = await self.spread(blob, request_id)
         passing("submit.propose.before")
         command = SubmitDataset(
             steering_sha256=document,
             jobs=checked.jobs,
-            shapes=checked.shapes,
+            shapes=shapes,
             seed=request.seed if request.seed_given else _seed_of(request_id),
             owner=person,
             group=request.group,
@@ -100,8 +114,8 @@ class Submission:
             sites_allowed=tuple(sorted(set(request.sites_allowed))),
             sites_excluded=tuple(sorted(set(request.sites_excluded))),
             attempts_max=request.attempts_max or 3,
-            closing=checked.closing,
-            blobs=checked.blobs,
+            closing=closing,
+            blobs=blobs,
         )
         outcome = await self._consensus.propose(
             command, actor=f"person:{person}", request_id=request_id, timeout_s=SUBMIT_S
@@ -110,7 +124,12 @@ class Submission:
         passing("submit.propose.after")
         log.info("dataset submitted", dataset=number, owner=person, jobs=checked.jobs, copies=copies)
         return control_pb2.SubmitReply(
-            dataset=number, warnings=warnings, task_names=names, jobs=checked.jobs, blob_copies=copies
+            dataset=number,
+            warnings=warnings,
+            task_names=names,
+            jobs=checked.jobs,
+            blob_copies=copies,
+            pinned=[one.sentence for one in pinned],
         )
 
     async def spread(self, blob: str, request_id: bytes) -> int:
@@ -161,14 +180,19 @@ def check_submission(request: control_pb2.SubmitRequest) -> Checked:
         raise BadInput(f"attempts_max {request.attempts_max} is more than {ATTEMPTS_MAX}")
     if request.jobs > DATASET_JOBS_MAX:
         raise BadInput(f"{request.jobs} jobs are more than {DATASET_JOBS_MAX}")
-    document = canonical(configuration)
-    blobs = tuple(sorted({match.decode() for match in _BLOB.findall(document)}))
-    if len(blobs) > BLOBS_MAX:
-        raise BadInput(
-            f"the document names {len(blobs)} module sources; at most {BLOBS_MAX} may travel with it"
-        )
     warnings = () if request.jobs else ("the dataset has no jobs yet",)
-    return Checked(document, shapes, closing, int(request.jobs), blobs, warnings)
+    return Checked(configuration, shapes, closing, int(request.jobs), warnings)
+
+
+def document_of(configuration: Configuration) -> tuple[bytes, tuple[str, ...]]:
+    """Return the document that is stored, and the blobs that it names, sorted; BadInput when either is too much."""
+    document = canonical(configuration)
+    if len(document) > FILE_BYTES_MAX:
+        raise BadInput(f"the document has more than {FILE_BYTES_MAX} bytes", remedy="put data into files")
+    found = {match.decode() for match in _BLOB.findall(document)} | named_blobs(configuration)
+    if len(found) > BLOBS_MAX:
+        raise BadInput(f"the document names {len(found)} blobs; at most {BLOBS_MAX} may travel with it")
+    return document, tuple(sorted(found))
 
 
 def _seed_of(request_id: bytes) -> int:

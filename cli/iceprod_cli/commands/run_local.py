@@ -61,6 +61,8 @@ def run_local(
         (bundle / "blobs").mkdir()
         for digest, content in packed.blobs.items():
             (bundle / "blobs" / digest).write_bytes(content)
+        for digest, path in packed.files.items():
+            (bundle / "blobs" / digest).symlink_to(path)
         (bundle / "document.json").write_bytes(packed.document)
         result = bundle / "result.json"
         wish = {

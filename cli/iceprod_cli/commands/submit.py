@@ -66,6 +66,9 @@ def submit(
     for warning in reply.warnings:
         click.echo(f"warning: {safe(warning)}", err=True)
 
+    for sentence in reply.pinned:
+        click.echo(f"fetched {safe(sentence)}", err=True)
+
     def people(_: object) -> None:
         tasks = f"{reply.jobs} jobs of {len(reply.task_names)} tasks ({', '.join(reply.task_names)})"
         if dry_run:
