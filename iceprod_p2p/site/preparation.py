@@ -82,7 +82,8 @@ class Preparation:
         With `dry_run` addresses are only checked.  BadInput, NotAllowed, NotFound or Unavailable name the module that
         cannot be had.
         """
-        wanted = dict.fromkeys(_externals(configuration))
+        # Long documents take a while, and pilots wait for this loop.
+        wanted = await asyncio.to_thread(lambda: dict.fromkeys(_externals(configuration)))
         if len(wanted) > EXTERNALS_MAX:
             raise BadInput(
                 f"the dataset names {len(wanted)} external modules; at most {EXTERNALS_MAX} are fetched"
@@ -94,14 +95,14 @@ class Preparation:
             return configuration, []
         found = await asyncio.gather(*(self._fetched(key, parsed[key]) for key in wanted))
         by_key = dict(zip(wanted, found, strict=True))
-        return _pinned(configuration, by_key), list(found)
+        return await asyncio.to_thread(_pinned, configuration, by_key), list(found)
 
     def software(
         self, configuration: Configuration, shapes: tuple[TaskShape, ...], tasks: Mapping[str, int]
     ) -> tuple[TaskShape, ...]:
         """Return the shapes with what their software asks of sites; BadInput for software that there is not.
 
-        `tasks` says where in the document the task of each shape stands, by name.
+        `tasks` says where in the document the task of each shape stands, by name.  For any thread.
         """
         found = []
         for shape in shapes:
@@ -206,9 +207,9 @@ def _externals(configuration: Configuration) -> Iterator[Key]:
         expander = _expander(configuration, task)
         for part in _parts_of(task):
             for reference in part.classes:
-                if is_external(reference.src):
+                if is_external(_expanded(expander, reference.src)):
                     yield _key(expander, reference.src, reference.revision, reference.sha256)
-            if isinstance(part, Module) and is_external(part.src):
+            if isinstance(part, Module) and is_external(_expanded(expander, part.src)):
                 yield _key(expander, part.src, "", "")
 
 
@@ -246,7 +247,7 @@ def _pinned(configuration: Configuration, found: Mapping[Key, Pinned]) -> Config
                 return replace(part, classes=tuple(reference(one, expander) for one in part.classes))
 
             def module(one: Module, expander: Expander = expander) -> Module:
-                if is_external(one.src):
+                if is_external(_expanded(expander, one.src)):
                     pinned = found[_key(expander, one.src, "", "")]
                     if parse_external(pinned.src).is_archive:
                         raise BadInput(
@@ -263,7 +264,7 @@ def _pinned(configuration: Configuration, found: Mapping[Key, Pinned]) -> Config
             yield replace(classes(task), trays=trays)
 
     def reference(one: ClassReference, expander: Expander) -> ClassReference:
-        if not is_external(one.src):
+        if not is_external(_expanded(expander, one.src)):
             return one
         pinned = found[_key(expander, one.src, one.revision, one.sha256)]
         return replace(one, src=pinned.src, revision=pinned.revision, sha256=pinned.sha256)

@@ -88,8 +88,9 @@ class Submission:
         warnings = [*checked.warnings, *self._site_warnings(request)]
         configuration, pinned = await self._preparation.pin(checked.configuration, dry_run=request.dry_run)
         places = {task.name: index for index, task in enumerate(configuration.tasks)}
-        shapes = self._preparation.software(configuration, checked.shapes, places)
-        closing = self._preparation.software(configuration, checked.closing, places)
+        software = self._preparation.software
+        shapes = await asyncio.to_thread(software, configuration, checked.shapes, places)
+        closing = await asyncio.to_thread(software, configuration, checked.closing, places)
         if request.dry_run:
             return control_pb2.SubmitReply(warnings=warnings, task_names=names, jobs=checked.jobs)
         content, blobs = await asyncio.to_thread(document_of, configuration)

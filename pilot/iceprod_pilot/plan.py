@@ -217,6 +217,11 @@ def _source(reference: ClassReference) -> tuple[str, str]:
     if found is not None:
         return found[1], found[2] or f"m{found[1][:12]}.py"
     if is_external(reference.src):
+        if not reference.sha256:
+            raise BadInput(
+                f"the external module {reference.src[:200]!r} was not pinned: jobs fetch nothing from outside",
+                remedy="submit the dataset to a cluster, which fetches it once, or put the module beside it",
+            )
         return reference.sha256, parse_external(reference.src, reference.revision).file_name
     return "", _base_name(reference.src)
 
@@ -234,7 +239,7 @@ def _code(classes: Sequence[ClassReference]) -> list[Move]:
         digest, name = _source(reference)
         if digest and name.endswith(ARCHIVE_ENDINGS):
             continue
-        remote = f"iceprod://sha256/{digest}/{name}" if digest else reference.src
+        remote = f"iceprod://sha256/{digest}/{name}" if digest else reference.src  # Else a logical name.
         moves.append(Move(remote, name, compression="" if name.endswith(".py") else "true"))
     return moves
 
