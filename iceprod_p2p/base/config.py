@@ -267,7 +267,7 @@ class SiteConfig:
     tokens: TokensConfig
     transfers: TransfersConfig
     log: LogConfig
-    external: ExternalConfig = ExternalConfig()
+    external: ExternalConfig
     path: Path = field(default=Path("site.toml"))
 
 

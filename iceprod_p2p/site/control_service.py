@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.config import ExternalConfig, NodeConfig
+from iceprod_p2p.base.config import NodeConfig
+from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import TaskRef

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from iceprod_p2p.base.config import ExternalConfig
+from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger import queries

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 
-from iceprod_p2p.base.config import ExternalConfig
+from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
