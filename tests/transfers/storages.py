@@ -227,7 +227,7 @@ class NginxPlace(Place):
                 ssl_certificate {certificates}/host.pem; ssl_certificate_key {certificates}/host.key;
                 location / {{ dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS;
                   min_delete_depth 0; }}
-                location /private/ {{ dav_methods PUT DELETE;
+                location /private/ {{ dav_methods PUT DELETE MKCOL;
                   if ($http_authorization != "Bearer {TOKEN}") {{ return 401; }} }}
                 location /loop {{ return 302 https://localhost:{self.port}/loop; }}
                 location /plain {{ return 302 http://localhost:{self.port}/file; }} }} }}"""
