@@ -101,7 +101,11 @@ def _file(kv: KeyValue, o: Options) -> str:
     bad = [copy.site for copy in row.copies if not copy.good]
     lost = f", not any more at {', '.join(bad)}" if bad else ""
     sites = ", ".join(row.sites) or "no site"
-    return f"{row.size_bytes} bytes by {row.dataset}.{row.by_job}.{row.task}@{row.attempt}, at {sites}{lost}"
+    outside = "".join(
+        f", {copy.url} {'good' if copy.good else 'bad'} by {copy.site}" for copy in row.url_copies
+    )
+    by = f"{row.dataset}.{row.by_job}.{row.task}@{row.attempt}"
+    return f"{row.size_bytes} bytes by {by}, at {sites}{lost}{outside}"
 
 
 def _site(kv: KeyValue, o: Options) -> str:

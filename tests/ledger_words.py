@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Callable
 from hashlib import sha256
 
+import msgspec
+
 from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
@@ -88,11 +90,13 @@ class Options:
         return TaskRef(*map(int, place.split(".")), int(attempt or self.text("attempt", "0")))
 
     def files(self) -> tuple[FileEntry, ...]:
-        """``name:content`` or ``name:content:kind``, commas between."""
+        """``name:content`` or ``name:content:kind``, commas between; all of them at the same ``urls``."""
         found = []
+        urls = self.names("urls")
         for word in self.list("files"):
             name, content, *kind = word.split(":")
-            found.append(FileEntry(name, len(content), digest(content).hex(), *kind))
+            entry = FileEntry(name, len(content), digest(content).hex(), *kind)
+            found.append(msgspec.structs.replace(entry, urls=urls))
         return tuple(found)
 
     def replicas(self, name: str) -> tuple[c.ReplicaRef, ...]:
@@ -275,7 +279,7 @@ def _fail(o: Options) -> Command:
 def _verify(o: Options) -> Command:
     found = o.text("found")
     sha = "" if found == "nothing" else digest(found).hex()
-    return c.RecordVerification(o.replicas("file")[0], o.text("site"), sha)
+    return c.RecordVerification(o.replicas("file")[0], o.text("site"), sha, o.text("url", ""))
 
 
 def _blob(o: Options) -> Command:

@@ -266,11 +266,15 @@ class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
 
 
 class RecordVerification(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=61):
-    """What re-reading a stored copy at `site` gave: `found_sha256` empty when it was missing."""
+    """What re-reading a stored copy at `site` gave: `found_sha256` empty when it was missing.
+
+    With `url` it is the copy at that address, one of the file's own, and `site` is who read it.
+    """
 
     file: ReplicaRef
     site: Name
     found_sha256: Word
+    url: Line = ""
 
 
 class RecordBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=62):

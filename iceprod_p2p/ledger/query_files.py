@@ -59,6 +59,7 @@ def _file_row(t: Tables, ds: Dataset, key: bytes, record: r.FileRecord) -> rows.
     job, name = _job_and_name(key)
     noted = t.copies.get(keys.COPIES + key[1:])
     copies = (r.Copy(record.site),) if noted is None else noted.copies
+    outside = () if noted is None else noted.urls
     first = sorted(copies, key=lambda copy: copy.site != record.site)
     return rows.FileRow(
         dataset=ds.number,
@@ -74,6 +75,16 @@ def _file_row(t: Tables, ds: Dataset, key: bytes, record: r.FileRecord) -> rows.
         copies=tuple(rows.CopyRow(t.site_name(copy.site), copy.verified_ms, copy.good) for copy in first),
         checksums=record.checksums,
         urls=record.urls,
+        url_copies=tuple(
+            rows.UrlCopyRow(
+                record.urls[copy.url],
+                t.site_name(copy.site),
+                copy.verified_ms,
+                copy.found == record.sha256.hex(),
+                copy.found,
+            )
+            for copy in outside
+        ),
         at_ms=record.at_ms,
     )
 

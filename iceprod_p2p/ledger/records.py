@@ -352,10 +352,20 @@ class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     good: bool = True
 
 
+class UrlCopy(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A copy outside the built-in stores: the number of its URL in the file's record, who read it, what it gave."""
+
+    url: int
+    site: int
+    verified_ms: int
+    found: str  # A SHA-256 in hexadecimal digits, or nothing.
+
+
 class CopiesRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Every site that has, or was found to have lost, a copy."""
+    """Every site that has, or was found to have lost, a copy; and the copies outside that were read again."""
 
     copies: tuple[Copy, ...]
+    urls: tuple[UrlCopy, ...] = ()
 
 
 class TransferRecord(msgspec.Struct, array_like=True, gc=False):

@@ -202,6 +202,17 @@ class CopyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class UrlCopyRow:
+    """A copy outside the built-in stores: what `site` found there at `verified_ms`, empty when nothing."""
+
+    url: str
+    site: str
+    verified_ms: int
+    good: bool
+    found_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileRow:
     """A file record. `sites` have good copies (the one that wrote it first); `job` is -1 for the dataset's own."""
 
@@ -218,6 +229,7 @@ class FileRow:
     copies: tuple[CopyRow, ...]
     checksums: Mapping[str, str]
     urls: tuple[str, ...]
+    url_copies: tuple[UrlCopyRow, ...]  # Of those that were read again since.
     at_ms: int
 
 

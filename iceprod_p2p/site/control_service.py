@@ -33,6 +33,7 @@ from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.people import People
 from iceprod_p2p.site.software import SoftwareDesk, list_software
 from iceprod_p2p.site.submission import Submission
+from iceprod_p2p.site.url_copies import UrlCopies
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.channel import CHUNK_BYTES
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc
@@ -54,6 +55,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         people: People,
         keys: Callable[[], NodeKeys],
         backups: Backups,
+        urls: UrlCopies,
         problems: Callable[[], Sequence[str]],
         progress: Callable[[TaskRef], tuple[float, str] | None],
         clock: Clock,
@@ -94,7 +96,13 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         )
         self.software = SoftwareDesk(files=files, consensus=raft, spread=self._submission.spread)
         self.verification = Verification(
-            site=config.site, node_id=config.id, raft=raft, files=files, peers=peers, cluster=cluster
+            site=config.site,
+            node_id=config.id,
+            raft=raft,
+            files=files,
+            peers=peers,
+            cluster=cluster,
+            urls=urls,
         )
 
     # Who and files.

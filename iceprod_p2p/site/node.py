@@ -52,6 +52,7 @@ from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.site_calls import SiteCalls
 from iceprod_p2p.site.stock import Stock
+from iceprod_p2p.site.url_copies import UrlCopies
 from iceprod_p2p.store.blobs import BlobStore
 from iceprod_p2p.store.environment import Environment
 from iceprod_p2p.wire.channel import TlsMaterial, add_secure_port, new_server
@@ -189,6 +190,7 @@ class SiteNode:
             backups=Backups(
                 raft=self.raft, environment=self.environment, node_id=lambda: node.id, clock=self.clock
             ),
+            urls=UrlCopies(config.transfers.credentials),
             problems=lambda: self.roles.problems(),
             progress=self.board.progress,
             clock=self.clock,

@@ -143,6 +143,16 @@ def file_message(row: rows.FileRow) -> control_pb2.FileRow:
         sites=row.sites,
         checksums=dict(row.checksums),
         urls=row.urls,
+        url_copies=[
+            control_pb2.UrlCopy(
+                url=copy.url,
+                site=copy.site,
+                verified_ms=copy.verified_ms,
+                good=copy.good,
+                found_sha256=copy.found_sha256,
+            )
+            for copy in row.url_copies
+        ],
     )
 
 

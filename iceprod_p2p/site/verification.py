@@ -1,7 +1,8 @@
 """Reads stored copies again, at every site that should have them, and records what was found.
 
-Each site reads its own copies and records them; the node that was asked gathers the answers.  A site that
-cannot be asked is named with each of its copies: nothing unread is called good.
+Each site reads its own copies and records them; the node that was asked gathers the answers, and reads the
+copies outside the cluster itself.  A site that cannot be asked is named with each of its copies: nothing unread
+is called good.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.site.control_reads import list_files
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.url_copies import UrlCopies, unread
 from iceprod_p2p.wire.errors import rpc_errors
 from iceprod_p2p.wire.pb import common_pb2, control_pb2
 
@@ -45,6 +47,7 @@ class Verification:
         files: FileService,
         peers: Peers,
         cluster: VerificationView,
+        urls: UrlCopies,
     ) -> None:
         self._site = site
         self._node_id = node_id
@@ -52,6 +55,7 @@ class Verification:
         self._files = files
         self._peers = peers
         self._cluster = cluster
+        self._urls = urls
 
     async def run(
         self, dataset: int, job: int, *, here_only: bool
@@ -62,12 +66,14 @@ class Verification:
         if not here_only:
             sites = sorted({self._site, *(node.site for node in self._cluster.nodes())})
         tasks = [asyncio.create_task(self._site_answers(site, dataset, job, answers)) for site in sites]
-        open_sites = len(tasks)
+        if not here_only:
+            tasks.append(asyncio.create_task(self._url_answers(dataset, job, answers)))
+        open_streams = len(tasks)
         try:
-            while open_sites:
+            while open_streams:
                 answer = await answers.get()
                 if answer is None:
-                    open_sites -= 1
+                    open_streams -= 1
                 else:
                     yield answer
             await asyncio.gather(*tasks)
@@ -94,6 +100,38 @@ class Verification:
                 replies = await asyncio.gather(*(self._verify(row) for row in page[start : start + PAGE]))
                 for reply in replies:
                     await answers.put(reply)
+
+    async def _url_answers(
+        self, dataset: int, job: int, answers: asyncio.Queue[control_pb2.VerifyFilesReply | None]
+    ) -> None:
+        try:
+            async for page in self._files_of(dataset, job):
+                copies = [(row, url) for row in page for url in row.urls]
+                for start in range(0, len(copies), PAGE):
+                    some = copies[start : start + PAGE]
+                    for reply in await asyncio.gather(*(self._verify_url(row, url) for row, url in some)):
+                        await answers.put(reply)
+        finally:
+            await answers.put(None)
+
+    async def _verify_url(self, row: control_pb2.FileRow, url: str) -> control_pb2.VerifyFilesReply:
+        reply = control_pb2.VerifyFilesReply(file=row, site=self._site, url=url)
+        try:
+            found = await self._urls.read(url)
+        except IceProdError as failure:
+            log.warning("copy outside cannot be read", file=row.name, url=url, error=failure.message)
+            reply.found = unread(failure)
+            return reply
+        ref = ReplicaRef(row.dataset, row.job, row.name)
+        command = RecordVerification(ref, self._site, found, url)
+        await self._raft.propose(command, actor=f"node:{self._node_id}")
+        reply.good = found == row.sha256
+        if not reply.good:
+            reply.found = found
+            log.error(
+                "copy outside is not what was recorded", file=row.name, url=url, found=found or "nothing"
+            )
+        return reply
 
     async def _verify(self, row: control_pb2.FileRow) -> control_pb2.VerifyFilesReply:
         found = await self._files.verify(row.sha256)
@@ -133,10 +171,14 @@ class Verification:
     async def _copies_at(
         self, site: str, dataset: int, job: int
     ) -> AsyncIterator[Sequence[control_pb2.FileRow]]:
+        async for page in self._files_of(dataset, job):
+            yield [row for row in page if site in row.sites]
+
+    async def _files_of(self, dataset: int, job: int) -> AsyncIterator[Sequence[control_pb2.FileRow]]:
         request = control_pb2.ListFilesRequest(dataset=str(dataset), job=job, limit=LIST_PAGE)
         while True:
             reply = await asyncio.to_thread(self._page, dataset, request)
-            yield [row for row in reply.files if site in row.sites]
+            yield reply.files
             if not reply.next_after:
                 return
             request.after = reply.next_after

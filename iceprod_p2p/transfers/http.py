@@ -104,8 +104,11 @@ class HttpStorage(Storage):
         except (NotFound, http_wire.Answered) as failure:
             if isinstance(failure, http_wire.Answered) and failure.code not in _NO_COLLECTION:
                 raise
-            self._make_collections(url, limits)
-            self._put(path, url, measured, limits)
+            forbidden = self._make_collections(url, limits)
+            try:
+                self._put(path, url, measured, limits)
+            except (NotFound, http_wire.Answered) as again:
+                raise forbidden or again from again
         return False
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
@@ -184,14 +187,20 @@ class HttpStorage(Storage):
         with path.open("rb") as file:
             self._whole("PUT", url, limits, headers=headers, moved=lambda watch: _Counted(file, watch))
 
-    def _make_collections(self, url: Url, limits: Limits) -> None:
+    def _make_collections(self, url: Url, limits: Limits) -> NotAllowed | None:
+        """Make what is above a file, from the top; return the refusal of the last one, if it was refused."""
+        forbidden = None
         parts = url.encoded_path.strip("/").split("/")[:-1]
         for depth in range(1, len(parts) + 1):
             above = Url(url.scheme, url.host, "/" + "/".join(parts[:depth]) + "/")
             try:
                 self._whole("MKCOL", above, limits, headers={})
-            except (BadInput, NotAllowed, Unavailable):
+                forbidden = None
+            except NotAllowed as refusal:
+                forbidden = refusal
+            except (BadInput, NotFound, Unavailable):
                 continue  # It is there already, or the PUT will say what is wrong.
+        return forbidden
 
     def _whole(
         self, method: str, url: Url, limits: Limits, **arguments: Any

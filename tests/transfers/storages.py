@@ -171,7 +171,7 @@ class Place:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-        self.ground.own(path.parent)
+        self.ground.own(self.ground.root / self.name / Path(name).parts[0])
 
     def read(self, name: str) -> bytes:
         """Return what the server keeps; FileNotFoundError when nothing."""

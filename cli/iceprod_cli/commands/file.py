@@ -86,11 +86,15 @@ def _jobs(selector: Selector) -> Iterator[int]:
 @output_options
 @pass_session
 def verify(session: Session, selector: str) -> None:
-    """Read every stored copy again and compare size and SHA-256; exit code 1 if one differs or is missing."""
+    """Read every stored copy again, also those at URLs, and compare its SHA-256; what is found is recorded.
+
+    Exit code 1 if one differs or is missing.  Copies at URLs are read by the site that is asked, with its credentials.
+    """
     rows = list(verified_rows(session, parse_selector(selector)))
     columns = [
         Column("id", "file"),
         Column("site", "site"),
+        Column("url", "url"),
         Column("good", "good", lambda g: "yes" if g else "NO"),
         Column("sha256", "recorded", lambda digest: str(digest)[:16]),
         Column("found", "found"),
@@ -116,6 +120,7 @@ def verified_rows(session: Session, selector: Selector) -> Iterator[dict[str, An
             yield {
                 "id": _file_id(reply.file),
                 "site": reply.site,
+                "url": reply.url,
                 "good": reply.good,
                 "sha256": reply.file.sha256,
                 "size_bytes": reply.file.size_bytes,

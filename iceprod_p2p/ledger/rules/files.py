@@ -150,7 +150,7 @@ def _add_copy(t: Tables, ref: ReplicaRef, key: bytes, record: r.FileRecord, site
     if any(copy.site == site and copy.good for copy in copies) or len(copies) >= COPIES_MAX:
         return
     others = tuple(copy for copy in copies if copy.site != site)
-    t.copies.put(keys.COPIES + key[1:], r.CopiesRecord((*others, r.Copy(site))))
+    _put_copies(t, key, (*others, r.Copy(site)))
     if site != record.site:
         transfer_key = keys.transfer(ref.dataset, record.site, site)
         transfer = t.transfers.get(transfer_key) or r.TransferRecord()
@@ -163,7 +163,7 @@ def _drop_copy(t: Tables, key: bytes, record: r.FileRecord, site: int) -> None:
     copies = copies_of(t, key, record)
     kept = tuple(copy for copy in copies if copy.site != site)
     if kept != copies:
-        t.copies.put(keys.COPIES + key[1:], r.CopiesRecord(kept))
+        _put_copies(t, key, kept)
 
 
 def record_verification(t: Tables, command: RecordVerification, asked: Asked) -> Outcome:
@@ -176,12 +176,38 @@ def record_verification(t: Tables, command: RecordVerification, asked: Asked) ->
         return Refused(Refusal.NOT_FOUND, f"no file {command.file.name!r} is recorded")
     key, record = found
     good = command.found_sha256 == record.sha256.hex()
+    if command.url:
+        return _record_url(t, command, site.number, key, record)
     others = tuple(copy for copy in copies_of(t, key, record) if copy.site != site.number)
     if len(others) >= COPIES_MAX:
         return Refused(Refusal.LIMIT, f"{COPIES_MAX} copies of file {command.file.name!r} are noted already")
     copy = r.Copy(site.number, t.now_ms, good)
-    t.copies.put(keys.COPIES + key[1:], r.CopiesRecord((*others, copy)))
-    if good:
-        return Applied()
+    _put_copies(t, key, (*others, copy))
+    return Applied() if good else _bad_copy(command, command.site)
+
+
+def _bad_copy(command: RecordVerification, where: str) -> Applied:
     what = "is missing" if not command.found_sha256 else "differs"
-    return Applied((f"the copy of {command.file.name!r} at {command.site} {what}",))
+    return Applied((f"the copy of {command.file.name!r} at {where} {what}",))
+
+
+def _put_copies(t: Tables, key: bytes, copies: tuple[r.Copy, ...]) -> None:
+    noted = t.copies.get(keys.COPIES + key[1:])
+    t.copies.put(keys.COPIES + key[1:], r.CopiesRecord(copies, noted.urls if noted is not None else ()))
+
+
+def _record_url(
+    t: Tables, command: RecordVerification, site: int, key: bytes, record: r.FileRecord
+) -> Outcome:
+    """Note what re-reading the copy at an address of its own gave."""
+    if command.url not in record.urls:
+        return Refused(Refusal.NOT_FOUND, f"file {command.file.name!r} has no copy at {command.url[:200]!r}")
+    number = record.urls.index(command.url)
+    noted = t.copies.get(keys.COPIES + key[1:])
+    others = tuple(copy for copy in noted.urls if copy.url != number) if noted is not None else ()
+    urls = tuple(
+        sorted((*others, r.UrlCopy(number, site, t.now_ms, command.found_sha256)), key=lambda copy: copy.url)
+    )
+    t.copies.put(keys.COPIES + key[1:], r.CopiesRecord(copies_of(t, key, record), urls))
+    good = command.found_sha256 == record.sha256.hex()
+    return Applied() if good else _bad_copy(command, command.url)

@@ -417,7 +417,7 @@ class GetTaskRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., dataset: _Optional[str] = ..., job: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class FileRow(_message.Message):
-    __slots__ = ("dataset", "job", "name", "size_bytes", "sha256", "kind", "task", "attempt", "sites", "checksums", "urls")
+    __slots__ = ("dataset", "job", "name", "size_bytes", "sha256", "kind", "task", "attempt", "sites", "checksums", "urls", "url_copies")
     class ChecksumsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -436,6 +436,7 @@ class FileRow(_message.Message):
     SITES_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     URLS_FIELD_NUMBER: _ClassVar[int]
+    URL_COPIES_FIELD_NUMBER: _ClassVar[int]
     dataset: int
     job: int
     name: str
@@ -447,7 +448,22 @@ class FileRow(_message.Message):
     sites: _containers.RepeatedScalarFieldContainer[str]
     checksums: _containers.ScalarMap[str, str]
     urls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[int] = ..., attempt: _Optional[int] = ..., sites: _Optional[_Iterable[str]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., urls: _Optional[_Iterable[str]] = ...) -> None: ...
+    url_copies: _containers.RepeatedCompositeFieldContainer[UrlCopy]
+    def __init__(self, dataset: _Optional[int] = ..., job: _Optional[int] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[int] = ..., attempt: _Optional[int] = ..., sites: _Optional[_Iterable[str]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., urls: _Optional[_Iterable[str]] = ..., url_copies: _Optional[_Iterable[_Union[UrlCopy, _Mapping]]] = ...) -> None: ...
+
+class UrlCopy(_message.Message):
+    __slots__ = ("url", "site", "verified_ms", "good", "found_sha256")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_MS_FIELD_NUMBER: _ClassVar[int]
+    GOOD_FIELD_NUMBER: _ClassVar[int]
+    FOUND_SHA256_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    site: str
+    verified_ms: int
+    good: bool
+    found_sha256: str
+    def __init__(self, url: _Optional[str] = ..., site: _Optional[str] = ..., verified_ms: _Optional[int] = ..., good: _Optional[bool] = ..., found_sha256: _Optional[str] = ...) -> None: ...
 
 class ListFilesRequest(_message.Message):
     __slots__ = ("read", "dataset", "job", "after", "limit")
@@ -482,16 +498,18 @@ class VerifyFilesRequest(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., job: _Optional[int] = ...) -> None: ...
 
 class VerifyFilesReply(_message.Message):
-    __slots__ = ("file", "site", "good", "found")
+    __slots__ = ("file", "site", "good", "found", "url")
     FILE_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     GOOD_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
     file: FileRow
     site: str
     good: bool
     found: str
-    def __init__(self, file: _Optional[_Union[FileRow, _Mapping]] = ..., site: _Optional[str] = ..., good: _Optional[bool] = ..., found: _Optional[str] = ...) -> None: ...
+    url: str
+    def __init__(self, file: _Optional[_Union[FileRow, _Mapping]] = ..., site: _Optional[str] = ..., good: _Optional[bool] = ..., found: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
 class ControlDatasetRequest(_message.Message):
     __slots__ = ("dataset", "verb", "request_id")
