@@ -153,7 +153,8 @@ def test_disk_is_a_limit(directory: TaskDirectory, guard: Guard) -> None:
 
 def test_use_is_measured(directory: TaskDirectory, guard: Guard) -> None:
     run = runner(directory, guard)
-    run.run(python("x = bytearray(120_000_000); s = sum(range(5_000_000))"))
+    # It lasts until it has been looked at for certain.
+    run.run(python("import time; x = bytearray(120_000_000); s = sum(range(5_000_000)); time.sleep(2)"))
     assert 100 < run.meter.memory_peak_mib < 400
     assert 30 < run.meter.cpu_ms < 5_000
 
