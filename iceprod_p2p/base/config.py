@@ -72,6 +72,7 @@ QUEUE: Final = (
     Setting("queue_name", "text", "", "the batch system's queue or partition"),
     Setting("priority", "whole", 0, "priority in the batch system", -100, 100),
     Setting("extra_lines", "texts", (), "directives passed to the batch system as they are"),
+    Setting("grace_s", "number", 20.0, "from the system's warning to its kill: pilots end in it", 1, 3_600),
     Setting("shared_directory", "switch", True, "worker nodes see data_dir and this Python"),
     Setting("worker_python", "path", "", "Python of worker nodes; empty: this one where they see it"),
     Setting("worker_bundle", "path", "", "where they find the pilot bundle; empty: it is carried there"),
@@ -194,6 +195,7 @@ class QueueConfig:
     queue_name: str
     priority: int
     extra_lines: tuple[str, ...]
+    grace_s: float
     shared_directory: bool
     worker_python: str
     worker_bundle: str

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
+from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.base.settings import Setting
 from iceprod_p2p.grids import htcondor_text as text
 from iceprod_p2p.grids.base import (
@@ -36,6 +37,7 @@ from iceprod_p2p.grids.command import CommandResult, Commands, failure
 from iceprod_p2p.grids.errors import GridDown, GridError
 from iceprod_p2p.grids.submitting import in_parts, submit_each
 
+log = get_logger("grid.htcondor")
 REMEDY: Final = "check condor_schedd with `condor_q`, and CONDOR_CONFIG in the option environment"
 
 
@@ -53,6 +55,9 @@ class HtcondorGrid(Grid):
             "whether the pool carries files; if_needed: unless FILESYSTEM_DOMAIN is the same",
             choices=("if_needed", "yes", "no"),
         ),
+        Setting("schedd", "text", "", "name of a schedd elsewhere (-name); empty: this host's"),
+        Setting("pool", "text", "", "its central manager (-pool); empty: CONDOR_CONFIG's"),
+        Setting("spool", "switch", False, "bring files to the schedd and fetch output (-spool)"),
         Setting("history_scan", "whole", 20_000, "how many ended jobs are looked through", 1, 10_000_000),
     )
 
@@ -62,6 +67,7 @@ class HtcondorGrid(Grid):
         self._commands = commands
         self._options = options
         self._scan = history_scan
+        self._fetched: set[str] = set()
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
@@ -73,17 +79,24 @@ class HtcondorGrid(Grid):
             timeout_s=float(str(values["timeout_s"])),
         )
         scan = int(str(values["history_scan"]))
-        return cls(commands, text.HtcondorOptions(str(values["transfer"])), history_scan=scan)
+        where = text.HtcondorOptions(
+            str(values["transfer"]), str(values["schedd"]), str(values["pool"]), spool=bool(values["spool"])
+        )
+        return cls(commands, where, history_scan=scan)
 
     def capabilities(self) -> Capabilities:
         """Return what HTCondor can do; whether it enforces memory is the pool's policy."""
         return Capabilities(
-            transfers_files=self._options.transfer != "no", enforces=frozenset({"walltime"}), gpus=True
+            transfers_files=self._options.transfer != "no" or self._options.spool,
+            enforces=frozenset({"walltime"}),
+            gpus=True,
         )
 
     def write_config(self, request: GridRequest) -> SubmitConfig:
         """Return condor_submit's command line and the description that it reads."""
-        return SubmitConfig(("condor_submit", "-terse", "-"), text.description(request, self._options))
+        spool = ("-spool",) if self._options.spool else ()
+        line = ("condor_submit", *self._options.where(), *spool, "-terse", "-")
+        return SubmitConfig(line, text.description(request, self._options))
 
     def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
         """Submit one by one; fifteen to twenty-five in a second."""
@@ -109,12 +122,21 @@ class HtcondorGrid(Grid):
         for part in in_parts(sorted(wanted - listed)):
             clauses = [f"(ClusterId == {name.replace('.', ' && ProcId == ')})" for name in part]
             found += self._ended(" || ".join(clauses), limit=len(part))
-        return {job.grid_job_id: job.history for job in found if job.history is not None}
+        ends = {job.grid_job_id: job.history for job in found if job.history is not None}
+        for name in sorted(set(ends) & listed) if self._options.spool else ():
+            self._fetch_output(name)
+        return ends
+
+    def forget(self, grid_job_ids: Collection[str]) -> None:
+        """Let a schedd that keeps the output of ended ones give it up: it was fetched when their end was seen."""
+        if self._options.spool:
+            self.remove(grid_job_ids)
+        self._fetched.difference_update(grid_job_ids)
 
     def remove(self, grid_job_ids: Collection[str]) -> None:
         """Remove; running ones get TERM, and KILL after the pool's time to vacate."""
         for part in in_parts(sorted(name for name in grid_job_ids if _is_id(name))):
-            result = self._commands.run(["condor_rm", *part])
+            result = self._commands.run(["condor_rm", *self._options.where(), *part])
             if result.exit_code and not text.UNKNOWN_JOB.search(result.stderr + result.stdout):
                 raise _failure(result)
 
@@ -173,13 +195,24 @@ class HtcondorGrid(Grid):
             text.HtcondorJob(job.grid_job_id, job.tag, Running())
             if isinstance(job.state, Removed | Failed)
             else job
-            for job in text.jobs(self._succeed("condor_q", *asked), "condor_q")
+            for job in text.jobs(self._succeed("condor_q", *self._options.where(), *asked), "condor_q")
         ]
 
     def _ended(self, clause: str, *, limit: int) -> list[text.HtcondorJob]:
         line = ("-constraint", clause, "-limit", str(limit), "-scanlimit", str(self._scan), "-json")
-        output = self._succeed("condor_history", *line, "-attributes", text.ATTRIBUTES)
+        output = self._succeed(
+            "condor_history", *self._options.where(), *line, "-attributes", text.ATTRIBUTES
+        )
         return text.jobs(output, "condor_history")
+
+    def _fetch_output(self, grid_job_id: str) -> None:
+        """Bring the output of an ended one home, once; what cannot be brought is only a log."""
+        if grid_job_id in self._fetched:
+            return
+        result = self._commands.run(["condor_transfer_data", *self._options.where(), grid_job_id])
+        if result.exit_code != 0:
+            log.warning("output of a grid job not fetched", grid_job=grid_job_id, why=result.said)
+        self._fetched.add(grid_job_id)
 
     def _succeed(self, *line: str) -> str:
         result = self._commands.run(line)

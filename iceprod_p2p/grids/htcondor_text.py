@@ -54,6 +54,14 @@ class HtcondorOptions:
     """How requests become submit descriptions at one site."""
 
     transfer: str = "if_needed"
+    schedd: str = ""
+    pool: str = ""
+    spool: bool = False
+
+    def where(self) -> tuple[str, ...]:
+        """Return the options that every command needs to find the schedd."""
+        pool = ("-pool", self.pool) if self.pool else ()
+        return (*pool, "-name", self.schedd) if self.schedd else pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def description(request: GridRequest, options: HtcondorOptions) -> str:
         "output": request.stdout_path,
         "error": request.stderr_path,
         "transfer_executable": "true",
-        "should_transfer_files": "yes" if request.carry else options.transfer,
+        "should_transfer_files": "yes" if request.carry or options.spool else options.transfer,
         "when_to_transfer_output": "on_exit",
         "transfer_output_files": '""',
         "transfer_input_files": _inputs(request),

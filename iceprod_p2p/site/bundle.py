@@ -27,7 +27,9 @@ from iceprod_p2p.base.errors import ConfigError
 FILE_NAME: Final = "pilot.pyz"
 FACTS_NAME: Final = "bundle.json"
 MAIN_MODULE: Final = "bundle_main.py"
-PACKAGES: Final = ("base", "model", "modules", "security", "steering", "wire")  # What a pilot may import.
+NOT_CARRIED: Final = frozenset(
+    {"client", "grids", "ledger", "raft", "site", "store", "web"}
+)  # A pilot imports none.
 DISTRIBUTIONS: Final = ("cryptography", "grpcio", "msgpack", "msgspec", "protobuf", "structlog")
 LEFT_OUT: Final = frozenset({"__pycache__", "tests", "test"})
 LEFT_OUT_SUFFIXES: Final = frozenset({".a", ".c", ".h", ".pxd", ".pxi", ".pyc", ".pyi", ".pyx", ".so.debug"})
@@ -183,8 +185,8 @@ def _files_of(found: Distribution) -> Iterator[tuple[str, Path]]:
 def _own_files() -> Iterator[tuple[str, Path]]:
     root = _package("iceprod_p2p")
     yield "iceprod_p2p/__init__.py", root / "__init__.py"
-    for package in PACKAGES:
-        yield from _tree(root / package, f"iceprod_p2p/{package}")
+    for package in sorted(path for path in root.iterdir() if path.is_dir() and path.name not in NOT_CARRIED):
+        yield from _tree(package, f"iceprod_p2p/{package.name}")
     yield from _tree(_package("iceprod_pilot"), "iceprod_pilot")
 
 

@@ -124,6 +124,7 @@ class PilotKit:
             "walltime_s": kind.walltime_s,
             "attributes": list(attributes_of(kind)),
             "idle_end_s": self.config.queue.idle_end_s,
+            "grace_s": self.config.queue.grace_s,
             "cache_mib": system.cache_mib,
             "software_mib": system.software_mib,
             "transfer_credentials": self.config.transfers.credentials,

@@ -84,6 +84,11 @@ class HtcondorSystem:
             self.run("condor_off", "-fast", "-daemon", "schedd")
         until(lambda: self._try("condor_q").returncode != 0, "the schedd has ended")
 
+    @property
+    def collector(self) -> str:
+        """The central manager's address."""
+        return f"127.0.0.1:{self._port}"
+
     def controller_pid(self) -> int:
         """Return the schedd's process id."""
         return int((self.root / "log" / "schedd.pid").read_text())

@@ -35,12 +35,14 @@ class GridCluster(DemoCluster):
         owner: tuple[int, int] | None = None,
         queue_lines: str = "",
         variables: Mapping[str, str] | None = None,
+        slots: int = 1,
     ) -> None:
         """`owner` is the user and group whose the sites' directories are; without, our own.
 
         `queue_lines` go into [queue]; `variables` are the site's for its payloads.
         """
         self._queue_lines = queue_lines
+        self._slots_of_cpu = slots
         lines = [f'{name} = "{value}"' for name, value in (variables or {}).items()]
         self._environment = "\n".join(["[environment.variables]", *lines])
         super().__init__(directory, sites=sites, slots=1, say=print)
@@ -81,6 +83,7 @@ claims_ahead = 1
 
 [[queue.class]]
 name = "cpu"
+slots = {self._slots_of_cpu}
 memory_mib = 1200
 disk_mib = 200
 walltime_s = 2400
@@ -112,10 +115,17 @@ class GridProduction(Production):
         owner: tuple[int, int] | None = None,
         queue_lines: str = "",
         variables: Mapping[str, str] | None = None,
+        slots: int = 1,
     ) -> None:
         super().__init__(directory, sites=sites)
         self.cluster = GridCluster(
-            directory, queues, sites=sites, owner=owner, queue_lines=queue_lines, variables=variables
+            directory,
+            queues,
+            sites=sites,
+            owner=owner,
+            queue_lines=queue_lines,
+            variables=variables,
+            slots=slots,
         )
 
     @property
@@ -168,6 +178,7 @@ def site_on_grid(
     owner: tuple[int, int] | None = None,
     queue_lines: str = "",
     variables: Mapping[str, str] | None = None,
+    slots: int = 1,
 ) -> Iterator[GridProduction]:
     """One site on a batch system, and `others` on the local grid; its log is printed when a test fails."""
     running = GridProduction(
@@ -177,6 +188,7 @@ def site_on_grid(
         owner=owner,
         queue_lines=queue_lines,
         variables=variables,
+        slots=slots,
     )
     try:
         running.found()

@@ -24,9 +24,10 @@ END_JOBS_S = 20.0
 class SlurmSystem:
     """One private Slurm; `start` it, give `environment` to its commands, `stop` it."""
 
-    def __init__(self, *, accounting: bool = False, hidden: Path | None = None) -> None:
+    def __init__(self, *, accounting: bool = False, hidden: Path | None = None, kill_wait_s: int = 2) -> None:
         """`hidden` is a directory that worker nodes, unlike this test, find empty: they share no file system."""
         self._hidden = hidden
+        self._kill_wait_s = kill_wait_s
         need_root_and(*COMMANDS, *(ACCOUNTING_COMMANDS if accounting else ()))
         self.accounting = accounting
         self.root = private_directory("slurm")
@@ -238,7 +239,7 @@ class SlurmSystem:
             "SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=50000,batch_sched_delay=0,"
             "default_queue_depth=2000,max_script_size=33554432\n"
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory\nReturnToService=2\n"
-            "MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait=2\nInactiveLimit=0\n"
+            f"MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait={self._kill_wait_s}\nInactiveLimit=0\n"
             "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=2\n"
             f"{accounting}{nodes}"
             "PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefMemPerCPU=100 State=UP\n"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from iceprod_p2p.grids.base import Completed, Failed, Removed
+from iceprod_p2p.grids.base import Completed, Failed, GridRequest, Removed, Submitted, Tag
 from tests.grids.behaviour import GridBehaviour, System, Work
+from tests.grids.daemons import until
 from tests.grids.htcondor_system import HtcondorSystem
 from tests.grids.users import USER, as_user, user_ids
 
@@ -19,6 +20,42 @@ def pool() -> Iterator[HtcondorSystem]:
     made.start()
     yield made
     made.stop()
+
+
+def test_a_schedd_elsewhere_is_brought_the_files_and_gives_the_output_back(pool: HtcondorSystem) -> None:
+    """By name, with -spool: what a site does that has no schedd of its own, or that speaks to an HTCondor-CE."""
+    directory = pool.root / "remote"
+    directory.mkdir()
+    directory.chmod(0o777)
+    name = pool.run("condor_status", "-schedd", "-af", "Name").strip()
+    with as_user(*user_ids(USER)):
+        made = pool.grid(schedd=name, pool=pool.collector, spool=True)
+        secret = directory / "secret"
+        secret.write_text("abc")
+        secret.chmod(0o600)
+        requests = [
+            GridRequest(
+                Tag("remote", f"j{number}"),
+                "/bin/sh",
+                str(directory / f"j{number}"),
+                ("-c", f"cat secret; pwd; exit {number}"),
+                files_in=(str(secret),),
+                carry=True,
+            )
+            for number in (3, 4)
+        ]
+        results = made.submit(requests)
+        assert all(isinstance(result, Submitted) for result in results), results
+        ids = [result.grid_job_id for result in results if isinstance(result, Submitted)]
+        until(lambda: made.history(ids).keys() == set(ids), "both have ended", limit_s=60, pause_s=0.3)
+        assert [made.history(ids)[one].exit_code for one in ids] == [3, 4]
+        for request in requests:
+            said = Path(request.stdout_path).read_text()
+            assert said.startswith("abc") and str(directory) not in said
+        assert len(made.find_by_tag([request.tag for request in requests])) == 2
+        made.forget(ids)
+        until(lambda: not made.our_jobs("remote"), "the schedd keeps nothing more", limit_s=60, pause_s=0.3)
+        assert made.check()
 
 
 class TestHtcondor(GridBehaviour):

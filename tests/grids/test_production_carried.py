@@ -43,10 +43,30 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slurm(apart: Path) -> Iterator[SlurmSystem]:
-    made = SlurmSystem(hidden=apart)
+    made = SlurmSystem(hidden=apart, kill_wait_s=20)
     made.start()
     yield made
     made.stop()
+
+
+LONG = """
+version: 3.2
+tasks:
+  - name: long
+    requirements: {cpu: 1, memory: 0.1, disk: 0.1, time: 0.2}
+    trays:
+      - modules:
+          - {name: long, src: long.sh}
+"""
+
+
+def worker_lines(slurm: SlurmSystem) -> str:
+    """What a site says of these worker nodes; the bundle is laid where they see it."""
+    program = slurm.root / bundle.FILE_NAME
+    if not program.exists():
+        bundle.write_file(bundle.gather(), program)
+    python = reachable_python(os.getuid(), os.getgid())
+    return f'shared_directory = false\nworker_bundle = "{program}"\nworker_python = "{python}"'
 
 
 def complete(running: GridProduction) -> None:
@@ -78,18 +98,47 @@ def test_htcondor_carries_the_bundle_and_nobody_runs_it(pool: HtcondorSystem, pl
 def test_slurm_scripts_carry_the_secret_and_worker_nodes_have_the_bundle(
     slurm: SlurmSystem, apart: Path
 ) -> None:
-    program = slurm.root / bundle.FILE_NAME
-    bundle.write_file(bundle.gather(), program)
-    lines = (
-        "shared_directory = false\n"
-        f'worker_bundle = "{program}"\nworker_python = "{reachable_python(os.getuid(), os.getgid())}"'
-    )
+    lines = worker_lines(slurm)
     options = f'{slurm.site_options()}worker_log = "{slurm.root}/pilot-%j.log"\n'
     with site_on_grid(apart / "cluster", "slurm", options, queue_lines=lines, variables=PHYSICS) as running:
         complete(running)
         logs = list(slurm.root.glob("pilot-*.log"))
         assert logs and all("pilot ends" in path.read_text() for path in logs)
         assert not [path for path in Path("/tmp").glob("iceprod-????????") if (path / "pilot.json").exists()]
+    slurm.cancel_all()
+
+
+def test_a_cancelled_pilot_of_two_slots_gives_its_tasks_back_and_leaves_nothing(
+    slurm: SlurmSystem, apart: Path
+) -> None:
+    """Slurm warns by TERM; within its grace the pilot reports, ends what runs, and clears its scratch."""
+    (apart / "long").mkdir()
+    steering = apart / "long" / "long.yaml"
+    steering.write_text(LONG)
+    (apart / "long" / "long.sh").write_text("#!/bin/sh\nsleep 300\n")
+    scratch = slurm.root / "scratch"
+    scratch.mkdir()
+    lines = worker_lines(slurm) + "\ngrace_s = 4"
+    options = f'{slurm.site_options()}worker_log = "{slurm.root}/ended-%j.log"\n'
+    environment = (
+        f'environment = {{ SLURM_CONF = "{slurm.environment["SLURM_CONF"]}", TMPDIR = "{scratch}" }}\n'
+    )
+    options = environment + options.partition("\n")[2]
+    with site_on_grid(apart / "ended", "slurm", options, queue_lines=lines, slots=2) as running:
+        dataset = running.submit(steering, jobs=2)
+        wait(lambda: running.counts(dataset).get("processing") == 2, "both tasks run", limit_s=90)
+        (pilot,) = [record for record in running.records() if record["phase"] == "running"]
+        assert list(scratch.glob("iceprod-*/work/*/*/work"))
+        slurm.run("scancel", pilot["grid_job_id"])
+        log = slurm.root / f"ended-{pilot['grid_job_id']}.log"
+        wait(lambda: "pilot ends" in log.read_text(), "the pilot has ended in peace")
+        said = [row["message"] for row in running.tasks(dataset)]
+        assert all("had to end" in message for message in said), said
+        gone = pilot["pilot"]
+        wait(
+            lambda: not [path for path in scratch.glob("iceprod-*/pilot.json") if gone in path.read_text()],
+            "its scratch is cleared",
+        )
     slurm.cancel_all()
 
 
