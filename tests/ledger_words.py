@@ -347,7 +347,9 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     ),
     "fail": _fail,
     "give-back": lambda o: c.GiveBack(o.text("site", "madison"), o.refs()),
-    "replicas": lambda o: c.RecordReplicas(o.text("site"), o.replicas("added"), o.replicas("dropped")),
+    "replicas": lambda o: c.RecordReplicas(
+        o.text("site"), o.replicas("added"), o.replicas("dropped"), o.replicas("spent")
+    ),
     "verify": _verify,
     "blob": _blob,
     "publish": _publish,

@@ -3,7 +3,8 @@
 Sections: ``[node]`` who and where this node is and its timings; ``[queue]`` the batch system and what pilots
 it is given (``[queue.options]`` for the plugin, ``[[queue.class]]`` for each resource class); ``[system]``
 the site's ``$system(...)`` parameters, attributes and directories; ``[environment]`` variables of payloads;
-``[people]``, ``[directory]`` and ``[tokens]`` who vouches for people; ``[transfers]``; ``[log]``.
+``[people]``, ``[directory]`` and ``[tokens]`` who vouches for people; ``[blobs]`` copies;
+``[transfers]``; ``[log]``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from iceprod_p2p.base.blobs_config import BLOBS, BlobsConfig
 from iceprod_p2p.base.config_external import EXTERNAL, ExternalConfig, check_external
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.people_config import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
@@ -134,6 +136,7 @@ SECTIONS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "people": PEOPLE,
     "directory": DIRECTORY,
     "tokens": TOKENS,
+    "blobs": BLOBS,
     "transfers": TRANSFERS,
     "external": EXTERNAL,
     "log": LOG,
@@ -267,6 +270,7 @@ class SiteConfig:
     people: PeopleConfig
     directory: DirectoryConfig
     tokens: TokensConfig
+    blobs: BlobsConfig
     transfers: TransfersConfig
     log: LogConfig
     external: ExternalConfig
@@ -374,6 +378,7 @@ def _build(
         people=PeopleConfig(**values["people"]),
         directory=DirectoryConfig(**values["directory"]),
         tokens=TokensConfig(**values["tokens"]),
+        blobs=BlobsConfig(**values["blobs"]),
         transfers=TransfersConfig(
             _home(values["transfers"]["credentials"]), values["transfers"]["for_modules"]
         ),

@@ -263,6 +263,7 @@ class RecordReplicas(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     site: Name
     added: tuple[ReplicaRef, ...] = ()
     dropped: tuple[ReplicaRef, ...] = ()
+    spent: tuple[ReplicaRef, ...] = ()  # To be dropped for having served; those that somebody needs stay.
 
 
 class RecordVerification(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=61):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from iceprod_p2p.ledger.query_blobs import blobs, uses
 from iceprod_p2p.ledger.query_cluster import (
     applied_index,
     audit,
@@ -37,6 +38,7 @@ from iceprod_p2p.ledger.query_tasks import explain, find_task, held_by, start_re
 __all__ = [
     "applied_index",
     "audit",
+    "blobs",
     "content_digest",
     "dataset",
     "dataset_number",
@@ -73,5 +75,6 @@ __all__ = [
     "sweeps_pending",
     "task",
     "tasks",
+    "uses",
     "version",
 ]

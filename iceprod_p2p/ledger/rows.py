@@ -323,6 +323,37 @@ class BlobHolders:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobRow:
+    """A recorded blob: who holds it, whether anything needs it, whether it is too young to be forgotten."""
+
+    sha256: str
+    size_bytes: int
+    node_ids: tuple[str, ...]
+    needed: bool
+    old: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """One file record that names some content; `spent`: nothing can read it any more."""
+
+    dataset: int
+    job: int
+    name: str
+    kind: str
+    spent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContentUses:
+    """Who needs some content; `kept`: it is a recorded blob, or has more uses than were looked at."""
+
+    sha256: str
+    kept: bool
+    files: tuple[FileUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SoftwareRow:
     """A published build: new datasets may use it unless it is retired."""
 

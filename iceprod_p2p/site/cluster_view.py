@@ -14,6 +14,7 @@ from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.ledger.limits import REQUIREMENTS_MAX
 from iceprod_p2p.ledger.moves import HELD, STARTED, Place
 from iceprod_p2p.ledger.reading import see_place, see_task
+from iceprod_p2p.ledger.rows import ContentUses
 from iceprod_p2p.ledger.rules.asked import role_of
 from iceprod_p2p.ledger.rules.faults import host_is_shut_out
 from iceprod_p2p.ledger.rules.files import copies_of
@@ -254,6 +255,16 @@ class ClusterView:
         with self._raft.view() as kv:
             found = queries.holders(kv, sha256)
         return bool(found.node_ids or found.sites or found.size_bytes)
+
+    def uses(self, sha256: str) -> ContentUses:
+        """Who needs some content."""
+        with self._raft.view() as kv:
+            return queries.uses(kv, sha256)
+
+    def holds(self, site: str, sha256: str) -> bool:
+        """Whether a file of this content is recorded at a site."""
+        with self._raft.view() as kv:
+            return site in queries.holders(kv, sha256).sites
 
     def _read(self, read: Callable[[Tables], Result]) -> Result:
         with self._raft.view() as kv:

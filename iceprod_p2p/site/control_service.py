@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
+from iceprod_p2p.base.blobs_config import BlobsConfig
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import NodeConfig
 from iceprod_p2p.base.config_external import ExternalConfig
@@ -57,6 +58,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         backups: Backups,
         urls: UrlCopies,
         problems: Callable[[], Sequence[str]],
+        copies: BlobsConfig,
         progress: Callable[[TaskRef], tuple[float, str] | None],
         clock: Clock,
         external: ExternalConfig = ExternalConfig(),
@@ -92,7 +94,12 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
             keys=keys,
         )
         self._submission = Submission(
-            node_id=config.id, files=files, consensus=raft, cluster=cluster, external=external
+            node_id=config.id,
+            files=files,
+            consensus=raft,
+            cluster=cluster,
+            copies=copies,
+            external=external,
         )
         self.software = SoftwareDesk(files=files, consensus=raft, spread=self._submission.spread)
         self.verification = Verification(

@@ -59,9 +59,9 @@ class FileService:
         return self._blobs.has(require_sha256(sha256))
 
     @property
-    def has_others(self) -> bool:
-        """Whether the cluster has other nodes, reachable or not."""
-        return bool(self._peers.others())
+    def others(self) -> int:
+        """How many other nodes the cluster has, reachable or not."""
+        return len(self._peers.others())
 
     def size_bytes(self, sha256: str) -> int:
         """Return the size of a blob that is here; NotFound otherwise."""
@@ -124,13 +124,14 @@ class FileService:
             fetch.add_done_callback(partial(self._fetch_ended, sha256))
         await asyncio.shield(fetch)  # One caller that leaves must not end the transfer of the others.
 
-    async def spread(self, sha256: str, *, copies: int) -> tuple[str, ...]:
-        """Give the blob to other nodes until `copies` hold it besides this one; return those that do.
+    async def spread(self, sha256: str, *, copies: int, to: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Give the blob to other nodes (of these, in this order) until `copies` have taken it; return those that did.
 
         Nodes that cannot be reached are passed over; the caller decides whether what was reached is enough.
         """
         reached: list[str] = []
-        for node in self._peers.others():
+        others = {node.node_id: node for node in self._peers.others()}
+        for node in others.values() if to is None else [others[name] for name in to if name in others]:
             if len(reached) >= copies:
                 break
             try:

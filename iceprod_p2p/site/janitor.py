@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Final, Protocol, TypeVar
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import RecordReplicas, ReplicaRef
+from iceprod_p2p.ledger.rows import ContentUses
+from iceprod_p2p.site.consensus import Consensus
 from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.plans.cleanup import (
+    Content,
     Ending,
     PilotDirectory,
     StoredBlob,
+    Use,
     old_pilot_directories,
     orphan_blobs,
+    spent_content,
 )
 from iceprod_p2p.store.blobs import BlobStore
 
 FORGET_PILOT_S: Final = 600.0  # A pilot that has not called for so long is no longer on the board.
+LOOK_AT_ONCE: Final = 100
+SPENT_PAGE: Final = 100
 BLOBS_PAGE: Final = 10_000  # Looked at in one step.
 log = get_logger("janitor")
 Result = TypeVar("Result")
@@ -34,6 +43,14 @@ class JanitorView(Protocol):
 
     def is_recorded(self, sha256: str) -> bool:
         """Whether some record names a blob: a dataset's document or module, or a file."""
+        ...
+
+    def uses(self, sha256: str) -> ContentUses:
+        """Who needs some content."""
+        ...
+
+    def holds(self, site: str, sha256: str) -> bool:
+        """Whether a file of this content is recorded at a site."""
         ...
 
 
@@ -49,9 +66,18 @@ class Janitor:
         blobs: BlobStore,
         scratch_dir: Path,
         cluster: JanitorView,
+        consensus: Consensus,
+        site: str,
+        node_id: str,
+        temp_grace_s: Callable[[], float],
         executor: Executor,
         clock: Clock,
     ) -> None:
+        """`temp_grace_s` is how long temporary files that have served stay untouched."""
+        self._consensus = consensus
+        self._site = site
+        self._actor = f"node:{node_id}"
+        self._temp_grace_s = temp_grace_s
         self._book = book
         self._board = board
         self._orders = orders
@@ -74,8 +100,34 @@ class Janitor:
         old = await self._thread(self._old_blobs)
         orphans = orphan_blobs(old, self._cluster.is_recorded)
         if orphans:
-            await self._thread(lambda: [self._blobs.delete(sha256) for sha256 in orphans])
+            await self._thread(partial(self._delete, orphans))
             log.info("unrecorded blobs removed", count=len(orphans))
+        await self._remove_spent([blob for blob in old if blob.sha256 not in orphans])
+
+    async def _remove_spent(self, blobs: list[StoredBlob]) -> None:
+        """Remove temporary files that have served: the ledger agrees first, for a reset may have come meanwhile."""
+        grace_s = self._temp_grace_s()
+        found = []
+        for index, blob in enumerate(blob for blob in blobs if blob.idle_s >= grace_s):
+            if index % LOOK_AT_ONCE == LOOK_AT_ONCE - 1:
+                await asyncio.sleep(0)  # Pilots wait for this loop.
+            uses = self._cluster.uses(blob.sha256)
+            names = tuple(Use(use.dataset, use.job, use.name, use.spent) for use in uses.files)
+            found.append(Content(blob.sha256, blob.idle_s, uses.kept, names))
+        spent = spent_content(found, grace_s=grace_s)
+        for start in range(0, len(spent), SPENT_PAGE):
+            page = spent[start : start + SPENT_PAGE]
+            refs = tuple(
+                ReplicaRef(use.dataset, use.job, use.name) for content in page for use in content.uses
+            )
+            await self._consensus.propose(RecordReplicas(self._site, spent=refs), actor=self._actor)
+            gone = [content.sha256 for content in page if not self._cluster.holds(self._site, content.sha256)]
+            await self._thread(partial(self._delete, gone))
+            log.info("temporary files removed", count=len(gone))
+
+    def _delete(self, digests: list[str]) -> None:
+        for sha256 in digests:
+            self._blobs.delete(sha256)
 
     def _directory(self, job: GridJob) -> PilotDirectory:
         if job.live:

@@ -192,6 +192,7 @@ class SiteNode:
             ),
             urls=UrlCopies(config.transfers.credentials),
             problems=lambda: self.roles.problems(),
+            copies=config.blobs,
             progress=self.board.progress,
             clock=self.clock,
             external=config.external,

@@ -16,9 +16,11 @@ from iceprod_p2p.ledger.commands import RenewNode
 from iceprod_p2p.model.site import Member, SiteCounts
 from iceprod_p2p.raft.node import Jitter, RaftNode
 from iceprod_p2p.security.certificates import fingerprint
+from iceprod_p2p.site.blob_keeper import BlobKeeper
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.credential_watch import CredentialWatch
+from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.janitor import Janitor
 from iceprod_p2p.site.keeper import Keeper
@@ -65,6 +67,7 @@ class NodeParts(Protocol):
     kit: PilotKit
     orders: Orders
     replicas: Replicas
+    files: FileService
     blobs: BlobStore
     disk: ThreadPoolExecutor
     grid_thread: ThreadPoolExecutor
@@ -138,6 +141,10 @@ class NodeRoles:
             blobs=node.blobs,
             scratch_dir=config.system.scratch_dir,
             cluster=node.cluster,
+            consensus=node.raft,
+            site=site,
+            node_id=name,
+            temp_grace_s=lambda: node.config.blobs.temp_grace_s,
             executor=node.disk,
             clock=node.clock,
         )
@@ -149,6 +156,12 @@ class NodeRoles:
             blobs=node.blobs,
         )
         self.credential = CredentialWatch(config.queue, node.clock)
+        self.blob_keeper = BlobKeeper(
+            node_id=name,
+            files=node.files,
+            consensus=node.raft,
+            copies=lambda: node.config.blobs.copies + 1,
+        )
         self._add_all()
         self._disk_is_low = False
         self._hungry_at_s = float("-inf")
@@ -163,7 +176,9 @@ class NodeRoles:
         self.roles.add(Role("lost pilots", LOST_S, self.lost.step))
         self.roles.add(Role("stock", STOCK_S, self._refresh_stock))
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
-        self.roles.add(Role("janitor", JANITOR_S, self.janitor.step))
+        blobs = self._node.config.blobs
+        self.roles.add(Role("blobs", blobs.interval_s, self.blob_keeper.step))
+        self.roles.add(Role("janitor", min(JANITOR_S, max(1.0, blobs.temp_grace_s)), self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self._renew))
         self.roles.add(Role("scrub", SCRUB_S, Scrub(self._node.raft).step))
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))

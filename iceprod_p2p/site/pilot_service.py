@@ -176,6 +176,9 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         if not all(entry.found for entry in files):
             await self._consensus.barrier()  # This node may lag behind the one that recorded them.
             files = self._cluster.resolve(request.dataset, request.job, list(request.names))
+        for file in files:
+            if file.file.kind == "site_temp" and self._site not in file.sites:
+                file.found = False  # Such files stay where they were made.
         self._resolved([(f.file.sha256, request.dataset, request.job, f.name) for f in files if f.found])
         return pilot_pb2.ResolveReply(files=files)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 
+from iceprod_p2p.base.blobs_config import BlobsConfig
 from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
 from iceprod_p2p.base.failpoints import passing
@@ -29,7 +30,6 @@ from iceprod_p2p.steering.write import canonical
 from iceprod_p2p.wire.pb import control_pb2
 from iceprod_p2p.wire.translate import text
 
-COPIES_WANTED: Final = 2  # On other nodes: with this one three, so that two may be lost.
 BLOBS_MAX: Final = 256
 SUBMIT_S: Final = 20.0
 _BLOB: Final = re.compile(rb"iceprod://sha256/([0-9a-f]{64})(?![0-9a-f])")
@@ -70,7 +70,9 @@ class Submission:
         consensus: Consensus,
         cluster: SubmissionView,
         external: ExternalConfig = ExternalConfig(),
+        copies: BlobsConfig,
     ) -> None:
+        self._copies = copies
         self._node_id = node_id
         self._files = files
         self._consensus = consensus
@@ -135,10 +137,10 @@ class Submission:
 
     async def spread(self, blob: str, request_id: bytes) -> int:
         """Give a blob to other nodes and record who holds it; return how many do, this one included."""
-        others = await self._files.spread(blob, copies=COPIES_WANTED)
-        if not others and self._files.has_others:
+        others = await self._files.spread(blob, copies=self._copies.copies)
+        if len(others) < min(self._copies.copies_least, self._copies.copies, self._files.others):
             raise Unavailable(
-                "the dataset's document could be given to no other node, so it could be lost",
+                f"the dataset's document was given to {len(others) or 'no'} other node(s), so it could be lost",
                 remedy="see `iceprod cluster status`, and submit again when another node can be reached",
             )
         holders = (self._node_id, *others)

@@ -16,6 +16,7 @@ from iceprod_p2p.ledger.limits import FILES_MAX
 from iceprod_p2p.ledger.moves import Place
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, find_site
+from iceprod_p2p.ledger.spent import is_spent
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.files import WHOLE_DATASET, FileEntry
 
@@ -116,16 +117,25 @@ def record_replicas(t: Tables, command: RecordReplicas, asked: Asked) -> Outcome
     if isinstance(site, Refused):
         return site
     notes: list[str] = []
-    for refs, got in ((command.added, True), (command.dropped, False)):
-        for ref in refs:
-            found = _file_of(t, ref)
-            if found is None:
-                notes.append(f"no file {ref.name!r} of {ref.dataset}.{ref.job} is recorded")
-            elif got:
-                _add_copy(t, ref, *found, site.number)
-            else:
-                _drop_copy(t, *found, site.number)
+    for ref in (*command.added, *command.dropped, *command.spent):
+        if _file_of(t, ref) is None:
+            notes.append(f"no file {ref.name!r} of {ref.dataset}.{ref.job} is recorded")
+    for ref, found in _found(t, command.added):
+        _add_copy(t, ref, *found, site.number)
+    for _, found in _found(t, command.dropped):
+        _drop_copy(t, *found, site.number)
+    for ref, found in _found(t, command.spent):
+        ds = t.dataset(ref.dataset)
+        if ds is not None and is_spent(t, ds, ref.job, found[1]):
+            _drop_copy(t, *found, site.number)
+        else:
+            notes.append(f"file {ref.name!r} of {ref.dataset}.{ref.job} is needed")
     return Applied(tuple(notes))
+
+
+def _found(t: Tables, refs: Sequence[ReplicaRef]) -> list[tuple[ReplicaRef, tuple[bytes, r.FileRecord]]]:
+    found = ((ref, _file_of(t, ref)) for ref in refs)
+    return [(ref, file) for ref, file in found if file is not None]
 
 
 def _file_of(t: Tables, ref: ReplicaRef) -> tuple[bytes, r.FileRecord] | None:

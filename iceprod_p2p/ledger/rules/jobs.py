@@ -19,6 +19,7 @@ from iceprod_p2p.ledger.rules.sweeping import CONTROL, EXTREMES, add_sweep
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.model.states import TaskEvent
 
+FILES_LOOK = 4_096  # Of one job.
 _VERBS = (Verb.SUSPEND, Verb.RESUME, Verb.RESET, Verb.RESET_FAILED, Verb.ABORT)
 
 
@@ -83,9 +84,8 @@ def _reset(t: Tables, job: Place, tasks: range) -> int:
     """Reset tasks of one job, and their descendants, in the order of the DAG."""
     ds = job.ds
     asked = sum(1 << task for task in tasks)
-    affected = asked
-    for task in tasks:
-        affected |= ds.dag.descendants[task]
+    affected, made_again = _with_what_they_need(t, job, asked)
+    asked |= made_again
     before = []
     for task in range(len(ds.dag.shapes)):
         if affected >> task & 1:
@@ -103,6 +103,32 @@ def _reset(t: Tables, job: Place, tasks: range) -> int:
         _reset_task(t, place, record)
         changed += 1
     return changed
+
+
+def _with_what_they_need(t: Tables, job: Place, asked: int) -> tuple[int, int]:
+    """Return all tasks that have to run again with the asked ones, and those of them whose files are gone.
+
+    Descendants are made from new files; parents run again when no site has what they wrote any more.
+    """
+    dag = job.ds.dag
+    gone = 0
+    for key, record in t.files.under(keys.files_of(keys.FILE, job.ds.number, job.number), FILES_LOOK):
+        copies = t.copies.get(keys.COPIES + key[1:])
+        if copies is not None and not copies.copies and record.attempt >= job.ds.record.attempt_base:
+            gone |= 1 << record.task
+    affected, made_again, front = 0, 0, asked
+    while front:
+        affected |= front
+        for task, below in enumerate(dag.descendants):
+            if front >> task & 1:
+                affected |= below
+        parents = 0
+        for task, above in enumerate(dag.parents):
+            if affected >> task & 1:
+                parents |= above
+        front = parents & gone & ~affected
+        made_again |= front
+    return affected, made_again
 
 
 def _is_as_new(place: Place, record: r.TaskRecord) -> bool:

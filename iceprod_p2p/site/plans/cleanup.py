@@ -46,6 +46,44 @@ def orphan_blobs(blobs: Iterable[StoredBlob], recorded: Callable[[str], bool]) -
     return [blob.sha256 for blob in blobs if blob.idle_s > ORPHAN_AGE_S and not recorded(blob.sha256)]
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One file record that names some content: where it stands, and whether nobody can read it any more."""
+
+    dataset: int
+    job: int
+    name: str
+    spent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Some content of this node's store: how long nobody touched it, and who needs it.
+
+    `kept`: it is a blob of a dataset or of software.  `uses` are all file records that name it.
+    """
+
+    sha256: str
+    idle_s: float
+    kept: bool
+    uses: tuple[Use, ...]
+
+
+def spent_content(found: Iterable[Content], *, grace_s: float) -> list[Content]:
+    """Return content that was recorded for temporary files alone, all of which have served, and is not new.
+
+    What no record names is for `orphan_blobs`.
+    """
+    return [
+        content
+        for content in found
+        if content.idle_s >= grace_s
+        and not content.kept
+        and content.uses
+        and all(use.spent for use in content.uses)
+    ]
+
+
 def cache_victims(blobs: Iterable[StoredBlob], size_bytes_max: int) -> list[str]:
     """Return what to drop from a cache so that it fits `size_bytes_max`: the longest untouched first."""
     newest_first = sorted(blobs, key=lambda blob: (blob.idle_s, blob.sha256))

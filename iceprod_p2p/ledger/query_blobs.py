@@ -1,0 +1,56 @@
+"""Queries about blobs: who holds them, who needs them, and which copies of files have served."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iceprod_p2p.ledger import keys, rows
+from iceprod_p2p.ledger.keyvalue import KeyValue
+from iceprod_p2p.ledger.limits import BLOB_GRACE_MS
+from iceprod_p2p.ledger.rules.blobs import is_needed
+from iceprod_p2p.ledger.spent import is_spent
+from iceprod_p2p.ledger.tables import Tables
+
+PAGE_MAX: Final = 1_000
+USES_LOOK: Final = 256  # Files of the same content that are looked at: with more, the content is in use.
+
+
+def blobs(kv: KeyValue, *, after: str = "", limit: int = PAGE_MAX) -> rows.Page[rows.BlobRow, str]:
+    """Return recorded blobs in the order of their SHA-256, each with its holders and whether anything needs it."""
+    t = Tables(kv)
+    limit = min(limit, PAGE_MAX)
+    start = keys.BLOB + bytes.fromhex(after) + b"\x00" if after else keys.BLOB
+    page = t.blobs.page(start, keys.prefix_stop(keys.BLOB), limit)
+    found = tuple(
+        rows.BlobRow(
+            key[1:].hex(),
+            record.size_bytes,
+            record.node_ids,
+            is_needed(t, key[1:]),
+            record.recorded_ms + BLOB_GRACE_MS <= t.now_ms,
+        )
+        for key, record in page
+    )
+    return rows.Page(found, found[-1].sha256 if len(page) == limit else None)
+
+
+def uses(kv: KeyValue, sha256: str) -> rows.ContentUses:
+    """Return who needs some content: whether it is kept as a blob, and each file record that names it."""
+    t = Tables(kv)
+    digest = bytes.fromhex(sha256)
+    kept = t.blobs.get(keys.BLOB + digest) is not None or bool(t.scan_keys(keys.BLOB_USE + digest, 1))
+    page = t.scan_keys(keys.CONTENT + digest[:16], USES_LOOK + 1)
+    found = []
+    for key, _ in page:
+        file_key = keys.FILE + key[17:]
+        record = t.files.get(file_key)
+        number, job = keys.number_of(file_key, 1, 4), keys.number_of(file_key, 5, 4) - 1
+        ds = t.dataset(number)
+        if record is None or record.sha256 != digest or ds is None:
+            continue
+        if record.attempt < ds.record.attempt_base:
+            continue  # Void since a reset of its dataset.
+        found.append(
+            rows.FileUse(number, job, file_key[9:].decode(), record.kind, is_spent(t, ds, job, record))
+        )
+    return rows.ContentUses(sha256, kept or len(page) > USES_LOOK, tuple(found))
