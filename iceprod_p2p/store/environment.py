@@ -39,7 +39,8 @@ from iceprod_p2p.store.directory import (
     write_current,
 )
 from iceprod_p2p.store.errors import StoreError, store_error
-from iceprod_p2p.store.place import is_placed, note_place
+from iceprod_p2p.store.format import FORMAT_KEY, check_format, note_format
+from iceprod_p2p.store.place import PLACE_KEY, is_placed, note_place
 from iceprod_p2p.store.transactions import ReadSnapshot, WriteTransaction
 
 MAP_SIZE_BYTES: Final = 64 << 30  # Sparse: address space, not disk.  A month of IceCube's whole history fits.
@@ -89,13 +90,18 @@ class _Generation:
     def note_place(self) -> None:
         transaction = WriteTransaction(self)
         note_place(transaction.meta, self.path)
+        note_format(transaction.meta)
         transaction.commit()
 
-    def check_place(self) -> None:
-        """Refuse files that were copied; close the environment then."""
+    def check_place(self, *, may_be_copy: bool) -> None:
+        """Refuse files of another format, and copied ones; close the environment then."""
         snapshot = ReadSnapshot(self)
         try:
-            noted = is_placed(snapshot.meta, self.path)
+            noted = snapshot.meta.get(PLACE_KEY) is not None
+            if noted:
+                check_format(snapshot.meta.get(FORMAT_KEY), self.path)
+            if not may_be_copy:
+                is_placed(snapshot.meta, self.path)
         except StoreError:
             snapshot.close()
             self.environment.close()
@@ -201,8 +207,7 @@ class Environment:
             self._remove_leftovers()
             self._number = generation_number(read_current(self.path))
             self._generation = self._open(self._number)
-            if not may_be_copy:
-                self._generation.check_place()
+            self._generation.check_place(may_be_copy=may_be_copy)
             write_current(self.path, self._generation.path.name)
         except (StoreError, OSError) as cause:
             os.close(self._lock_fd)

@@ -32,6 +32,10 @@ class StoreCopied(StoreError):
     """The files were copied or restored: what they hold may be older than what the node has promised."""
 
 
+class StoreFormat(StoreError):
+    """The files were written by another version of this program, in a format that this one does not read."""
+
+
 class StoreLocked(StoreError):
     """Another process has this data directory open."""
 

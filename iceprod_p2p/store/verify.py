@@ -21,6 +21,8 @@ from zlib import crc32
 
 from iceprod_p2p.store.directory import read_current
 from iceprod_p2p.store.errors import StoreBroken, store_error
+from iceprod_p2p.store.format import FORMAT_KEY, check_format
+from iceprod_p2p.store.place import PLACE_KEY
 from iceprod_p2p.store.transactions import RESIDUE
 
 MAGIC: Final = 0xBEEFC0DE
@@ -93,13 +95,13 @@ def verify(path: Path, *, transaction: int | None = None) -> Verified:
     """Read the generation in `path` (its `data.mdb`) and return what is wrong; reads everything.
 
     Nobody may write it meanwhile, unless `transaction` names a state that a reader of LMDB holds.  StoreError
-    when the file cannot be read at all.
+    when the file cannot be read at all; StoreFormat when it is of a format that this program does not read.
     """
     found = Verified()
     file_path = path / "data.mdb"
     try:
         with file_path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
-            _Walk(content, found).run(transaction)
+            _Walk(path, content, found).run(transaction)
     except (OSError, ValueError) as fault:  # An empty file cannot be mapped.
         if isinstance(fault, OSError):
             raise store_error("read the store", file_path, fault) from fault
@@ -110,7 +112,8 @@ def verify(path: Path, *, transaction: int | None = None) -> Verified:
 class _Walk:
     """One reading of one file."""
 
-    def __init__(self, content: mmap.mmap, found: Verified) -> None:
+    def __init__(self, path: Path, content: mmap.mmap, found: Verified) -> None:
+        self._path = path
         self._content = content
         self._found = found
         self._used: set[int] = set()
@@ -133,10 +136,23 @@ class _Walk:
             )
         try:
             self._free_list(head.free)
-            for name, value in list(self._tree(head.main)):
+            databases = dict(self._tree(head.main))
+            self._check_format(databases.get(b"meta", b""))
+            for name, value in sorted(databases.items()):
                 self._named(name, value)
         except _Damage as damage:
             self._fault(str(damage))
+
+    def _check_format(self, value: bytes) -> None:
+        """Read which format the store has, before its records are taken for damaged."""
+        if len(value) != DB.size:
+            return
+        used = set(self._used)
+        pages = self._found.pages
+        records = dict(self._tree(_of("meta", DB.unpack(value))))
+        self._used, self._found.pages = used, pages
+        if PLACE_KEY in records:
+            check_format(records.get(FORMAT_KEY), self._path)
 
     def _head(self, number: int) -> _Head | None:
         """Return a head, None when it is not one."""
