@@ -147,13 +147,22 @@ class ClusterStatus:
             f"the Raft part of node {row.node_id} has ended: {row.failed}" for row in rows if row.failed
         ]
         if not digests_equal:
-            problems.append("members have different states at one index: stop writing and call for help")
+            problems.append(
+                "members have different states at one index: the one that differs from the majority stops by"
+                " itself within some entries; then there: iceprod-node rejoin"
+            )
         problems += [f"node {row.node_id}: {trouble}" for row in rows for trouble in row.troubles]
-        if not status.leader_id:
+        leader = leader_of(rows, status)
+        if not leader:
             problems.append("no leader is known here")
-        if len(alive) * 2 <= len(voters) or not status.leader_id:
+        if len(alive) * 2 <= len(voters) or not leader:
             return "no_quorum", problems
         return ("degraded" if problems else "healthy"), problems
+
+
+def leader_of(rows: Sequence[control_pb2.MemberStatus], status: RaftStatus) -> str:
+    """Return who leads: as this node knows, or, when it came back a moment ago, as that one says itself."""
+    return status.leader_id or next((row.node_id for row in rows if row.leader and row.reachable), "")
 
 
 def add_versions(rows: Sequence[control_pb2.MemberStatus], nodes: Sequence[NodeRow]) -> int:

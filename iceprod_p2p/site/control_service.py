@@ -24,7 +24,7 @@ from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site import control_reads as reads
 from iceprod_p2p.site.backups import Backups
-from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions
+from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions, leader_of
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
 from iceprod_p2p.site.file_service import FileService
@@ -272,7 +272,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
             lambda kv: control_pb2.ClusterStatusReply(
                 cluster=self._keys().cluster,
                 term=raft.term,
-                leader=raft.leader_id or "",
+                leader=leader_of(rows, raft),
                 health=health,
                 members=rows,
                 digests_equal=digests_equal,
