@@ -1,4 +1,4 @@
-"""`python -m benchmarks [ledger] [scale] [failover]`: measure, and put the tables into docs/performance.md."""
+"""`python -m benchmarks [ledger] [scale] [failover] [catchup]`: measure; the tables go into docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import etcd, failover, ledger, machine, report, scale
+from benchmarks import catchup, etcd, failover, ledger, machine, report, scale
 
-PARTS = ("ledger", "scale", "failover")
+PARTS = ("ledger", "scale", "failover", "catchup")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +37,7 @@ def _measure(part: str, directory: Path, options: argparse.Namespace) -> list[st
             directory, done=scale.FULL_DONE if options.full else options.done, say=say
         ),
         "failover": lambda: failover.measure(directory, kills=options.kills, say=say),
+        "catchup": lambda: catchup.measure(directory, entries=options.entries, say=say),
     }
     return parts[part]()
 
@@ -80,6 +81,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--full", action="store_true", help=f"scale: {scale.FULL_DONE:,} tasks are finished (hours)"
     )
     parser.add_argument("--kills", type=int, default=20, help="failover: how many leaders are killed")
+    parser.add_argument(
+        "--entries", type=int, default=catchup.ENTRIES, help="catchup: how many entries the node is behind"
+    )
     parser.add_argument(
         "--directory", type=Path, help="where the stores lie during the run (a real disk, not tmpfs)"
     )

@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
 from iceprod_p2p.ledger import apply as apply_module
 from iceprod_p2p.ledger import commands as c
-from iceprod_p2p.ledger import moves
+from iceprod_p2p.ledger import keys, moves
 from iceprod_p2p.ledger import records as r
-from iceprod_p2p.ledger.outcome import Applied, Grant
+from iceprod_p2p.ledger.outcome import Applied, Grant, Refused
 from iceprod_p2p.ledger.rules import claims, clock, tasks
 from iceprod_p2p.ledger.rules.table import RULES
 from tests.simulation.profile import Profile
@@ -150,3 +152,77 @@ def doubled_submission(stack: ExitStack) -> None:
         return submit
 
     _rule(stack, c.SubmitDataset, wrap)
+
+
+def submission_lost(stack: ExitStack) -> None:
+    """Some submissions are acknowledged and forgotten."""
+
+    def wrap(sound: Any) -> Any:
+        def submit(t: Any, command: Any, asked: Any) -> Any:
+            if command.jobs % 3:
+                return sound(t, command, asked)
+            cluster = t.cluster
+            cluster.datasets += 1
+            t.save_cluster(cluster)
+            return Applied((), cluster.datasets)
+
+        return submit
+
+    _rule(stack, c.SubmitDataset, wrap)
+
+
+def completion_lost(stack: ExitStack) -> None:
+    """Some results are acknowledged and forgotten."""
+
+    def wrap(sound: Any) -> Any:
+        def finish(t: Any, command: Any, asked: Any) -> Any:
+            return Applied() if command.ref.job % 2 else sound(t, command, asked)
+
+        return finish
+
+    _rule(stack, c.FinishTask, wrap)
+
+
+def files_forgotten(stack: ExitStack) -> None:
+    """The checksum records of a result are not kept."""
+    _put(stack, tasks, "record_outputs", lambda *arguments: ())
+
+
+def two_pilots(stack: ExitStack) -> None:
+    """An attempt that a pilot has is handed to another one."""
+
+    def wrap(sound: Any) -> Any:
+        def start(t: Any, command: Any, asked: Any) -> Any:
+            for one in command.starts:
+                key = keys.by_task(keys.RUN, one.ref.dataset, one.ref.job, one.ref.task)
+                run = t.runs.get(key)
+                if run is not None and run.attempt == one.ref.attempt:
+                    t.runs.put(key, msgspec.structs.replace(run, holder=one.holder))
+            return sound(t, command, asked)
+
+        return start
+
+    _rule(stack, c.StartTasks, wrap)
+
+
+def failures_of_anybody(stack: ExitStack) -> None:
+    """A failure counts whoever reports it, and when."""
+
+    def wrap(sound: Any) -> Any:
+        def fail(t: Any, command: Any, asked: Any) -> Any:
+            place = tasks.find_attempt(t, command.ref)
+            record = None if isinstance(place, Refused) else tasks.read_task(t, place)
+            if record is None or record.code not in tasks.HELD:
+                return sound(t, command, asked)
+            run = t.runs.get(keys.RUN + place.tail) if record.code in tasks.STARTED else None
+            present = msgspec.structs.replace(
+                command,
+                ref=msgspec.structs.replace(command.ref, attempt=record.attempt),
+                holder=run.holder if run is not None else b"",
+                site=t.site_name(record.site),
+            )
+            return sound(t, present, asked)
+
+        return fail
+
+    _rule(stack, c.FailTask, wrap)

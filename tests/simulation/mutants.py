@@ -371,6 +371,16 @@ MUTANTS: dict[str, Mutant] = {
             ("silence-ignored", ledger.silence_ignored, ledger.production("members", "kill one"), 60),
             ("any-second-result", ledger.any_second_result, ledger.production(), 40),
             ("doubled-submission", ledger.doubled_submission, ledger.production(), 20),
+            ("submission-lost", ledger.submission_lost, ledger.production(), 20),
+            ("completion-lost", ledger.completion_lost, ledger.production(), 20),
+            ("files-forgotten", ledger.files_forgotten, ledger.production(), 20),
+            ("two-pilots", ledger.two_pilots, ledger.production(), 40),
+            (
+                "failures-of-anybody",
+                ledger.failures_of_anybody,
+                ledger.production("isolate one", "pause", grace_s=3.0),
+                60,
+            ),
         )
     },
 }

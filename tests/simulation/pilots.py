@@ -80,6 +80,15 @@ class Pilot:
             self._agent.door.ledger_time_ms() + PASSKEY_MS,
         )
 
+        if (
+            self._world.random.random() < 0.05
+        ):  # A node that has forgotten hands the attempt to another one too.
+            twin = msgspec.structs.replace(
+                start, passkey_id=self._world.identifier(), holder=sha256(b"twin" + passkey_id).digest()
+            )
+            command = StartTasks(self._agent.site, (twin,))
+            self._world.after(0.5, self._submit, command, self._agent.name, lambda outcome: None)
+
         def answered(outcome: Any) -> None:
             refs = {(g.dataset, g.job, g.task, g.attempt) for g in getattr(outcome, "grants", ())}
             if (ref.dataset, ref.job, ref.task, ref.attempt) in refs:
@@ -100,7 +109,8 @@ class Pilot:
             return
         if fate < trouble / 2:  # It sleeps until its lease is long over, then reports.
             lasts_s += 40 * random.random()
-        end = self._fail if trouble / 2 <= fate < trouble else self._finish
+        slept_well = 3 * trouble / 8 <= fate < trouble / 2
+        end = self._fail if fate < trouble and not slept_well else self._finish
         if random.random() < 0.3:
             self._world.after(lasts_s * 0.8, self._copy, ref)
         self._world.after(lasts_s, end, ref)

@@ -29,6 +29,7 @@ class _Known:
     finished: int = -1  # The attempt that completed it.
     finished_at: int = 0
     statistics: dict[str, float] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)  # Attempts whose failure was accepted.
 
 
 class TaskModel:
@@ -144,12 +145,15 @@ class TaskModel:
     def _over(self, ref: c.TaskRef, holder: bytes) -> None:
         known = self._tasks.get((ref.dataset, ref.job, ref.task), _Known())
         if ref.attempt < known.attempt:
-            return  # The same report once more.
+            if ref.attempt not in known.failed:  # If it is, this is the same report once more.
+                raise Violation(f"a failure of {ref} was accepted; the task is at attempt {known.attempt}")
+            return
         if holder and holder != known.holder:
             raise Violation(f"a failure of {ref} was accepted from a pilot that does not hold it")
         if known.finished == ref.attempt and not known.ended:
             raise Violation(f"{ref} failed after it was complete")
         known.ended = True
+        known.failed.add(ref.attempt)
 
     def results(self) -> dict[Task, tuple[int, dict[str, float]]]:
         """Return the attempt and the statistics that completed each task, as far as no reset is known of."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare, etcd, failover, ledger, numbers, report, scale
+from benchmarks import bare, catchup, etcd, failover, ledger, numbers, report, scale
 from benchmarks.children import Child
 from benchmarks.ledger import Load
 
@@ -44,7 +44,7 @@ def test_a_table_replaces_only_what_stands_between_its_markers(tmp_path: Path) -
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for part in ("ledger", "scale", "failover"):
+    for part in ("ledger", "scale", "failover", "catchup"):
         assert text.index(f"<!-- begin {part} -->") < text.index(f"<!-- end {part} -->")
 
 
@@ -88,3 +88,15 @@ def test_growth_is_reported(tmp_path: Path) -> None:
 def test_a_killed_leader_is_replaced_and_reported(tmp_path: Path) -> None:
     [line] = failover.measure(tmp_path, kills=1)
     assert line.startswith("- 1 leaders killed")
+
+
+@pytest.mark.slow
+def test_a_node_that_is_far_behind_catches_up_in_little_memory_while_the_cluster_works_on(
+    tmp_path: Path,
+) -> None:
+    outcome = catchup.run(tmp_path, entries=12_000, state_mib=64, slice_s=1.0)
+    assert all(one["commands"] > 0 for slices in outcome.load.values() for one in slices)
+    for who, first_bytes in outcome.first_bytes.items():  # Pages of 128 KiB, not tables of 64 MiB.
+        assert outcome.most_bytes[who] - first_bytes < 32 << 20, who
+    text = "\n".join(outcome.lines(entries=12_000, state_mib=64, slice_s=1.0))
+    assert "12,000 entries behind, 64 MiB of tables: caught up in" in text
