@@ -53,7 +53,7 @@ unit: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow'
 
 sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
-	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $$(nproc) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/.ready ## throw random input at what reads untrusted text: make fuzz SECONDS=7200
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
