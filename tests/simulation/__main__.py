@@ -75,8 +75,8 @@ def many(options: argparse.Namespace) -> int:
     real_s, used_s = time.monotonic() - started, cpu_s() - cpu_before_s
     print(
         f"{options.seeds} histories, {len(failed)} with a violation; {acknowledged} commands acknowledged in "
-        f"{virtual_s:.0f} s of virtual time, {used_s:.1f} s of processor time ({virtual_s / used_s:.0f} times as fast), "
-        f"{real_s:.0f} s in all ({virtual_s / real_s:.0f} times)"
+        f"{virtual_s:.0f} s of virtual time, {used_s:.1f} s of processor time ({virtual_s / used_s:.0f} times as fast),"
+        f" {real_s:.0f} s in all ({virtual_s / real_s:.0f} times)"
     )
     if failed:
         first = failed[0]

@@ -69,10 +69,9 @@ class Pilot:
             self._world.after(0.5 + self._world.random.random(), self.ask)
             return
         ref = candidate.ref
-        passkey_id = self._world.identifier()
         start = TaskStart(
             ref,
-            passkey_id,
+            self._world.identifier(),
             f"key-{self._agent.name}",
             self._holder,
             self._name,
@@ -80,23 +79,28 @@ class Pilot:
             self._agent.door.ledger_time_ms() + PASSKEY_MS,
         )
 
-        if (
-            self._world.random.random() < 0.05
-        ):  # A node that has forgotten hands the attempt to another one too.
-            twin = msgspec.structs.replace(
-                start, passkey_id=self._world.identifier(), holder=sha256(b"twin" + passkey_id).digest()
-            )
-            command = StartTasks(self._agent.site, (twin,))
-            self._world.after(0.5, self._submit, command, self._agent.name, lambda outcome: None)
+        if self._world.random.random() < 0.05:
+            self._world.after(0.5, self._hand_out_again, start)
 
         def answered(outcome: Any) -> None:
-            refs = {(g.dataset, g.job, g.task, g.attempt) for g in getattr(outcome, "grants", ())}
-            if (ref.dataset, ref.job, ref.task, ref.attempt) in refs:
+            if _granted(outcome, ref):
                 self._run(ref)
             else:
                 self._world.after(0.3, self.ask)
 
         self._submit(StartTasks(self._agent.site, (start,)), self._agent.name, answered)
+
+    def _hand_out_again(self, start: TaskStart) -> None:
+        """The node has forgotten, and hands the attempt to another pilot too, which is lost at once if it gets it."""
+        twin = msgspec.structs.replace(
+            start, passkey_id=self._world.identifier(), holder=sha256(b"twin" + start.passkey_id).digest()
+        )
+
+        def answered(outcome: Any) -> None:
+            if _granted(outcome, start.ref):
+                self._agent.lost.append((start.ref, f"{self._name}-twin"))
+
+        self._submit(StartTasks(self._agent.site, (twin,)), self._agent.name, answered)
 
     def _run(self, ref: TaskRef) -> None:
         random = self._world.random
@@ -187,3 +191,8 @@ class Pilot:
 
     def _submit(self, command: Command, node: str, done: Any) -> None:
         self._pilots.calls.command(command, f"pilot:{self._agent.site}/{self._name}", node, done)
+
+
+def _granted(outcome: Any, ref: TaskRef) -> bool:
+    grants = {(g.dataset, g.job, g.task, g.attempt) for g in getattr(outcome, "grants", ())}
+    return (ref.dataset, ref.job, ref.task, ref.attempt) in grants
