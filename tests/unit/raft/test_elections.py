@@ -227,3 +227,24 @@ def test_settings_that_contradict_themselves_are_refused_with_every_fault() -> N
     with pytest.raises(ConfigError) as caught:
         Cluster("a", settings=wrong)
     assert len(caught.value.faults) == 3
+
+
+@pytest.mark.parametrize("voters", [3, 5, 7])
+def test_any_minority_of_the_voters_may_be_lost_and_observers_neither_help_nor_hinder(voters: int) -> None:
+    names = "abcdefg"[:voters]
+    cluster = Cluster(*names)
+    leader = cluster.elect()
+    for observer in ("x", "y", "z"):
+        cluster.join(observer)
+        cluster.propose(leader.name, "member", observer, "observer")
+        cluster.run_until(lambda name=observer: name in leader.engine.context.observers)  # type: ignore[misc]
+    for lost in range((voters - 1) // 2):
+        cluster.kill(cluster.elect().name)  # The leader, each time.
+        present = cluster.elect()
+        cluster.propose(present.name, "set", f"key{lost}", "value")
+        cluster.run_until(lambda node=present: node.engine.core.applied == node.engine.journal.last_index)  # type: ignore[misc]
+    last = cluster.elect()
+    cluster.run_until(lambda: all(cluster.applied(name) == cluster.applied(last.name) for name in "xyz"))
+    cluster.kill(last.name)  # Half of the voters and more are gone: all observers together are no quorum.
+    cluster.run(10.0)
+    assert cluster.leaders == []
