@@ -118,6 +118,7 @@ class Engine:
             wire.HelloRefused: self.promises.on_refused,
             wire.StateDigest: self.comparing.on_digest,
             wire.StateDiffers: self.comparing.on_differs,
+            wire.HandOver: self.leading.on_hand_over,
         }
         self.context.adopt(members)
         self.core.postpone_election(self.context.now_s)
@@ -144,13 +145,8 @@ class Engine:
         self._requests.append(lambda: self.reads.begin(token, deadline_s))
 
     def transfer(self, to: str | None) -> None:
-        """Hand leadership to `to` (None: the most complete voter), if this node leads."""
-
-        def begin() -> None:
-            if self.core.is_leader and not self.leading.transfer(to):
-                log.warning("nobody to hand leadership to", node=self.context.node_id, to=to)
-
-        self._requests.append(begin)
+        """Hand leadership to `to` (None: the most complete voter), or ask the leader that is known here to do so."""
+        self._requests.append(lambda: self.leading.ask_to_hand_over(to))
 
     def link_changed(self, peer: str) -> None:
         """The link to `peer` came up or went down: what was on its way may be lost."""

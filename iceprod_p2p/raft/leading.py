@@ -6,7 +6,15 @@ from collections import deque
 
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.context import Context
-from iceprod_p2p.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow, encode
+from iceprod_p2p.raft.messages import (
+    Append,
+    AppendReply,
+    HandOver,
+    Heartbeat,
+    HeartbeatReply,
+    TimeoutNow,
+    encode,
+)
 from iceprod_p2p.raft.replication import Progress, State, quorum_index
 from iceprod_p2p.raft.snapshots import SnapshotSender
 
@@ -180,6 +188,20 @@ class Leading:
         return Append(core.term, start - 1, term, digest, core.commit, entries)
 
     # Handing over.
+
+    def ask_to_hand_over(self, target: str | None) -> None:
+        """Begin to hand over, or ask the leader that is known here."""
+        context = self._context
+        if context.core.is_leader:
+            if not self.transfer(target):
+                log.warning("nobody to hand leadership to", node=context.node_id, to=target)
+        elif context.core.leader is not None:
+            context.send_at_once(context.core.leader, HandOver(target or ""))
+
+    def on_hand_over(self, sender: str, message: HandOver) -> None:
+        """A member asks this node to hand over; whoever asks a node that does not lead asks again."""
+        if self._context.core.is_leader and sender in self._context.members and not self.is_handing_over:
+            self.ask_to_hand_over(message.to or None)
 
     def transfer(self, target: str | None) -> bool:
         """Begin to hand leadership to `target` (or the most complete voter); return whether there is one."""

@@ -189,6 +189,12 @@ class StateDiffers(msgspec.Struct, frozen=True, array_like=True, tag=20):
     digest: Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
+class HandOver(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Somebody asks the leader to hand leadership to `to` (empty: the most complete voter)."""
+
+    to: Annotated[str, msgspec.Meta(max_length=255)]
+
+
 Message = (
     VoteRequest
     | VoteReply
@@ -210,6 +216,7 @@ Message = (
     | HelloRefused
     | StateDigest
     | StateDiffers
+    | HandOver
 )
 
 _encoder = msgspec.msgpack.Encoder()

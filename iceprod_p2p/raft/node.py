@@ -193,24 +193,25 @@ class RaftNode:
             self._reads.pop(token, None)
 
     async def transfer_leader(self, to: str | None, *, timeout_s: float = 5.0) -> str:
-        """Hand leadership to `to` (None: the most complete voter); return the new leader's id.
+        """Hand leadership to `to` (None: the most complete voter), whoever leads now; return the new leader's id.
 
-        Unavailable when this node does not lead or nobody took over in time; it then leads on.
+        Unavailable when no leader is known here, or nobody took over in time: the old one then leads on.
         """
         engine, loop = self._running()
-        if not engine.is_leader:
-            raise Unavailable(
-                "this node does not lead", remedy=f"ask the leader, {engine.core.leader or 'unknown'}"
-            )
-        engine.transfer(to)
-        self._ring()
-        end_s = loop.time() + timeout_s
+        before, end_s = engine.core.leader, loop.time() + timeout_s
+        if before is None:
+            raise Unavailable("no leader is known here", remedy="ask again, or ask another node")
+        if to != before:
+            engine.transfer(to)
+            self._ring()
         while loop.time() < end_s:
-            await asyncio.sleep(0.02)
             leader = engine.core.leader
-            if not engine.is_leader and leader is not None and leader != self.node_id:
+            if leader is not None and (leader == to or (leader != before and to is None)):
                 return leader
-        raise Unavailable(f"leadership was not handed to {to or 'anybody'} in {timeout_s:g} s")
+            await asyncio.sleep(0.02)
+        raise Unavailable(
+            f"leadership was not handed to {to or 'anybody'} in {timeout_s:g} s: {engine.core.leader or 'nobody'} leads"
+        )
 
     def end(self, cause: IceProdError) -> None:
         """End the Raft part by name, from any thread: damage of its store was found elsewhere."""

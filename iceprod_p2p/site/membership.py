@@ -40,7 +40,7 @@ class Leadership(Protocol):
     """The part of Raft that knows and hands over who leads."""
 
     async def transfer_leader(self, to: str | None) -> str:
-        """Hand leadership to a node; Unavailable where this one does not lead, or nobody takes it."""
+        """Hand leadership to a node, whoever leads now; Unavailable when nobody takes it in time."""
         ...
 
     def status(self) -> RaftStatus:
@@ -97,10 +97,7 @@ class Membership:
         return (*notes, self._survives()) if node.role == MemberRole.VOTER else notes
 
     async def transfer_leader(self, node_id: str) -> str:
-        """Hand leadership to a voter (empty: the most complete one); return who leads.
-
-        Unavailable where this node does not lead: whoever asks goes on to the next one.
-        """
+        """Hand leadership to a voter (empty: the most complete one), whoever leads now; return who leads then."""
         if not node_id:
             return await self._raft.transfer_leader(None)
         node = self._node(node_id)

@@ -118,8 +118,12 @@ async def test_leadership_is_handed_to_the_node_asked_for(cluster: LoopbackClust
     await leader.raft.propose(blob(1), actor="node:x")
     target = cluster.followers[0]
     assert await leader.raft.transfer_leader(target.name) == target.name
-    with pytest.raises(Unavailable, match="does not lead"):
-        await leader.raft.transfer_leader(None)
+    assert await leader.raft.transfer_leader(target.name) == target.name, "it leads already"
+    await until(lambda: leader.raft.status().leader_id == target.name)
+    other = next(node for node in cluster.followers if node is not leader)
+    assert await other.raft.transfer_leader(leader.name) == leader.name, "whoever is asked"
+    with pytest.raises(Unavailable, match="was not handed to nobody-there"):
+        await other.raft.transfer_leader("nobody-there", timeout_s=0.5)
 
 
 async def test_a_joiner_gets_a_snapshot_follows_and_is_promoted(cluster: LoopbackCluster) -> None:
