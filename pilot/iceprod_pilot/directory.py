@@ -5,6 +5,7 @@ ROOT/blobs/DIGEST       content, for its owner alone
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from hashlib import sha256 as new_sha256
 from pathlib import Path
@@ -94,7 +95,7 @@ class DirectorySource:
     ) -> common_pb2.BlobReply:
         """Store a blob; IntegrityError when it is not what was announced."""
         target = self.blob_path(sha256)
-        scratch = target.with_name(f".{sha256}.partial")
+        scratch = target.with_name(f".{sha256}.{os.getpid()}.partial")
         total, size = new_sha256(), 0
         try:
             with scratch.open("wb") as file:

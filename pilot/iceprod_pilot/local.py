@@ -15,7 +15,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -46,8 +46,9 @@ CACHE_MIB: Final = 16 * 1024
 class LocalJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to run: job `job` of `jobs`; `task` empty means every task, else that one and those it waits for.
 
-    `out` receives the permanent files, `result` a JSON answer; with `keep` everything in between stays in
-    ``out/.iceprod``.
+    With `only` the task of that index runs alone: what the tasks before it wrote, in processes of their own, lies in
+    ``out/.iceprod``.  `out` receives the permanent files, `result` a JSON answer; with `keep` everything in
+    between stays in ``out/.iceprod``.
     """
 
     job: int
@@ -58,6 +59,7 @@ class LocalJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     task: str = ""
     keep: bool = False
+    only: int = -1
     show_log: bool = False
     gpus: int = 0
     system: dict[str, str] = {}
@@ -69,12 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--bundle", type=Path, required=True, help="directory with job.json, document and blobs"
     )
+    parser.add_argument(
+        "--only", metavar="INDEX", type=int, default=-1, help="one task, after those before it"
+    )
     options = parser.parse_args(argv)
     os.umask(0o077)
     logs.configure(style="text", level="WARNING")
     try:
         guard.protect_this_process()
         job = msgspec.json.decode((options.bundle / "job.json").read_bytes(), type=LocalJob)
+        if options.only >= 0:
+            result = str(options.bundle / f"result-{options.only}.json")
+            job = msgspec.structs.replace(job, task="", only=options.only, result=result)
         return LocalRun(options.bundle, job, environ=os.environ).run()
     except (IceProdError, OSError, msgspec.MsgspecError) as failure:
         print(f"error: {failure}", file=sys.stderr)
@@ -91,9 +99,13 @@ class LocalRun:
         self._document = (bundle / "document.json").read_bytes()
         self._digest = sha256(self._document).hexdigest()
         self._clock = SystemClock()
-        remove(self._private)
-        self._private.mkdir(parents=True, mode=0o700)
+        self._records = self._private / "records"
+        if job.only < 0:
+            remove(self._private)
+        self._records.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._source = DirectorySource(self._private)
+        for path in sorted(self._records.iterdir()):
+            self._source.record(pilot_pb2.Finished.FromString(path.read_bytes()).files)
         for path in (bundle / "blobs").iterdir():
             self._take(path.read_bytes())
         self._take(self._document)
@@ -129,7 +141,7 @@ class LocalRun:
         finally:
             self._workspace.close()
             self._guard.close()
-            if not self._job.keep:
+            if not self._job.keep and self._job.only < 0:
                 remove(self._private)
         answer = {
             "job": self._job.job,
@@ -151,6 +163,8 @@ class LocalRun:
         configuration = read(self._document, name="the dataset")
         shapes = all_shapes(configuration)
         self._of_job = len(task_shapes(configuration))
+        if self._job.only >= 0:
+            return [(self._job.only, shapes[self._job.only])] if self._job.only < len(shapes) else []
         if not self._job.task:
             return list(enumerate(shapes))
         names = {shape.name: index for index, shape in enumerate(shapes)}
@@ -177,6 +191,7 @@ class LocalRun:
         what: Any = report.finished if ok else report.failed
         if ok:
             self._source.record(entry for entry in what.files if entry.kind != "log")
+            self._note(index, what.files)
         files = [self._kept(entry) for entry in what.files]
         usage = {field.name: value for field, value in what.usage.ListFields()}
         answer: dict[str, Any] = {"task": shape.name, "ok": ok, "usage": usage, "files": files}
@@ -208,6 +223,13 @@ class LocalRun:
             ),
             system=self._job.system,
         )
+
+    def _note(self, index: int, files: Iterable[common_pb2.FileEntry]) -> None:
+        """Let processes that run the tasks after this one know what it wrote."""
+        note = pilot_pb2.Finished(files=[entry for entry in files if entry.kind != "log"])
+        scratch = self._private / f"{index}.partial"
+        scratch.write_bytes(note.SerializeToString())
+        scratch.replace(self._records / str(index))
 
     def _kept(self, entry: common_pb2.FileEntry) -> dict[str, Any]:
         """Put a file where people find it, if it stays; return what is said of it."""

@@ -212,6 +212,7 @@ UPDATE_INTERVAL = 5
 KILLING_TIMEOUT = 5
 MachineMaxVacateTime = 3
 RUNBENCHMARKS = False
+DAGMAN_USER_LOG_SCAN_INTERVAL = 1
 """
 
     def _messages(self) -> str:

@@ -27,6 +27,11 @@ RUNNER = "iceprod_pilot.local"  # A process of its own: it adopts orphans and ki
 @click.option("--task", default="", help="only this task, and those it waits for")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="the dataset's")
 @click.option("--out", type=click.Path(path_type=Path), help="for the permanent files [default: ./job-N]")
+@click.option(
+    "--dagman",
+    type=click.Path(path_type=Path),
+    help="write this directory for HTCondor's DAGMan; run nothing",
+)
 @click.option("--keep", is_flag=True, help="keep logs and files between tasks, in OUT/.iceprod")
 @click.option("--log", "show_log", is_flag=True, help="print what each task printed")
 @click.option("--gpus", type=click.IntRange(0, 64), default=0, help="GPUs that tasks may use")
@@ -43,6 +48,7 @@ def run_local(
     task: str,
     seed: int,
     out: Path | None,
+    dagman: Path | None,
     keep: bool,
     show_log: bool,
     gpus: int,
@@ -51,33 +57,37 @@ def run_local(
     """Run one job of the steering FILE here and now, as a pilot would, without a cluster.
 
     Tasks run one after the other in the order of their DAG.  Exit code 0 when all ended well, 1 when one failed,
-    130 when it was interrupted.
+    130 when it was interrupted.  With --dagman the job becomes a directory that `condor_submit_dag` runs, a node for
+    each task, where worker nodes see that directory and this Python.
     """
+    from iceprod_cli.dagman import write_bundle, write_dag
     from iceprod_p2p.client.submission import pack, read_document
+    from iceprod_p2p.steering.plan import all_shapes, task_shapes
 
-    packed = pack(read_document(file), file.resolve().parent)
+    document = read_document(file)
+    packed = pack(document, file.resolve().parent)
+    wish = {
+        "job": job,
+        "jobs": max(jobs, job + 1),
+        "seed": seed,
+        "task": task,
+        "out": str((out or Path(f"job-{job}")).absolute()),
+        "result": "",
+        "keep": keep,
+        "show_log": show_log,
+        "gpus": gpus,
+        "system": _system(system),
+    }
+    if dagman is not None:
+        path = write_dag(
+            dagman.absolute(), packed, wish, all_shapes(document), of_job=len(task_shapes(document))
+        )
+        click.echo(f"{path}: {len(document.tasks)} nodes. Run it: condor_submit_dag {path}")
+        return
     with tempfile.TemporaryDirectory(prefix="iceprod-local-") as scratch:
         bundle = Path(scratch)
-        (bundle / "blobs").mkdir()
-        for digest, content in packed.blobs.items():
-            (bundle / "blobs" / digest).write_bytes(content)
-        for digest, path in packed.files.items():
-            (bundle / "blobs" / digest).symlink_to(path)
-        (bundle / "document.json").write_bytes(packed.document)
         result = bundle / "result.json"
-        wish = {
-            "job": job,
-            "jobs": max(jobs, job + 1),
-            "seed": seed,
-            "task": task,
-            "out": str((out or Path(f"job-{job}")).absolute()),
-            "result": str(result),
-            "keep": keep,
-            "show_log": show_log,
-            "gpus": gpus,
-            "system": _system(system),
-        }
-        (bundle / "job.json").write_text(json.dumps(wish))
+        write_bundle(bundle, packed, {**wish, "result": str(result)})
         code = _run(bundle)
         if not result.exists():
             raise click.exceptions.Exit(code or 1)
