@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iceprod_p2p.model.steering import Configuration, Movement
+from iceprod_p2p.model.files import matches
+from iceprod_p2p.model.steering import After, Configuration, Movement
 from iceprod_p2p.modules.protocol import ModuleRequest
 from iceprod_p2p.modules.registry import inspect_module
 from iceprod_p2p.steering.read import read
@@ -21,7 +22,15 @@ def configuration(path: Path) -> Configuration:
 
 
 def test_there_are_the_examples_that_the_documents_name():
-    names = {"physics.xml", "hello.yaml", "offline.yaml", "software.yaml", "external.yaml", "container.yaml"}
+    names = {
+        "physics.xml",
+        "hello.yaml",
+        "after.yaml",
+        "offline.yaml",
+        "software.yaml",
+        "external.yaml",
+        "container.yaml",
+    }
     assert {path.name for path in FILES} >= names
 
 
@@ -46,11 +55,15 @@ def test_every_module_of_an_example_exists_and_knows_its_parameters(path):
 def test_every_input_of_an_example_is_an_output_of_a_task_it_depends_on(path):
     outputs: dict[str, set[str]] = {}
     for task in configuration(path).tasks:
-        before = {name for parent in task.depends for name in outputs[parent]}
-        wanted = {data.remote for data in task.data if data.movement is Movement.INPUT}
+        parents = task.depends if task.after is After.PARENTS else tuple(outputs)
+        before = {name for parent in parents for name in outputs[parent]}
+        wanted = {data.remote or data.local for data in task.data if data.movement is Movement.INPUT}
         wanted = {name for name in wanted if not name.startswith("$system(storage)/")}  # From outside.
-        assert wanted <= before, f"{task.name} reads {wanted - before}, which no parent writes"
-        outputs[task.name] = {data.remote for data in task.data if data.movement is Movement.OUTPUT}
+        unknown = {name for name in wanted if not any(matches(name, known) for known in before)}
+        assert not unknown, f"{task.name} reads {unknown}, which no parent writes"
+        outputs[task.name] = {
+            data.remote or data.local for data in task.data if data.movement is Movement.OUTPUT
+        }
 
 
 def test_the_physics_production_has_the_shape_of_the_documents():

@@ -23,7 +23,7 @@ ROWS = re.findall(r"^\| `(.+?)` \| `(.+?)` \|", TEXT.partition("## Expressions")
 
 
 def test_the_document_has_its_examples() -> None:
-    assert [syntax for syntax, _body in FILES] == ["yaml", "xml", "json"]
+    assert [syntax for syntax, _body in FILES] == ["yaml", "xml", "json", "yaml"]
     assert len(ROWS) >= 28
 
 
