@@ -220,7 +220,7 @@ def _environment(fields: Fields) -> Environment | None:
     """Return the software of a task, tray or module; IceProd's `metaproject` names it by name and version."""
     if fields.reading.dialect.strict:
         return None  # Its schema has none: there it is an unknown name, or kept as it is.
-    key, node = fields.first("environment", "metaproject")
+    key, node = fields.first(*_SOFTWARE)
     if node is None:
         return None
     inner = Fields(node, fields.at(key), fields.reading)

@@ -8,6 +8,7 @@ from typing import Final
 from iceprod_p2p.model.steering import ClassReference, Data, DataType, Movement, Project, Resource, Transfer
 from iceprod_p2p.steering.fields import Fields
 
+_CLASS: Final = ("name", "src", "resource_name", "libs", "env_vars", "revision", "sha256")
 _COMPRESSIONS: Final = ("", "none", "gzip", "gz", "bzip", "bz2", "lzma", "xz", "zstd", "zst", "true")
 _CHECKSUM: Final = re.compile(  # The length tells the algorithm where none is named.
     "(?:(?:sha256:)?[0-9a-fA-F]{64}|(?:sha512:)?[0-9a-fA-F]{128}|(?:sha1:)?[0-9a-fA-F]{40}"
@@ -119,12 +120,11 @@ def _checksum(fields: Fields) -> str:
 
 def read_classes(fields: Fields) -> tuple[ClassReference, ...]:
     """Return the classes of a task, tray, module or the steering."""
-    names = ("name", "src", "resource_name", "libs", "env_vars", "revision", "sha256")
     found: list[ClassReference] = []
     for path, node in fields.items("classes"):
         inner = Fields(node, path, fields.reading)
-        inner.unknown((*names, "recursive"))
-        texts = {name: inner.text(name) for name in names}
+        inner.unknown((*_CLASS, "recursive"))
+        texts = {name: inner.text(name) for name in _CLASS}
         found.append(ClassReference(**texts, recursive=inner.boolean("recursive", default=False)))
     return tuple(found)
 

@@ -112,8 +112,9 @@ class Fields:
     def first(self, *names: str) -> tuple[str, Node | None]:
         """Return the first of several names for one thing that is there; a second one is a fault."""
         found: tuple[str, Node | None] = (names[0], None)
+        self.used.update(names)
         for name in names:
-            node = self.take(name)
+            node = self.take(name) if name in self.content else None
             if node is None or node.content == "":
                 continue
             if found[1] is not None:

@@ -243,6 +243,8 @@ def _numbered(
 def value_fits(parameter: Parameter) -> bool:
     """Return whether a value is of its declared type, may become so by expansion, or carries a unit."""
     value, kind = parameter.value, parameter.type
+    if kind is ParameterType.ANY or type(value) is _PLAIN.get(kind):
+        return True
     if is_expression(value):
         return True
     if isinstance(value, str) and kind.element in _NUMERIC and with_unit(value)[1]:
@@ -258,4 +260,5 @@ def value_fits(parameter: Parameter) -> bool:
     return True
 
 
+_PLAIN: Final = {ParameterType.INT: int, ParameterType.BOOL: bool, ParameterType.STRING: str}
 _NUMERIC: Final = (ParameterType.INT, ParameterType.FLOAT, ParameterType.DOUBLE)

@@ -13,6 +13,12 @@ from iceprod_p2p.steering.limits import DEPTH_MAX
 _INT: Final = re.compile(r"[+-]?[0-9]{1,300}")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _UNIT: Final = re.compile(r"(?P<number>[^@$\\]+)@(?P<unit>[A-Za-z][A-Za-z0-9_:.*/^+-]{0,63})")
+_IMPLIED: Final[dict[type, ParameterType]] = {
+    bool: ParameterType.BOOL,
+    int: ParameterType.INT,
+    float: ParameterType.FLOAT,
+    str: ParameterType.ANY,
+}
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
 
@@ -23,17 +29,7 @@ class NotThatType(ValueError):
 
 def implied_type(value: Value) -> ParameterType:
     """Return the type that a JSON or YAML value has when none is declared."""
-    match value:
-        case bool():
-            return ParameterType.BOOL
-        case int():
-            return ParameterType.INT
-        case float():
-            return ParameterType.FLOAT
-        case str():
-            return ParameterType.ANY
-        case _:
-            return ParameterType.JSON
+    return _IMPLIED.get(type(value), ParameterType.JSON)
 
 
 def make_parameter(name: str, value: Value, declared: ParameterType | None = None) -> Parameter:
@@ -42,7 +38,12 @@ def make_parameter(name: str, value: Value, declared: ParameterType | None = Non
     Texts with expressions or units stay texts; so does a text that is not what its type says, which `validate`
     reports.
     """
-    kind = implied_type(value) if declared is None else declared
+    if declared is None:
+        kind = implied_type(value)
+        if kind is not ParameterType.FLOAT:
+            return Parameter(name, value, kind)
+    else:
+        kind = declared
     try:
         return Parameter(name, convert(value, kind), kind)
     except NotThatType:

@@ -27,7 +27,7 @@ FILES: dict[str, bytes] = {
         [{"name": f"t{n}", "depends": [f"t{(n + 1) % 1000}"], "trays": TRAYS} for n in range(1000)]
     ),
     "malformed tasks": json.dumps(
-        {"version": 3.2, "description": "", "tasks": [{"nam": 1}] * 10_000}
+        {"version": 3.2, "description": "", "tasks": [{"nam": 1}] * 7_000}
     ).encode(),
     "parameters that all refer to all": document(
         [{"name": "a", "trays": TRAYS}],
@@ -35,14 +35,14 @@ FILES: dict[str, bytes] = {
     ),
     "references without end": document([{"name": "a", "trays": TRAYS}], q="$(a)" * 60_000),
     "one long list many times": document(
-        [{"name": "a", "trays": [{"modules": [{"src": "$len($(l))" * 2_000}]}]}], l=NUMBERS[:9_000]
+        [{"name": "a", "trays": [{"modules": [{"src": "$len($(l))" * 2_000}]}]}], l=NUMBERS[:6_500]
     ),
     "many parameters in many tasks": document(
         [{"name": f"t{n}", "trays": TRAYS} for n in range(500)],
         **{f"p{n}": "$eval(1+1)" for n in range(4_000)},
     ),
     "types that nothing has": b"<configuration><steering>"
-    + b"".join(b"<parameter name='a%d' type='int' value='x'/>" % n for n in range(2_900))
+    + b"".join(b"<parameter name='a%d' type='int' value='x'/>" % n for n in range(1_900))
     + b"</steering></configuration>",
 }
 
