@@ -123,6 +123,14 @@ def _check_blobs(t: Tables) -> Iterator[str]:
         user = key[33:]
         if user[:1] == keys.DATASET and t.dataset_even_deleted(keys.number_of(user, 1, 4)) is None:
             yield f"a blob is kept for dataset {keys.number_of(user, 1, 4)}, which is gone"
+        if user[:1] == keys.SOFTWARE and t.software.get(user) is None:
+            yield "a blob is kept for software that is gone"
+    builds = t.software.under(keys.SOFTWARE, limits.SOFTWARE_MAX + 1)
+    if t.cluster is not None and len(builds) != t.cluster.software:
+        yield f"{len(builds)} builds of software are known, noted as {t.cluster.software}"
+    for key, record in builds:
+        if t.kv.get(keys.BLOB_USE + bytes.fromhex(record.build.sha256) + key) is None:
+            yield "a build of software whose blob nothing keeps"
 
 
 def _check_memory(t: Tables) -> Iterator[str]:

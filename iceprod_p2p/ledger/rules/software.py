@@ -10,6 +10,7 @@ from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of, role_of
 from iceprod_p2p.ledger.rules.blobs import release_blob, use_blob
+from iceprod_p2p.ledger.rules.blobs import release_blob, use_blob
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import ROLE_RANK, Role
 from iceprod_p2p.model.software import VARIABLES_MAX, is_variable_name
@@ -48,6 +49,7 @@ def publish(t: Tables, command: PublishSoftware, asked: Asked) -> Outcome:
         return stranger
     t.software.put(key, r.SoftwareRecord(build, command.owner, command.description, t.now_ms))
     use_blob(t, bytes.fromhex(build.sha256), key)
+    use_blob(t, bytes.fromhex(build.sha256), key)
     return Applied((f"{name} published",))
 
 
@@ -74,6 +76,7 @@ def retire(t: Tables, command: RetireSoftware, asked: Asked) -> Outcome:
     for key, record in found:
         if command.forget:
             t.software.delete(key)
+            release_blob(t, bytes.fromhex(record.build.sha256), key)
             release_blob(t, bytes.fromhex(record.build.sha256), key)
         else:
             t.software.put(key, msgspec.structs.replace(record, retired=True))
