@@ -10,7 +10,6 @@ from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of, role_of
 from iceprod_p2p.ledger.rules.blobs import release_blob, use_blob
-from iceprod_p2p.ledger.rules.blobs import release_blob, use_blob
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import ROLE_RANK, Role
 from iceprod_p2p.model.software import VARIABLES_MAX, is_variable_name
