@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Installs the batch systems that tests/grids starts privately; says what it does, and does nothing twice.
-#   tests/grids/install.sh [slurm] [sge] [htcondor] [arc]      (without words: all of them; root on Debian 12 or newer)
+#   tests/grids/install.sh [slurm] [sge] [htcondor] [arc] [torque]      (without words: all of them; root on Debian 12 or newer)
 set -euo pipefail
 declare -A packages=(
   [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
   [sge]="gridengine-master gridengine-exec gridengine-client"
   [htcondor]="patchelf"
+  [torque]="slurmctld slurmd slurm-client munge perl"
   [arc]="nordugrid-arc-arex nordugrid-arc-client nordugrid-arc-test-utils nordugrid-arc-arcctl nordugrid-arc-plugins-needed nordugrid-arc-plugins-arcrest nordugrid-arc-plugins-internal nordugrid-arc-hed time openssl"
 )
 # HTCondor is in no Debian 12: Debian 13's is unpacked into a directory of its own.
 htcondor=${ICEPROD_HTCONDOR_PREFIX:-/var/cache/iceprod-tests/htcondor-23.9}
+torque=${ICEPROD_TORQUE_PREFIX:-/var/cache/iceprod-tests/torque-wrappers}
 systems=("$@")
-[ ${#systems[@]} -gt 0 ] || systems=(slurm sge htcondor arc)
+[ ${#systems[@]} -gt 0 ] || systems=(slurm sge htcondor arc torque)
 wanted=()
 for system in "${systems[@]}"; do
   [ -n "${packages[$system]:-}" ] || { echo "no such batch system: $system (known: ${!packages[*]})" >&2; exit 2; }
@@ -36,4 +38,14 @@ fi
 case " ${systems[*]} " in
   *" htcondor "*) "$(dirname "$0")/htcondor_prefix.sh" "$htcondor" ;;
 esac
+# Slurm's commands for users of Torque bear the names of Grid Engine's: they are unpacked, not installed.
+if [[ " ${systems[*]} " == *" torque "* ]] && [ ! -x "$torque/usr/bin/qsub" ]; then
+  packages_of_torque=$(mktemp -d)
+  chmod 755 "$packages_of_torque"
+  (cd "$packages_of_torque" && { apt-get -qq download slurm-wlm-torque libslurm-perl libslurmdb-perl libslurm38 ||
+    { apt-get -qq update && apt-get -qq download slurm-wlm-torque libslurm-perl libslurmdb-perl libslurm38; }; })
+  mkdir -p "$torque"
+  for package in "$packages_of_torque"/*.deb; do dpkg-deb -x "$package" "$torque"; done
+  rm -rf "$packages_of_torque"
+fi
 echo "batch systems for tests are installed: ${systems[*]}"
