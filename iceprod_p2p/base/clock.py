@@ -51,6 +51,10 @@ class ManualClock:
         self._monotonic_s += seconds
         self._wall_ms += int(seconds * 1_000)
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward, or back, as an operator or a time service does."""
+        self._wall_ms += int(seconds * 1_000)
+
 
 def utc_now() -> datetime:
     """Return the wall time as an aware datetime in UTC."""

@@ -57,7 +57,7 @@ from iceprod_p2p.wire.pb import common_pb2
 PILOTS_DIRECTORY: Final = "pilots"  # In the data directory.
 QUEUE_PAGE: Final = 256  # Tasks per command: a small part of a log entry.
 REFS_AGE_S: Final = 2.0  # A task that a pilot takes at once needs no word that help is on its way.
-FORGET_AGE_MS: Final = 30_000  # A noted job that the system does not know for so long was never submitted.
+FORGET_AGE_S: Final = 30.0  # A noted job that the system does not know for so long was never submitted.
 log = get_logger("keeper")
 Result = TypeVar("Result")
 
@@ -109,6 +109,7 @@ class Keeper:
         self._back_off = BackOff()
         self._missing: frozenset[str] = frozenset()
         self._since_s: dict[str, float] = {}
+        self._unclear_s: dict[str, float] = {}  # Since when a submission has been looked for.
         self._first_seen_s: dict[TaskRef, float] = {}
         self._reconciled = self._looked = False
         self.hosts = HostWatch()
@@ -172,6 +173,9 @@ class Keeper:
         silent.  Meanwhile their pilots may have started and enrolled.
         """
         unclear = {self._kit.tag(job.pilot): job for job in self._book.live() if not job.grid_job_id}
+        # By our own clock: one that is set must neither forget what may yet arrive nor keep it for a day.
+        now_s = self._clock.monotonic_s()
+        self._unclear_s = {job.pilot: self._unclear_s.get(job.pilot, now_s) for job in unclear.values()}
         if not unclear:
             return
         found = await self._thread(lambda: self._grid.find_by_tag(list(unclear)))
@@ -183,7 +187,7 @@ class Keeper:
                 passing("keeper.find.before")
                 self._book.put(replace(job, phase=phase, grid_job_id=found[tag].grid_job_id))
                 self._note_state(self._present(job), found[tag].state)
-            elif self._clock.wall_ms() - job.noted_ms > FORGET_AGE_MS:
+            elif now_s - self._unclear_s[job.pilot] > FORGET_AGE_S:
                 if noted:
                     self._end(job, GridJobPhase.ENDED, "it was never submitted")
                 else:

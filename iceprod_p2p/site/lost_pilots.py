@@ -74,6 +74,9 @@ class LostPilots:
         self._cluster = cluster
         self._clock = clock
         self._suspects: dict[TaskRef, float] = {}
+        self._ended_s: dict[
+            str, float
+        ] = {}  # When an ended pilot was first seen here, by a clock that never jumps.
         self._look_at_s = float("-inf")
 
     async def step(self) -> None:
@@ -88,7 +91,10 @@ class LostPilots:
         await self._take_back_unreceived(running)
 
     async def _settle_ended(self, running: Sequence[RunningTask]) -> None:
-        for job in self._book.unsettled():
+        now_s = self._clock.monotonic_s()
+        unsettled = self._book.unsettled()
+        self._ended_s = {job.pilot: self._ended_s.get(job.pilot, now_s) for job in unsettled}
+        for job in unsettled:
             if not self._certain(job):
                 continue
             lost = [task for task in running if task.pilot == job.pilot]
@@ -101,7 +107,7 @@ class LostPilots:
     def _certain(self, job: GridJob) -> bool:
         note = next((note for note in self._board.pilots() if note.pilot == job.pilot), None)
         silent_s = self._board.silent_s(note) if note is not None else float("inf")
-        ended_s = (self._clock.wall_ms() - job.ended_ms) / 1_000
+        ended_s = self._clock.monotonic_s() - self._ended_s[job.pilot]
         if job.phase is GridJobPhase.VANISHED:
             return min(silent_s, ended_s) > VANISHED_SILENCE_S
         return min(silent_s, ended_s) > SETTLE_S

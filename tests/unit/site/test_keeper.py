@@ -51,8 +51,8 @@ from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
-from iceprod_p2p.site.keeper import FORGET_AGE_MS, Keeper
-from iceprod_p2p.site.lost_pilots import LostPilots
+from iceprod_p2p.site.keeper import FORGET_AGE_S, Keeper
+from iceprod_p2p.site.lost_pilots import VANISHED_SILENCE_S, LostPilots
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit, offer_of
 from iceprod_p2p.site.stock import Stock
@@ -265,7 +265,7 @@ async def test_an_enrolled_pilot_that_the_system_does_not_know_has_vanished_and_
     site.grid.jobs.clear()
     await restarted.keeper.step()
     assert [job.phase for job in restarted.book] == [GridJobPhase.RUNNING]
-    site.clock.advance(FORGET_AGE_MS / 1_000 + 1)
+    site.clock.advance(FORGET_AGE_S + 1)
     await restarted.keeper.step()
     lost = restarted.book.get(noted.pilot)
     assert lost is not None and lost.phase is GridJobPhase.VANISHED
@@ -280,7 +280,8 @@ async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_an
     await site.keeper.step()
     site.grid.down = False
     restarted = site.again(tmp_path)
-    site.clock.advance(FORGET_AGE_MS / 1_000 + 1)
+    await restarted.keeper.step()
+    site.clock.advance(FORGET_AGE_S + 1)
     for _ in range(3):
         await restarted.keeper.step()
         site.clock.advance(1.0)
@@ -374,6 +375,7 @@ async def test_a_pilot_that_was_taken_away_is_no_fault_of_its_host(site: Site) -
     site.ledger.must(StartTasks("madison", (start,)))
     site.grid.all_are(Removed("cancelled by 1001"))
     await site.keeper.step()
+    await site.lost.step()
     site.clock.advance(3.0)
     await site.lost.step()
     (lost,) = site.proposed(FailTask)
@@ -442,3 +444,42 @@ async def test_a_host_that_the_ledger_blames_gets_no_pilots(site: Site) -> None:
     assert {request.exclude_hosts for request, _ in site.grid.jobs.values()} == {("hole",)}
     site.ledger.tick(NOW_MS + 3 * HOST_PERIOD_MS)
     assert site.cluster.hosts_shut_out("madison") == ()
+
+
+@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
+async def test_a_wall_clock_that_jumps_neither_forgets_a_noted_grid_job_nor_keeps_it_for_ever(
+    site: Site, tmp_path: Path, jump_s: float
+) -> None:
+    await site.keeper.step()
+    site.claim(2)
+    site.grid.down = True
+    await site.keeper.step()
+    site.grid.down = False
+    restarted = site.again(tmp_path)
+    site.clock.jump(jump_s)
+    await restarted.keeper.step()
+    assert [job.phase for job in restarted.book] == [GridJobPhase.NOTED], "its submission may still arrive"
+    site.clock.advance(FORGET_AGE_S + 1)
+    await restarted.keeper.step()
+    assert GridJobPhase.ENDED in [job.phase for job in restarted.book]
+
+
+@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
+async def test_a_wall_clock_that_jumps_neither_hurries_nor_delays_the_end_of_a_lost_pilots_tasks(
+    site: Site, tmp_path: Path, jump_s: float
+) -> None:
+    site.claim(1)
+    await site.keeper.step()
+    (job,), (entry,) = site.book.live(), site.stock.tasks
+    start = TaskStart(entry.ref, b"k" * 16, "madison-1", b"h" * 32, job.pilot, "w1", 10**9)
+    site.ledger.must(StartTasks("madison", (start,)))
+    site.book.end(job.pilot, phase=GridJobPhase.VANISHED, now_ms=site.clock.wall_ms(), reason="unknown")
+    restarted = site.again(tmp_path)
+    site.clock.jump(jump_s)
+    for _ in range(2):
+        await restarted.lost.step()
+        site.clock.advance(VANISHED_SILENCE_S / 2)
+    assert not site.proposed(FailTask), "it may still run and report"
+    site.clock.advance(1.0)
+    await restarted.lost.step()
+    assert site.proposed(FailTask)
