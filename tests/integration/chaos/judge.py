@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from typing import Any
 
 from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.cluster import ChaosCluster
@@ -16,12 +17,7 @@ async def judged(cluster: ChaosCluster, clients: Clients) -> int:
     cluster.shape()
     await clients.stop()
     await asyncio.gather(*(member.ask("quiet") for member in cluster.members.values()))
-    last = await cluster.agree()
-    for name, member in cluster.members.items():
-        status = await member.status()
-        assert status and status["failed"] is None, (name, status)
-        state = await member.ask("state", check=True)
-        assert state["violations"] == [] and state["digest"] == last["digest"], name
+    last = await settled(cluster)
     traces = {
         name: list(read_trace(m.directory / "applied.trace"))
         for name, m in (*cluster.members.items(), *cluster.retired.items())
@@ -33,6 +29,21 @@ async def judged(cluster: ChaosCluster, clients: Clients) -> int:
     assert check(clients.history, truth, leaders(cluster)) == []
     assert state_digest(truth) == last["digest"]
     return len(clients.history.acknowledged)
+
+
+async def settled(cluster: ChaosCluster) -> dict[str, Any]:
+    """Wait until all members stand at one entry, each with a checked state; return that state."""
+    while True:  # A last word of somebody may come after they first agreed; `agree` itself is bounded.
+        last = await cluster.agree()
+        states = {name: await member.ask("state", check=True) for name, member in cluster.members.items()}
+        if {state["applied"] for state in states.values()} == {last["applied"]}:
+            break
+    for name, member in cluster.members.items():
+        status = await member.status()
+        assert status and status["failed"] is None, (name, status)
+        assert states[name]["violations"] == [], name
+        assert states[name]["digest"] == last["digest"], f"{name} differs at entry {last['applied']}"
+    return last
 
 
 def leaders(cluster: ChaosCluster) -> dict[int, set[str]]:

@@ -196,8 +196,13 @@ class Member:
             return {
                 "applied": queries.applied_index(ledger),
                 "digest": queries.state_digest(ledger),
+                "time_ms": queries.ledger_time_ms(ledger),
                 "violations": violations,
             }
+
+    async def do_clock(self) -> Any:
+        """What this process believes the time is."""
+        return {"wall_ms": SystemClock().wall_ms()}
 
     async def do_versions(self) -> Any:
         """The ledger's version, and what each node's program reads."""

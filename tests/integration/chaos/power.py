@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,16 @@ class Disk:
             path.mkdir(parents=True, exist_ok=True)
         with self._image.open("wb") as image:
             image.truncate(size_mib << 20)
-        _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(self._image))
+        _run(
+            "mkfs.ext4",
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+            str(self._image),
+        )
         self.sectors_lost = 0
         self.attach()
 
@@ -79,6 +89,19 @@ class Disk:
         """Put everything on the disk, as a test does with what is not the program's to keep."""
         _run("sync", "-f", str(self.at))
 
+    def fill(self) -> None:
+        """Leave no room on it, until `make_room`."""
+        with (self.at / "ballast").open("ab") as ballast, contextlib.suppress(OSError):
+            for size_bytes in (1 << 20, 1 << 16, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        ballast.write(bytes(size_bytes))
+                        ballast.flush()
+
+    def make_room(self) -> None:
+        """Take away what `fill` left."""
+        (self.at / "ballast").unlink()
+
     def slow(self, flush_s: float) -> None:
         """Let every flush take so long."""
         self._command(f"slow {flush_s}")
@@ -105,6 +128,19 @@ class Disk:
         self._server.stdin.write(line + "\n")
         self._server.stdin.flush()
         return self._server.stdout.readline()
+
+
+@contextlib.contextmanager
+def disks(root: Path, names: Sequence[str]) -> Iterator[dict[str, Disk]]:
+    """A disk for each member, mounted where its store will be."""
+    made: dict[str, Disk] = {}
+    try:
+        for name in names:
+            made[name] = Disk(root / f"disk-{name}", root / name / "raft")
+        yield made
+    finally:
+        for disk in made.values():
+            disk.detach()
 
 
 def _run(*line: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.cluster import ChaosCluster, MemberProcess
 from tests.integration.chaos.judge import judged
-from tests.integration.chaos.power import Disk, need_a_power_switch
+from tests.integration.chaos.power import Disk, disks, need_a_power_switch
 from tests.integration.node_processes import ROOT, NodeProcess, run_command, task_counts, wait_for
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -51,19 +50,6 @@ def test_the_disk_forgets_what_was_never_synced_and_keeps_what_was(tmp_path: Pat
         assert not lost.exists() or lost.read_bytes() != b"l" * 100_000
     finally:
         disk.detach()
-
-
-@contextlib.contextmanager
-def disks(root: Path, names: Sequence[str]) -> Iterator[dict[str, Disk]]:
-    """A disk for each member, mounted where its store will be."""
-    made: dict[str, Disk] = {}
-    try:
-        for name in names:
-            made[name] = Disk(root / f"disk-{name}", root / name / "raft")
-        yield made
-    finally:
-        for disk in made.values():
-            disk.detach()
 
 
 async def lose_power(members: Sequence[MemberProcess], disks: dict[str, Disk], seed: int) -> int:

@@ -1,0 +1,43 @@
+"""Wall clocks of single processes that a test can set: libfaketime (Debian's package of this name), monotonic clocks
+left alone, as they are when somebody sets a machine's time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+READ_S = 1  # How often a process looks what its clock shall say.
+
+
+def need_clocks_to_set() -> None:
+    """Skip the test aloud where processes cannot be given clocks of their own."""
+    if not LIBRARY.exists():
+        pytest.skip(f"clock jumps need {LIBRARY}: apt-get install libfaketime")
+
+
+class WallClock:
+    """One process's idea of the time: as far from the true one as `jump` says, within a second or two."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.jump(0)
+
+    def jump(self, offset_s: int) -> None:
+        """Set the clock so many seconds before (negative) or after the true time."""
+        self.offset_s = offset_s
+        young = self._path.with_suffix(".new")
+        young.write_text(f"{offset_s:+d}\n")
+        young.replace(self._path)
+
+    def environment(self) -> dict[str, str]:
+        """What a process is started with to go by this clock."""
+        return {
+            "LD_PRELOAD": str(LIBRARY),
+            "FAKETIME_TIMESTAMP_FILE": str(self._path),
+            "FAKETIME_CACHE_DURATION": str(READ_S),
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
