@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-grids check format lint types unit sim chaos fuzz bench bless protos sbom audit clean
+.PHONY: help setup demo test test-grids check format lint types unit sim chaos proof fuzz bench bless protos sbom audit clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ fuzz: $(VENV)/.ready ## throw random input at what reads untrusted text: make fu
 
 chaos: $(VENV)/.ready ## real processes, killed, paused and cut off for minutes: make chaos CHAOS_SECONDS=600 CHAOS_MEMBERS=5
 	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_ROUNDS=$(or $(CHAOS_ROUNDS),10) $(BIN)/python -m pytest -s --timeout 7200 tests/integration/chaos
+
+proof: $(VENV)/.ready ## what PySyncObj as shipped loses and this does not: make proof ROUNDS=5
+	$(BIN)/python -m tests.integration.chaos.proof --rounds $(or $(ROUNDS),5)
 
 bench: $(VENV)/.ready ## measure; the tables go to docs/performance.md
 	$(BIN)/python -m benchmarks
