@@ -152,6 +152,7 @@ class ChaosCluster:
     def __init__(self, root: Path, names: Sequence[str], **settings: Any) -> None:
         self.root = root
         self.settings = settings
+        self.sync = True  # Whether members sync their disks, as they always should.
         self.switch = Switch()
         self.now_ms = int(time.time() * 1_000)
         self.root_authority: Authority = found_root(CLUSTER, new_key(), now_ms=self.now_ms)
@@ -189,6 +190,7 @@ class ChaosCluster:
             "directory": str(member.directory),
             "listen": f"127.0.0.1:{member.port}",
             "settings": self.settings,
+            "sync": self.sync,
             "genesis": "" if member.joins else self.genesis.hex(),
         }
 

@@ -96,7 +96,7 @@ class Member:
             self.node_id, config["cluster"], tls=lambda: self._tls, admit=self._admit
         )
         machine = traced(ledger_machine(), directory / "applied.trace")
-        self._environment = Environment(directory / "raft")
+        self._environment = Environment(directory / "raft", sync=config.get("sync", True))
         if owner_of(self._environment) is None:
             genesis = bytes.fromhex(config["genesis"])
             if genesis:

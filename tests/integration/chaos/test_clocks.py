@@ -15,7 +15,7 @@ from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.clocks import WallClock, need_clocks_to_set
 from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
 from tests.integration.chaos.judge import judged
-from tests.integration.chaos.working_node import Work, WorkingNode, assert_complete
+from tests.integration.chaos.working_node import LONG_S, Work, WorkingNode, assert_complete
 from tests.integration.node_processes import leads, task_counts, wait_for
 
 pytestmark = [pytest.mark.timeout(400)]
@@ -86,7 +86,8 @@ def test_a_site_whose_clock_is_set_by_minutes_loses_no_task_it_holds(tmp_path: P
             wait_for("it leads", lambda: leads(connection), timeout_s=60)
             work = Work(node)
             for jump_s in (240, -240, 0):
-                work.submit(jobs=2, nap_s=3)
+                work.rest()
+                work.submit(jobs=2, nap_s=LONG_S)
                 number = work.submitted[-1].result(60)
                 wait_for(
                     "something runs",
@@ -94,6 +95,8 @@ def test_a_site_whose_clock_is_set_by_minutes_loses_no_task_it_holds(tmp_path: P
                     timeout_s=60,
                 )
                 clock.jump(jump_s)
+                time.sleep(4.0)  # Some heartbeats, and looks at pilots, by the new time.
+                work.wake()
             numbers = assert_complete(node, work)
             for number in numbers:
                 assert attempts(connection, number) == {0}, "a task that was at work was taken away"

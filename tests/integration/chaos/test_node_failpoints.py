@@ -20,6 +20,7 @@ from iceprod_p2p.base import failpoints
 from tests.integration import recovery_cluster
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.chaos.working_node import (
+    LONG_S,
     Work,
     WorkingNode,
     assert_complete,
@@ -83,7 +84,7 @@ def node(tmp_path: Path) -> Iterator[WorkingNode]:
 def loses_pilots(node: WorkingNode, work: Work, name: str) -> None:
     """Pilots die with their node; what they ran is reported lost, and run again."""
     node.start()
-    work.submit(nap_s=4)
+    work.submit(nap_s=LONG_S)
     with node.connect(give_up_s=60) as connection:
         number = work.submitted[-1].result(60)
         wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1}, timeout_s=60)
@@ -92,14 +93,16 @@ def loses_pilots(node: WorkingNode, work: Work, name: str) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in (*pilot.children(recursive=True), pilot):
                 process.kill()
+    work.wake()
     start_armed(node, name)
     dies(node, name)
 
 
 def removes(node: WorkingNode, work: Work) -> None:
     """A site that drains takes its queued pilots back."""
+    work.rest()
     start_armed(node, "keeper.remove.before")
-    work.submit(jobs=5, nap_s=8)  # Two run, the others' pilots wait for room.
+    work.submit(jobs=5, nap_s=LONG_S)  # Two run, the others' pilots wait for room.
 
     def queued() -> bool:
         return any(record["phase"] == "queued" and record["grid_job_id"] for record in records(node))
@@ -114,6 +117,7 @@ def removes(node: WorkingNode, work: Work) -> None:
         dies(node, "keeper.remove.before")
         start_armed(node, "keeper.remove.after")
         dies(node, "keeper.remove.after")
+    work.wake()
 
 
 def logs_in(node: WorkingNode) -> None:

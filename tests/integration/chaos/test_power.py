@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -15,9 +16,10 @@ from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.chaos.clients import Clients
-from tests.integration.chaos.cluster import ChaosCluster, MemberProcess
+from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
 from tests.integration.chaos.judge import judged
 from tests.integration.chaos.power import Disk, disks, need_a_power_switch
+from tests.integration.chaos.speech import Gone
 from tests.integration.node_processes import ROOT, NodeProcess, run_command, task_counts, wait_for
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -62,7 +64,10 @@ async def lose_power(members: Sequence[MemberProcess], disks: dict[str, Disk], s
         await asyncio.to_thread(disks[member.name].detach)
     for member in members:
         await asyncio.to_thread(disks[member.name].attach)
-    await asyncio.gather(*(member.start() for member in members))
+    started = await asyncio.gather(*(member.start() for member in members), return_exceptions=True)
+    for fault in started:
+        if fault is not None:
+            raise fault
     return lost
 
 
@@ -90,6 +95,33 @@ async def test_members_whose_power_is_cut_lose_nothing_that_was_acknowledged(tmp
     )
     assert acknowledged > 10 * CUTS
     assert sectors > 0, "every cut came when nothing was unsynced: the harness has shown nothing"
+
+
+async def test_members_that_never_sync_are_seen_to_lose_what_they_acknowledged(tmp_path: Path) -> None:
+    """The same cut, and a store that does not wait for its disk: the harness sees the loss."""
+    names = ("a", "b", "c")
+    with disks(tmp_path, names) as power:
+        cluster = ChaosCluster(tmp_path, names)
+        cluster.sync = False
+        try:
+            await cluster.start()
+            clients = Clients(cluster, seed=SEED)
+            clients.begin(submitters=12, sites=6, text_bytes=300)
+
+            async def enough() -> bool:
+                return len(clients.history.acknowledged) > 50
+
+            await until("something is acknowledged", enough)
+            before = max([(await member.status()).get("commit", 0) for member in cluster.members.values()])
+            with contextlib.suppress(Gone):  # A store of which half is missing may also refuse to open.
+                await lose_power(list(cluster.members.values()), power, SEED)
+            after = [
+                (await member.status()).get("commit", 0) for member in cluster.members.values() if member.up
+            ]
+            await clients.stop()
+        finally:
+            await cluster.stop()
+    assert not after or max(after) < before, "nothing was lost: is the power really cut?"
 
 
 def test_a_site_whose_power_is_cut_keeps_its_keys_its_files_and_what_it_was_told(tmp_path: Path) -> None:

@@ -26,8 +26,16 @@ tasks:
       - {type: permanent, movement: output, remote: nap.txt, local: nap.txt}
     trays:
       - modules:
-          - {name: nap, src: nap.sh, args: "SECONDS"}
+          - {name: nap, src: nap.sh, args: "FIFTHS"}
 """
+
+NAP = """\
+#!/bin/sh
+left=$1
+while [ "$left" -gt 0 ] && [ ! -e "HURRY" ]; do sleep 0.2; left=$((left - 1)); done
+echo rested >nap.txt
+"""
+LONG_S = 60.0  # A nap that is still going on when a test looks, however slow the machine is.
 
 
 @dataclass
@@ -51,12 +59,21 @@ class Work:
         self.node = node
         self._threads = ThreadPoolExecutor(8)
         self.submitted: list[Future[int]] = []
-        (node.directory / "nap.sh").write_text('#!/bin/sh\nsleep "$1"\necho rested >nap.txt\n')
+        self._hurry = node.directory / "hurry"
+        (node.directory / "nap.sh").write_text(NAP.replace("HURRY", str(self._hurry)))
 
-    def submit(self, *, jobs: int = 1, nap_s: float = 0.1) -> None:
+    def wake(self) -> None:
+        """End every nap, and let later ones be short, until `rest`."""
+        self._hurry.touch()
+
+    def rest(self) -> None:
+        """Let naps be as long as they were submitted."""
+        self._hurry.unlink(missing_ok=True)
+
+    def submit(self, *, jobs: int = 1, nap_s: float = 0.2) -> None:
         """Submit one dataset; its number comes when the node has lived long enough to say it."""
         steering = self.node.directory / f"nap-{len(self.submitted)}.yaml"
-        steering.write_text(WORK.replace("SECONDS", str(nap_s)))
+        steering.write_text(WORK.replace("FIFTHS", str(int(5 * nap_s))))
 
         def repeat() -> int:
             with self.node.connect(give_up_s=120) as connection:
