@@ -59,6 +59,7 @@ class NodeProcess:
     site_grace_s: float = 20
     ports: list[int] = field(default_factory=lambda: free_ports(2))
     process: subprocess.Popen[bytes] | None = None
+    program: str = "iceprod_p2p.daemon"
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ memory_mib = 500
                 [
                     sys.executable,
                     "-m",
-                    "iceprod_p2p.daemon",
+                    self.program,
                     "start",
                     "--foreground",
                     "--config",

@@ -39,8 +39,8 @@ async def settled(cluster: ChaosCluster) -> dict[str, Any]:
         if {state["applied"] for state in states.values()} == {last["applied"]}:
             break
     for name, member in cluster.members.items():
-        status = await member.status()
-        assert status and status["failed"] is None, (name, status)
+        status = await member.ask("status")
+        assert status["failed"] is None, (name, status)
         assert states[name]["violations"] == [], name
         assert states[name]["digest"] == last["digest"], f"{name} differs at entry {last['applied']}"
     return last

@@ -108,10 +108,12 @@ def removes(node: WorkingNode, work: Work) -> None:
         return any(record["phase"] == "queued" and record["grid_job_id"] for record in records(node))
 
     with node.connect(give_up_s=60) as connection:
-        number = work.submitted[-1].result(60)
-        wait_for(
-            "two of five run", lambda: task_counts(connection, number).get("processing") == 2, timeout_s=60
-        )
+        numbers = work.numbers()
+
+        def running() -> int:
+            return sum(task_counts(connection, number).get("processing", 0) for number in numbers)
+
+        wait_for("both slots are taken", lambda: running() == 2, timeout_s=90)
         wait_for("others wait", queued)
         control(node, "drain")
         dies(node, "keeper.remove.before")

@@ -35,7 +35,7 @@ left=$1
 while [ "$left" -gt 0 ] && [ ! -e "HURRY" ]; do sleep 0.2; left=$((left - 1)); done
 echo rested >nap.txt
 """
-LONG_S = 60.0  # A nap that is still going on when a test looks, however slow the machine is.
+LONG_S = 240.0  # A nap that is still going on when a test looks, however slow the machine is.
 
 
 @dataclass
