@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +30,14 @@ SILENCE_S: Final = 30.0  # A transfer that brings nothing for so long is given u
 FETCHES_MAX: Final = 16  # At once; more would only share the same link.
 log = get_logger("files")
 Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """Where the bytes of one fetch came from: these nodes, and, if `kept`, an earlier fetch."""
+
+    nodes: list[str] = field(default_factory=list)
+    kept: bool = False
 
 
 class FileService:
@@ -53,6 +62,9 @@ class FileService:
         self._fetched = fetched
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(FETCHES_MAX)
+        self._liars: dict[
+            str, tuple[int, str]
+        ] = {}  # How often each node sent wrong content, and the last blob.
 
     def has(self, sha256: str) -> bool:
         """Return whether this node holds the blob."""
@@ -90,13 +102,29 @@ class FileService:
             raise BadInput(f"a blob of {size_bytes} bytes is more than this cluster keeps")
         if self._blobs.has(sha256):  # Content that is here already need not be sent to its end.
             return common_pb2.BlobReply(sha256=sha256, size_bytes=self._blobs.size_bytes(sha256))
-        with self._blobs.writer(max_bytes=size_bytes) as writer:
+        with self._blobs.writer(max_bytes=size_bytes, resumes=sha256) as writer:
+            begun = False
             async for part in parts:
-                if part.WhichOneof("part") != "chunk" or part.chunk.offset != writer.size_bytes:
-                    raise BadInput(f"the upload of {sha256} does not go on at byte {writer.size_bytes}")
+                if part.WhichOneof("part") != "chunk":
+                    raise BadInput(f"the upload of {sha256} holds what is no piece of it")
+                if not begun and part.chunk.offset == 0:
+                    writer.restart()
+                if part.chunk.offset != writer.size_bytes:
+                    # Another upload of it may have come between: the sender asks again where to go on.
+                    raise Unavailable(f"the upload of {sha256} does not go on at byte {writer.size_bytes}")
+                begun = True
                 await self._disk(writer.write, part.chunk.body)
+            if writer.size_bytes < size_bytes:
+                raise Unavailable(f"the upload of {sha256} was cut short at byte {writer.size_bytes}")
             blob = await self._disk(partial(writer.commit, expected_digest=sha256))
         return common_pb2.BlobReply(sha256=blob.digest, size_bytes=blob.size_bytes)
+
+    async def upload_state(self, sha256: str) -> common_pb2.UploadState:
+        """Say what is kept of an upload that was cut short."""
+        if self._blobs.has(require_sha256(sha256)):
+            return common_pb2.UploadState(whole=True)
+        kept_bytes, kept_sha256 = await self._disk(self._blobs.kept, sha256)
+        return common_pb2.UploadState(kept_bytes=kept_bytes, kept_sha256=kept_sha256)
 
     async def send(self, request: common_pb2.BlobRequest, *, fetch: bool) -> AsyncIterator[common_pb2.Chunk]:
         """Yield a blob's bytes from an offset; with `fetch` a blob that is not here is fetched first."""
@@ -157,36 +185,59 @@ class FileService:
             fetch.exception()  # Those who still wait for it hear of it themselves.
 
     async def _push(self, node: common_pb2.NodeAddress, sha256: str) -> None:
+        """Give a blob to a node, going on where an earlier try was cut short."""
         size_bytes = self._blobs.size_bytes(sha256)
+        stub = self._peers.peer(node)
+        request = common_pb2.BlobRequest(sha256=sha256)
+        state = await call(stub.GetUpload, request, timeout_s=SILENCE_S, peer=node.node_id)
+        if state.kept_bytes and await self._disk(self._blobs.beginning, sha256, state.kept_bytes) == (
+            state.kept_sha256
+        ):
+            request.offset = state.kept_bytes
 
         async def parts() -> AsyncIterator[common_pb2.PutBlobPart]:
             announced = common_pb2.BlobReply(sha256=sha256, size_bytes=size_bytes)
             yield common_pb2.PutBlobPart(announced=announced)
-            async for chunk in self.send(common_pb2.BlobRequest(sha256=sha256), fetch=False):
+            async for chunk in self.send(request, fetch=False):
                 yield common_pb2.PutBlobPart(chunk=chunk)
 
-        stub = self._peers.peer(node)
         await call(stub.PutBlob, parts(), timeout_s=SILENCE_S + size_bytes / 1e6, peer=node.node_id)
 
     async def _fetch(self, sha256: str) -> None:
+        """Bring a blob from whoever has it; who sends wrong content is noted, and asked last from then on."""
         tried: list[str] = []
+        alone = False
         async with self._room:
-            while not await self._fetch_whole(sha256, tried):
-                log.error("blob damaged on its way", node=tried[-1], blob=sha256)
-        log.info("blob fetched", blob=sha256, node=tried[-1], size_bytes=self._blobs.size_bytes(sha256))
+            while True:
+                drawn = _Drawn()
+                if await self._fetch_whole(sha256, tried, drawn, alone=alone):
+                    break
+                if len(drawn.nodes) == 1 and not drawn.kept:
+                    await self._distrust(drawn.nodes[0], sha256)
+                else:  # Some of what came together is wrong: each is heard for itself.
+                    alone = True
+                    tried = [node for node in tried if node not in drawn.nodes]
+        size_bytes = self._blobs.size_bytes(sha256)
+        log.info("blob fetched", blob=sha256, node=",".join(drawn.nodes), size_bytes=size_bytes)
         self._fetched(sha256)
 
-    async def _fetch_whole(self, sha256: str, tried: list[str]) -> bool:
-        """Bring the blob from nodes not in `tried`; False when bytes were wrong: what was received cannot be
-        unread, so the next attempt begins from nothing.
+    async def _fetch_whole(self, sha256: str, tried: list[str], drawn: _Drawn, *, alone: bool) -> bool:
+        """Bring the blob from nodes not in `tried`; False when bytes were wrong, with those they came from in `drawn`.
+
+        What was received before a break is gone on with, by the next node or the next call; with `alone` every node
+        begins anew.
         """
-        with self._blobs.writer(max_bytes=BLOB_BYTES_MAX) as writer:
+        with self._blobs.writer(max_bytes=BLOB_BYTES_MAX, resumes=sha256) as writer:
+            if alone:
+                writer.restart()
+            drawn.kept = writer.size_bytes > 0
             try:
-                if await self._fetch_from(sha256, list(self._holders(sha256)), writer, tried):
-                    return True
-                if await self._fetch_from(sha256, await self._seek(sha256), writer, tried):
-                    return True
+                for nodes in (self._trusted_first(self._holders(sha256)), None):
+                    found = self._trusted_first(await self._seek(sha256)) if nodes is None else nodes
+                    if await self._fetch_from(sha256, found, writer, tried, drawn, alone=alone):
+                        return True
             except IntegrityError:
+                writer.restart()  # Nothing of it is worth keeping.
                 return False
         raise Unavailable(
             f"no node that holds {sha256[:12]}... can be reached (tried {', '.join(tried) or 'none'})",
@@ -195,34 +246,86 @@ class FileService:
         )
 
     async def _fetch_from(
-        self, sha256: str, nodes: list[common_pb2.NodeAddress], writer: BlobWriter, tried: list[str]
+        self,
+        sha256: str,
+        nodes: Sequence[common_pb2.NodeAddress],
+        writer: BlobWriter,
+        tried: list[str],
+        drawn: _Drawn,
+        *,
+        alone: bool,
     ) -> bool:
         """Try `nodes` in turn, each going on where the last one stopped."""
         for node in nodes:
             if node.node_id in tried:
                 continue
             tried.append(node.node_id)
+            before = writer.size_bytes
             try:
-                await self._draw(node, sha256, writer)
+                await self._draw(node, sha256, writer, drawn)
             except IntegrityError:
                 raise
             except IceProdError as failure:
                 log.warning("blob not fetched", node=node.node_id, blob=sha256, error=str(failure))
+                if alone:
+                    writer.restart()
+                    drawn.nodes.clear()
+                elif writer.size_bytes > before:
+                    log.info("transfer goes on elsewhere", blob=sha256, at_bytes=writer.size_bytes)
             else:
                 await self._disk(partial(writer.commit, expected_digest=sha256))
                 return True
         return False
 
-    async def _draw(self, node: common_pb2.NodeAddress, sha256: str, writer: BlobWriter) -> None:
+    async def _draw(
+        self, node: common_pb2.NodeAddress, sha256: str, writer: BlobWriter, drawn: _Drawn
+    ) -> None:
         request = common_pb2.BlobRequest(sha256=sha256, offset=writer.size_bytes)
         with rpc_errors(node.node_id):
             chunks = aiter(self._peers.peer(node).GetBlob(request))
             while (chunk := await _next(chunks, node.node_id)) is not None:
+                if node.node_id not in drawn.nodes:
+                    drawn.nodes.append(node.node_id)
                 if chunk.offset != writer.size_bytes:
                     raise IntegrityError(
                         f"{node.node_id} sent byte {chunk.offset} instead of {writer.size_bytes}"
                     )
                 await self._disk(writer.write, chunk.body)
+
+    async def _distrust(self, node_id: str, sha256: str) -> None:
+        """Note that a node alone has sent wrong content, and ask it to read its copy again."""
+        count, _ = self._liars.get(node_id, (0, ""))
+        self._liars[node_id] = (count + 1, sha256)
+        log.error("node sent wrong content", node=node_id, blob=sha256, times=count + 1)
+        request = peer_pb2.HasBlobsRequest(sha256=[sha256], read_again=True)
+        for node in self._peers.others():
+            if node.node_id == node_id:
+                try:
+                    stub = self._peers.peer(node)
+                    await call(stub.HasBlobs, request, timeout_s=SILENCE_S, peer=node_id)
+                except IceProdError as failure:
+                    log.info("copy not read again", node=node_id, why=failure.message)
+
+    def _trusted_first(self, nodes: Sequence[common_pb2.NodeAddress]) -> list[common_pb2.NodeAddress]:
+        return sorted(nodes, key=lambda node: self._liars.get(node.node_id, (0, ""))[0])
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the content of other nodes, one sentence each."""
+        return [
+            f"node {node} sent wrong content {count} times, last for blob {sha256[:12]}"
+            for node, (count, sha256) in sorted(self._liars.items())
+        ]
+
+    async def read_again(self, sha256: str) -> bool:
+        """Read this node's copy again, on the word of another that it is wrong; return whether it is good.
+
+        A damaged one is dropped: it is fetched anew when it is wanted, or by the blob keeper.
+        """
+        found = await self.verify(sha256)
+        if found and found != sha256:
+            log.error("own copy is damaged, and dropped", blob=sha256, found=found)
+            await self._disk(self._blobs.delete, sha256)
+        return found == sha256
 
     async def _seek(self, sha256: str) -> list[common_pb2.NodeAddress]:
         """Ask every other node at once whether it has the blob."""

@@ -195,7 +195,8 @@ class NodeRoles:
 
     def problems(self) -> list[str]:
         """Return what is wrong with this node's work, one sentence each."""
-        return [*self.roles.problems(), *self.keeper.problems(), *self.credential.problems()]
+        own = [*self.roles.problems(), *self.keeper.problems(), *self.credential.problems()]
+        return [*own, *self._node.files.problems()]
 
     def start(self) -> None:
         """Start all roles."""

@@ -13,6 +13,7 @@ from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, peer_pb2, peer_pb2_grpc
 
 DIGESTS_MAX: Final = 10_000
+READ_AGAIN_MAX: Final = 16  # Reading is dear.
 
 
 class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
@@ -64,4 +65,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
         """Return which of the blobs asked for are here."""
         if len(request.sha256) > DIGESTS_MAX:
             raise BadInput(f"at most {DIGESTS_MAX} blobs are asked for at once")
-        return peer_pb2.HasBlobsReply(sha256=[sha256 for sha256 in request.sha256 if self._files.has(sha256)])
+        here = [sha256 for sha256 in request.sha256 if self._files.has(sha256)]
+        if request.read_again:
+            here = [sha256 for sha256 in here[:READ_AGAIN_MAX] if await self._files.read_again(sha256)]
+        return peer_pb2.HasBlobsReply(sha256=here)
+
+    async def GetUpload(self, request: common_pb2.BlobRequest, context: Any) -> common_pb2.UploadState:
+        """Say what is kept of an upload that was cut short."""
+        return await self._files.upload_state(request.sha256)

@@ -214,6 +214,10 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         """Store an output; it becomes visible by the accepted report alone."""
         return await self._files.receive(request_iterator)
 
+    async def GetUpload(self, request: common_pb2.BlobRequest, context: Any) -> common_pb2.UploadState:
+        """Say what is kept of an upload that was cut short."""
+        return await self._files.upload_state(request.sha256)
+
     async def Renew(self, request: pilot_pb2.RenewRequest, context: Any) -> pilot_pb2.RenewReply:
         """Give a pilot whose certificate still stands a new one for the same name, issued by this site."""
         identity = peer_identity(context)

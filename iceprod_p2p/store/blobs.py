@@ -2,6 +2,7 @@
 
     ROOT/ab/cd/abcd…64 digits       a whole, verified blob, mode 0444
     ROOT/incoming/…                 what is being written; emptied when the store opens
+    ROOT/partial/64 digits          the beginning of a transfer that was cut short, for a while
 
 A blob appears by an atomic rename after its bytes are on disk, so a reader sees the whole of it or nothing.
 Several threads or processes may put the same bytes at once: the last rename wins and changes nothing.
@@ -15,8 +16,9 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -27,6 +29,10 @@ from iceprod_p2p.base.failpoints import passing
 CHUNK_BYTES: Final = 1024 * 1024
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _INCOMING: Final = "incoming"
+_PARTIAL: Final = "partial"
+PARTIAL_KEPT_S: Final = 86_400  # Whoever sends again does so within minutes; a day covers a long repair.
+PARTIAL_BYTES_LEAST: Final = 1024 * 1024  # Less is sent again sooner than it is compared.
+PARTIALS_MAX: Final = 1_000
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -48,10 +54,15 @@ class BlobStore:
         """
         self._root = root
         self._incoming = root / _INCOMING
+        self._partial = root / _PARTIAL
+        self._resuming: set[str] = set()
+        self._lock = threading.Lock()
         with _disk_errors(root):
             self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
             for leftover in self._incoming.iterdir():
                 leftover.unlink()
+            self._partial.mkdir(mode=0o700, exist_ok=True)
+        self.drop_old_partials()
 
     def put_file(self, path: Path, *, expected_digest: str | None = None) -> Blob:
         """Copy a file in; otherwise as `put_stream`.  NotFound when `path` cannot be read."""
@@ -81,15 +92,64 @@ class BlobStore:
             return writer.commit(expected_digest=expected_digest)
 
     @contextmanager
-    def writer(self, *, max_bytes: int | None = None) -> Iterator[BlobWriter]:
-        """Give a writer for bytes that arrive piece by piece; without its `commit` nothing is stored."""
-        with _disk_errors(self._incoming):
-            descriptor, name = tempfile.mkstemp(dir=self._incoming)
-        writer = BlobWriter(self, descriptor, Path(name), max_bytes=max_bytes)
+    def writer(self, *, max_bytes: int | None = None, resumes: str = "") -> Iterator[BlobWriter]:
+        """Give a writer for bytes that arrive piece by piece; without its `commit` nothing is stored.
+
+        With `resumes`, the digest that is expected, what was written is kept when the writer is left without commit,
+        and the next such writer begins behind it (`size_bytes`; `restart` begins anew).  One at a time may do so: to
+        others the same digest is given as if nothing were kept.
+        """
+        with self._lock:
+            alone = bool(resumes) and resumes not in self._resuming
+            if alone:
+                self._resuming.add(resumes)
         try:
-            yield writer
+            with _disk_errors(self._incoming):
+                descriptor, name = tempfile.mkstemp(dir=self._incoming)
+            keep_as = self._partial_path(resumes) if alone else None
+            writer = BlobWriter(self, descriptor, Path(name), max_bytes=max_bytes, keep_as=keep_as)
+            try:
+                yield writer
+            finally:
+                writer.discard()
         finally:
-            writer.discard()
+            if alone:
+                with self._lock:
+                    self._resuming.discard(resumes)
+
+    def kept(self, digest: str) -> tuple[int, str]:
+        """Return how many bytes of a transfer that was cut short are kept, and their SHA-256; (0, "") for none.
+
+        Also while the transfer is under way again: then nothing is said to be kept.
+        """
+        with self._lock:
+            if digest in self._resuming:
+                return 0, ""
+        hasher, size_bytes = hashlib.sha256(), 0
+        try:
+            with self._partial_path(digest).open("rb") as stream:
+                for chunk in _chunks(stream):
+                    hasher.update(chunk)
+                    size_bytes += len(chunk)
+        except FileNotFoundError:
+            return 0, ""
+        return size_bytes, hasher.hexdigest()
+
+    def drop_old_partials(self) -> None:
+        """Remove beginnings that nobody has gone on with for a day, and the oldest of too many."""
+        found = []
+        for path in self._partial.iterdir():
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime, path))
+        found.sort()
+        newest_s = max((at_s for at_s, _ in found), default=0.0)
+        for index, (at_s, path) in enumerate(found):
+            if newest_s - at_s > PARTIAL_KEPT_S or len(found) - index > PARTIALS_MAX:
+                path.unlink(missing_ok=True)
+
+    def _partial_path(self, digest: str) -> Path:
+        self.path(digest)  # Refuses what is no digest.
+        return self._partial / digest
 
     def open(self, digest: str) -> IO[bytes]:
         """Open a blob for reading; NotFound when it is not here, BadInput for a malformed digest."""
@@ -128,6 +188,15 @@ class BlobStore:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is not in this store") from None
+
+    def beginning(self, digest: str, size_bytes: int) -> str:
+        """Return the SHA-256 of a blob's first bytes; NotFound when it is not here."""
+        hasher = hashlib.sha256()
+        with self.open(digest) as stream:
+            while size_bytes > 0 and (chunk := stream.read(min(size_bytes, CHUNK_BYTES))):
+                hasher.update(chunk)
+                size_bytes -= len(chunk)
+        return hasher.hexdigest()
 
     def delete(self, digest: str) -> bool:
         """Remove a blob; False when it was not here.  Those who have it open can read on."""
@@ -168,11 +237,41 @@ class BlobStore:
 class BlobWriter:
     """One blob on its way in; made by `BlobStore.writer`, used by one thread at a time."""
 
-    def __init__(self, store: BlobStore, descriptor: int, path: Path, *, max_bytes: int | None) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        descriptor: int,
+        path: Path,
+        *,
+        max_bytes: int | None,
+        keep_as: Path | None = None,
+    ) -> None:
+        self._keep_as = keep_as
         self._store = store
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         self._path = path
         self._max_bytes = max_bytes
+        self._hasher = hashlib.sha256()
+        self.size_bytes = 0
+        if keep_as is not None:
+            self._take_up(keep_as)
+
+    def _take_up(self, kept: Path) -> None:
+        """Go on behind what an earlier writer kept."""
+        try:
+            os.replace(kept, self._path)
+        except FileNotFoundError:
+            return
+        self._file.close()
+        self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115  (closed by `discard`)
+        for chunk in _chunks(self._file):
+            self._hasher.update(chunk)
+            self.size_bytes += len(chunk)
+
+    def restart(self) -> None:
+        """Begin anew: what was written, by earlier writers too, is void."""
+        self._file.seek(0)
+        self._file.truncate()
         self._hasher = hashlib.sha256()
         self.size_bytes = 0
 
@@ -191,6 +290,7 @@ class BlobWriter:
         """Make the blob durable and visible; IntegrityError when it is not `expected_digest`."""
         digest = self._hasher.hexdigest()
         if expected_digest is not None and digest != expected_digest:
+            self._keep_as = None  # It was not cut short: it is wrong.
             raise IntegrityError(
                 f"received {self.size_bytes} bytes with SHA-256 {digest} instead of {expected_digest[:80]}",
                 remedy="send or fetch it again",
@@ -210,8 +310,11 @@ class BlobWriter:
         return Blob(digest, self.size_bytes)
 
     def discard(self) -> None:
-        """Close the file and remove it if it was not committed."""
+        """Close the file and remove it if it was not committed; one that may be resumed is kept apart."""
         self._file.close()
+        if self._keep_as is not None and self.size_bytes >= PARTIAL_BYTES_LEAST:
+            with suppress(FileNotFoundError):
+                os.replace(self._path, self._keep_as)
         self._path.unlink(missing_ok=True)
 
 

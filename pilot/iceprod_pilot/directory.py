@@ -90,8 +90,18 @@ class DirectorySource:
             while piece := file.read(PIECE_BYTES):
                 yield piece
 
+    def upload_state(self, sha256: str) -> common_pb2.UploadState:
+        """Return that nothing is kept: a directory takes content whole."""
+        return common_pb2.UploadState()
+
     def put_blob(
-        self, sha256: str, size_bytes: int, pieces: Iterable[bytes], *, node: Node | None = None
+        self,
+        sha256: str,
+        size_bytes: int,
+        pieces: Iterable[bytes],
+        *,
+        node: Node | None = None,
+        offset: int = 0,
     ) -> common_pb2.BlobReply:
         """Store a blob; IntegrityError when it is not what was announced."""
         target = self.blob_path(sha256)

@@ -116,17 +116,31 @@ class Link:
                 stream.cancel()
 
     def put_blob(
-        self, sha256: str, size_bytes: int, pieces: Iterable[bytes], *, node: Node | None = None
+        self,
+        sha256: str,
+        size_bytes: int,
+        pieces: Iterable[bytes],
+        *,
+        node: Node | None = None,
+        offset: int = 0,
     ) -> common_pb2.BlobReply:
-        """Send a blob, to `node` where that matters; returns what the node says it has stored."""
+        """Send a blob from `offset` on, to `node` where that matters; returns what the node says it has stored."""
 
         def send(stub: Any, _node: Node) -> common_pb2.BlobReply:
             reply: common_pb2.BlobReply = stub.PutBlob(
-                _parts(sha256, size_bytes, pieces), timeout=TRANSFER_TIMEOUT_S
+                _parts(sha256, size_bytes, pieces, offset), timeout=TRANSFER_TIMEOUT_S
             )
             return reply
 
         return self._attempt(send, node=node)
+
+    def upload_state(self, sha256: str) -> common_pb2.UploadState:
+        """Ask what the node whose turn it is has kept of an upload that was cut short."""
+        request = common_pb2.BlobRequest(sha256=sha256)
+        reply: common_pb2.UploadState = self._attempt(
+            lambda stub, _node: stub.GetUpload(request, timeout=TRANSFER_STALL_S)
+        )
+        return reply
 
     def renew(self) -> None:
         """Get a new certificate for the same key from the node whose turn it is, and use it from now on."""
@@ -269,9 +283,10 @@ def node_of(address: common_pb2.NodeAddress) -> Node:
     )
 
 
-def _parts(sha256: str, size_bytes: int, pieces: Iterable[bytes]) -> Iterator[common_pb2.PutBlobPart]:
+def _parts(
+    sha256: str, size_bytes: int, pieces: Iterable[bytes], offset: int
+) -> Iterator[common_pb2.PutBlobPart]:
     yield common_pb2.PutBlobPart(announced=common_pb2.BlobReply(sha256=sha256, size_bytes=size_bytes))
-    offset = 0
     for piece in pieces:
         for start in range(0, len(piece), CHUNK_BYTES):
             body = piece[start : start + CHUNK_BYTES]

@@ -29,9 +29,19 @@ class Source(Protocol):
         ...
 
     def put_blob(
-        self, sha256: str, size_bytes: int, pieces: Iterable[bytes], *, node: Node | None = None
+        self,
+        sha256: str,
+        size_bytes: int,
+        pieces: Iterable[bytes],
+        *,
+        node: Node | None = None,
+        offset: int = 0,
     ) -> common_pb2.BlobReply:
-        """Store a blob; return what was stored."""
+        """Store a blob, of which `offset` bytes are there already; return what was stored."""
+        ...
+
+    def upload_state(self, sha256: str) -> common_pb2.UploadState:
+        """Return what is kept of an upload that was cut short."""
         ...
 
     def software(self, request: pilot_pb2.SoftwareRequest) -> pilot_pb2.SoftwareReply:

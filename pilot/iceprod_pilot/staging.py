@@ -28,6 +28,7 @@ _LOG = get_logger("pilot.staging")
 MIB: Final = 1024 * 1024
 FETCHES_MAX: Final = 3  # Complete fetches of one blob that turned out wrong before it is given up.
 UPLOADS_MAX: Final = 3
+RESUMED_BYTES_LEAST: Final = 1024 * 1024
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Wait = Callable[[float], bool]
@@ -100,15 +101,21 @@ class Staging:
         measured = hash_file(path)
         size_bytes, digest = measured.size_bytes, measured.sha256
 
-        def pieces() -> Iterator[bytes]:
+        tries = 0
+
+        def pieces(offset: int) -> Iterator[bytes]:
             with path.open("rb") as file:
+                file.seek(offset)
                 for piece in chunks_of(file):
                     if not progress():
-                        return  # The node sees a transfer that is cut short, and keeps nothing of it.
+                        return  # The node sees a transfer that is cut short.
                     yield piece
 
         def put() -> common_pb2.BlobReply:
-            return self._link.put_blob(digest, size_bytes, pieces())
+            nonlocal tries
+            tries += 1
+            offset = self._kept_there(path, digest, size_bytes) if tries > 1 else 0
+            return self._link.put_blob(digest, size_bytes, pieces(offset), offset=offset)
 
         for _ in range(UPLOADS_MAX):
             reply = patiently(put, stop=wait, what=f"upload of {path.name}")
@@ -117,6 +124,26 @@ class Staging:
                 return Content(digest, size_bytes, path.name)
             _LOG.warning("upload arrived altered", file=path.name, expected=digest, found=reply.sha256)
         raise IntegrityError(f"{path.name} arrived altered at the node: {reply.sha256} instead of {digest}")
+
+    def _kept_there(self, path: Path, digest: str, size_bytes: int) -> int:
+        """Return how many bytes of a file a node has from a transfer that was cut short, if they are the file's own."""
+        if size_bytes < RESUMED_BYTES_LEAST:
+            return 0
+        try:
+            state = self._link.upload_state(digest)
+        except IceProdError:
+            return 0  # Whatever is wrong, the upload itself will tell.
+        if not 0 < state.kept_bytes <= size_bytes:
+            return 0
+        total, left = sha256(), state.kept_bytes
+        with path.open("rb") as file:
+            while left > 0 and (piece := file.read(min(left, MIB))):
+                total.update(piece)
+                left -= len(piece)
+        if total.hexdigest() != state.kept_sha256:
+            return 0
+        _LOG.info("upload goes on", file=path.name, at_bytes=state.kept_bytes)
+        return int(state.kept_bytes)
 
     def carry(self, digests: Iterable[str], node: Node, *, wait: Wait) -> None:
         """Upload cached content to one node; what is not cached or not taken is left out."""

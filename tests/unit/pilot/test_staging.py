@@ -25,6 +25,9 @@ class FakeLink:
         self.stored: dict[str, bytes] = {}
         self.offsets: list[int] = []
         self.break_after: int | None = None
+        self.kept: dict[str, bytes] = {}
+        self.sent_from: list[int] = []
+        self.cut_uploads = 0
 
     def add(self, content: bytes, *, claimed: str = "") -> str:
         digest = claimed or sha256(content).hexdigest()
@@ -42,10 +45,21 @@ class FakeLink:
                 raise Unavailable("the link broke")
             yield content[start : start + 65_536]
 
+    def upload_state(self, digest: str) -> common_pb2.UploadState:
+        kept = self.kept.get(digest, b"")
+        return common_pb2.UploadState(kept_bytes=len(kept), kept_sha256=sha256(kept).hexdigest())
+
     def put_blob(
-        self, digest: str, size_bytes: int, pieces: Any, *, node: object = None
+        self, digest: str, size_bytes: int, pieces: Any, *, node: object = None, offset: int = 0
     ) -> common_pb2.BlobReply:
-        content = b"".join(pieces)
+        self.sent_from.append(offset)
+        content = self.kept.pop(digest, b"")[:offset]
+        for piece in pieces:
+            content += piece
+            if self.cut_uploads:
+                self.cut_uploads -= 1
+                self.kept[digest] = content
+                raise Unavailable("the link broke")
         self.stored[digest] = content
         return common_pb2.BlobReply(sha256=sha256(content).hexdigest(), size_bytes=len(content))
 
@@ -158,3 +172,28 @@ def test_an_output_is_sent_by_content_and_serves_later_tasks(
 def test_what_is_no_digest_is_refused(digest: str) -> None:
     with pytest.raises(BadInput):
         Content(digest)
+
+
+def test_an_upload_that_was_cut_goes_on_where_the_node_has_verified_bytes(
+    link: FakeLink, staging: Staging, tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(BIG * 10)
+    link.cut_uploads = 2
+    sent = staging.send(path, wait=go_on, progress=lambda: True)
+    assert link.stored[sent.sha256] == BIG * 10
+    first, second, third = link.sent_from
+    assert first == 0 < second < third < len(BIG) * 10
+
+
+def test_what_a_node_kept_of_something_else_is_not_gone_on_with(
+    link: FakeLink, staging: Staging, tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(BIG * 10)
+    link.cut_uploads = 1
+    link.upload_state = lambda digest: common_pb2.UploadState(  # type: ignore[method-assign]
+        kept_bytes=100, kept_sha256=sha256(b"else").hexdigest()
+    )
+    staging.send(path, wait=go_on, progress=lambda: True)
+    assert link.sent_from == [0, 0]
