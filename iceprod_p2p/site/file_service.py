@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -127,19 +128,41 @@ class FileService:
         return common_pb2.UploadState(kept_bytes=kept_bytes, kept_sha256=kept_sha256)
 
     async def send(self, request: common_pb2.BlobRequest, *, fetch: bool) -> AsyncIterator[common_pb2.Chunk]:
-        """Yield a blob's bytes from an offset; with `fetch` a blob that is not here is fetched first."""
+        """Yield a blob's bytes from an offset; with `fetch` a blob that is not here is fetched first.
+
+        A blob that is sent whole is looked at on its way: a damaged copy ends in IntegrityError, and is given up when
+        other nodes should have the blob, so that the next wish fetches it anew.
+        """
         sha256 = require_sha256(request.sha256)
         if fetch:
             await self.ensure(sha256)
         stream = self._blobs.open(sha256)
+        total = new_sha256() if request.offset == 0 else None
+
+        def read() -> bytes:
+            body = stream.read(CHUNK_BYTES)
+            if total is not None:
+                total.update(body)
+            return body
+
         try:
             await self._disk(stream.seek, request.offset)
             offset = request.offset
-            while body := await self._disk(stream.read, CHUNK_BYTES):
+            while body := await self._disk(read):
                 yield common_pb2.Chunk(body=body, offset=offset)
                 offset += len(body)
         finally:
             stream.close()
+        if total is not None and total.hexdigest() != sha256:
+            await self._give_up_damaged(sha256)
+            raise IntegrityError(f"the copy of {sha256[:12]} here is damaged: SHA-256 {total.hexdigest()}")
+
+    async def _give_up_damaged(self, sha256: str) -> None:
+        """Remove a damaged copy, unless nobody else is known to have the blob."""
+        others = bool(self._holders(sha256))
+        log.error("blob damaged on this node", blob=sha256, removed=others)
+        if others:
+            await self._disk(self._blobs.delete, sha256)
 
     async def ensure(self, sha256: str) -> None:
         """Return when this node holds the blob; Unavailable when nobody reachable has it."""

@@ -63,6 +63,7 @@ class LocalJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     show_log: bool = False
     gpus: int = 0
     system: dict[str, str] = {}
+    software: dict[str, str] = {}  # NAME/VERSION: SHA-256 of a tarball in the bundle.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,6 +110,9 @@ class LocalRun:
         for path in (bundle / "blobs").iterdir():
             self._take(path.read_bytes())
         self._take(self._document)
+        for label, digest in job.software.items():
+            software, _, version = label.partition("/")
+            self._source.offer(common_pb2.SoftwareBuild(name=software, version=version, sha256=digest))
         name = f"local-{os.getpid()}"
         self._gpus = gpu_names(job.gpus, environ)
         self._workspace = Workspace(self._private / "work", name)

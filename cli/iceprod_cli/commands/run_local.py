@@ -38,6 +38,9 @@ RUNNER = "iceprod_pilot.local"  # A process of its own: it adopts orphans and ki
 @click.option(
     "--system", multiple=True, metavar="NAME=VALUE", help="what $system(NAME) is, as a site sets it"
 )
+@click.option(
+    "--software", multiple=True, metavar="NAME/VERSION=TARBALL", help="what a cluster knows as that software"
+)
 @output_options
 @pass_session
 def run_local(
@@ -53,6 +56,7 @@ def run_local(
     show_log: bool,
     gpus: int,
     system: tuple[str, ...],
+    software: tuple[str, ...],
 ) -> None:
     """Run one job of the steering FILE here and now, as a pilot would, without a cluster.
 
@@ -66,8 +70,11 @@ def run_local(
 
     document = read_document(file)
     packed = pack(document, file.resolve().parent)
+    tarballs = _tarballs(software)
+    packed.files.update(dict(tarballs.values()))
     wish = {
         "job": job,
+        "software": {label: digest for label, (digest, _) in tarballs.items()},
         "jobs": max(jobs, job + 1),
         "seed": seed,
         "task": task,
@@ -115,6 +122,22 @@ def _system(words: tuple[str, ...]) -> dict[str, str]:
             raise BadInput(f"--system {word!r} is not NAME=VALUE")
         values[name] = value
     return values
+
+
+def _tarballs(words: tuple[str, ...]) -> dict[str, tuple[str, Path]]:
+    """Return digest and path of each tarball by NAME/VERSION; BadInput for what is none."""
+    from iceprod_p2p.modules.archive import inspect
+    from iceprod_p2p.security.checksums import hash_file
+
+    found = {}
+    for word in words:
+        label, _, name = word.partition("=")
+        if label.count("/") != 1 or not name:
+            raise BadInput(f"--software {word!r} is not NAME/VERSION=TARBALL")
+        path = Path(name).absolute()
+        inspect(path)
+        found[label] = (hash_file(path).sha256, path)
+    return found
 
 
 def _print(answer: dict[str, Any]) -> None:

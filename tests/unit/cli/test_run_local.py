@@ -17,6 +17,8 @@ import psutil
 import pytest
 import yaml
 
+from tests.integration.archives import tarball
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 HELLO = EXAMPLES / "hello" / "hello.yaml"
 
@@ -157,3 +159,30 @@ def test_the_physics_chain_runs_alike_in_all_three_syntaxes(tmp_path: Path, synt
 
 
 MERGED: dict[str, str] = {}
+
+
+def test_software_of_a_cluster_can_be_given_as_a_tarball(tmp_path: Path) -> None:
+    (tmp_path / "tool.tar.gz").write_bytes(tarball({"tool-1/bin/who": "#!/bin/sh\necho the tool\n"}))
+    (tmp_path / "use.sh").write_text("#!/bin/sh\nwho > who.txt\n")
+    steering = tmp_path / "use.yaml"
+    steering.write_text(
+        "tasks:\n- name: use\n  environment: {software: tool, version: '1'}\n"
+        "  data: [{type: permanent, movement: output, local: who.txt}]\n"
+        "  trays: [{modules: [{src: use.sh}]}]\n"
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "iceprod_cli.main",
+        "run-local",
+        str(steering),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [*words, "--software", f"tool/1={tmp_path}/tool.tar.gz"], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "out" / "who.txt").read_text() == "the tool\n"
+    missing = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert missing.returncode == 1 and "comes from the cluster" in missing.stdout
