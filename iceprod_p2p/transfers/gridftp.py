@@ -143,6 +143,8 @@ class GridftpStorage(Storage):
     def _gfal(self, name: str, url: Url, limits: Limits, *words: str) -> list[str]:
         arguments = [tool(name, GFAL_PACKAGES), "-t", str(max(2, int(limits.timeout_s))), *words]
         code, lines, said = run(arguments, self._environment(url), limits, f"asking {url}")
+        if code < 0:  # gfal's tools crash now and then as they end, with the answer given or not.
+            raise Unavailable(f"{url}: {name} was ended by signal {-code}")
         if code:
             _raise(url, said)
         return lines

@@ -271,7 +271,7 @@ def _stat(response: http.client.HTTPResponse) -> Stat:
     sums = from_header(
         ",".join(response.headers.get_all("Digest", []) + response.headers.get_all("Repr-Digest", []))
     )
-    return Stat(int(length) if length.isdigit() and len(length) < 20 else -1, version, sums)
+    return Stat(int(length[:30]) if length.isdigit() else -1, version, sums)
 
 
 def _place(response: http.client.HTTPResponse, part_of: Stat, offset: int) -> tuple[Stat, int]:

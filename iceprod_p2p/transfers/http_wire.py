@@ -66,6 +66,9 @@ class _Replayed:
     def makefile(self, mode: str) -> IO[bytes]:
         return io.BufferedReader(_Raw(self._head, self._sock.makefile("rb", buffering=0)))
 
+    def close(self) -> None:
+        self._sock.close()
+
 
 class _Raw(io.RawIOBase):
     def __init__(self, head: bytes, rest: Any) -> None:
@@ -141,8 +144,8 @@ class _CarefulTls(_Careful, http.client.HTTPSConnection):
         self.link.use(self.sock)
 
 
-class _Opener(urllib.request.HTTPSHandler):
-    """Makes the connections of one request."""
+class _Opener(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Makes the connections of one request; of both kinds, or urllib would add its own beside."""
 
     def __init__(self, link: Link, context: Callable[[str], ssl.SSLContext]) -> None:
         super().__init__()
@@ -154,8 +157,6 @@ class _Opener(urllib.request.HTTPSHandler):
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self._go(_CarefulTls, req, context=self._tls(req.full_url))
-
-    http_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def _go(
         self, kind: type[_Careful], req: urllib.request.Request, **arguments: Any

@@ -231,6 +231,8 @@ class S3Storage(Storage):
         except IceProdError:
             raise
         except Exception as failure:  # Those of botocore are made at run time; `_judged` knows them by name.
+            if not isinstance(failure, OSError | ValueError) and not _of_library(failure):
+                raise
             raise _judged(url, failure) from failure
 
     def _client(self, who: Credential, limits: Limits) -> Any:
@@ -275,6 +277,16 @@ def _stat(answer: Mapping[str, Any], size_bytes: int) -> Stat:
     etag = str(answer.get("ETag", "")).strip('"').lower()
     plain = len(etag) == 32 and set(etag) <= set("0123456789abcdef") and not answer.get("SSEKMSKeyId")
     return Stat(size_bytes, str(answer.get("ETag", "")), {"md5": etag} if plain else {})
+
+
+def _of_library(failure: Exception) -> bool:
+    return type(failure).__module__.partition(".")[0] in (
+        "botocore",
+        "boto3",
+        "s3transfer",
+        "urllib3",
+        "http",
+    )
 
 
 def _judged(url: Url, failure: Exception) -> IceProdError:
