@@ -19,6 +19,7 @@ from iceprod_p2p.base.errors import IceProdError
 COMMANDS = {
     "submit": ("submit", "submit a dataset from a steering file"),
     "run-local": ("run_local", "run one job here and now, without a cluster"),
+    "unmonitored": ("unmonitored", "show jobs that ran without a cluster, by a batch system"),
     "dataset": ("dataset", "list, show, watch and control datasets"),
     "job": ("job", "list, show and control jobs"),
     "task": ("task", "list, show, explain and control tasks"),

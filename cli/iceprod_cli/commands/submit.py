@@ -25,6 +25,10 @@ from iceprod_cli.session import Session, output_options, pass_session
 @click.option("--attempts", type=click.IntRange(1, 1000), default=None, help="how often a payload may fail")
 @click.option("--group", default="", help="the group that owns the dataset with you")
 @click.option("--dry-run", is_flag=True, help="check everything, submit nothing")
+@click.option("--unmonitored", is_flag=True, help="without a cluster: each job is one grid job, see --grid")
+@click.option("--grid", default="", help="for --unmonitored: the grid plugin, such as slurm")
+@click.option("--grid-option", multiple=True, metavar="NAME=VALUE", help="of the grid plugin")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="for unmonitored jobs' files")
 @click.option("--wait", is_flag=True, help="show progress until it ends; exit code 6 unless it is complete")
 @output_options
 @pass_session
@@ -41,12 +45,20 @@ def submit(
     attempts: int | None,
     group: str,
     dry_run: bool,
+    unmonitored: bool,
+    grid: str,
+    grid_option: tuple[str, ...],
+    directory: Path | None,
     wait: bool,
 ) -> None:
     """Submit the steering FILE (XML, YAML or JSON) as a dataset.
 
     Module sources that FILE names are looked for beside it and travel with the submission.
     """
+    if unmonitored:
+        if not grid or directory is None:
+            raise click.UsageError("--unmonitored needs --grid and --dir")
+        return _submit_unmonitored(file, directory, grid, grid_option, jobs=jobs, seed=seed or 0)
     from iceprod_p2p.client.submission import submit_file
 
     reply = submit_file(
@@ -84,6 +96,20 @@ def submit(
         click.echo(f"dataset {reply.dataset}: {final}", err=True)
         if final != "complete":
             raise click.exceptions.Exit(6)
+
+
+def _submit_unmonitored(
+    file: Path, directory: Path, grid: str, options: tuple[str, ...], *, jobs: int, seed: int
+) -> None:
+    from iceprod_cli.unmonitored import options_of, submit
+
+    rows = submit(file, directory, plugin=grid, options=options_of(options), jobs=jobs, seed=seed)
+    refused = [row for row in rows if row["error"]]
+    for row in refused:
+        click.echo(f"job {row['job']} was not taken: {safe(row['error'])}", err=True)
+    click.echo(f"{len(rows) - len(refused)} grid jobs submitted; see: iceprod unmonitored {directory}")
+    if refused:
+        raise click.exceptions.Exit(1)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -140,6 +140,24 @@ def test_system_parameters_are_those_that_a_site_would_set(tmp_path: Path) -> No
     assert "scratch is /here" in ended.stderr, ended.stderr
 
 
+def test_unmonitored_jobs_go_through_a_grid_plugin_and_are_gathered_from_their_files(tmp_path: Path) -> None:
+    script = "test $args(job) != 1 || exit 3; echo $args(job) > n.txt"
+    file = steering(tmp_path, task("make", script, data=[{"movement": "output", "local": "n.txt"}]))
+    iceprod = [sys.executable, "-m", "iceprod_cli.main"]
+    local = ["--grid", "local", "--grid-option", "slots=2", "--grid-option", "linger_s=0.5", "--dir", "jobs"]
+    words = ["submit", file, "--jobs", "3", "--unmonitored", *local]
+    ended = subprocess.run([*iceprod, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "3 grid jobs submitted" in ended.stdout
+    words = ["unmonitored", "jobs", "--wait", "-o", "json"]
+    ended = subprocess.run([*iceprod, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    rows = json.loads(ended.stdout)
+    assert ended.returncode == 6, ended.stderr  # One of them failed.
+    assert [row["state"] for row in rows] == ["complete", "failed", "complete"], rows
+    assert (tmp_path / "jobs" / "job-2" / "out" / "n.txt").read_text() == "2\n"
+    assert rows[0]["tasks"][0]["task"] == "make"
+
+
 @pytest.mark.parametrize("syntax", ["xml", "yaml", "json"])
 def test_the_physics_chain_runs_alike_in_all_three_syntaxes(tmp_path: Path, syntax: str) -> None:
     missing = [name for name in ("numpy", "chromo", "nuflux") if importlib.util.find_spec(name) is None]
