@@ -117,10 +117,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:24])
 def test_a_hostile_expression_is_refused_at_once(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises((TooCostly, Exhausted, Unresolved)):
         value_of(text)
-    assert time.perf_counter() - begin < 1.0  # The bar is 50 ms; a loaded machine gets more.
+    assert time.process_time() - begin < 1.0  # The bar is 50 ms; a slow machine gets more.
 
 
 def test_many_costly_expressions_share_one_budget() -> None:

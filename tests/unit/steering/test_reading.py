@@ -288,9 +288,9 @@ HOSTILE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_ends_at_once_in_clear_faults(name: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     checked = check(HOSTILE[name], name="x.yaml" if name.startswith("yaml") else "x")
-    assert time.perf_counter() - begin < 1.0  # The bar is 50 ms; a loaded machine gets more.
+    assert time.process_time() - begin < 1.0  # The bar is 50 ms; a slow machine gets more.
     assert checked.faults
     assert all(len(str(fault)) < 1_000 and str(fault).isprintable() for fault in checked.faults)
 
