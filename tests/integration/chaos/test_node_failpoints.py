@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from iceprod_p2p.base import failpoints
-from tests.integration import recovery_cluster
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.chaos.working_node import (
     LONG_S,
@@ -32,6 +31,7 @@ from tests.integration.chaos.working_node import (
     works,
 )
 from tests.integration.node_processes import leads, task_counts, wait_for
+from tests.integration.recovery import cluster as recovery
 from tests.integration.test_people import PASSWORD, Cluster
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -178,7 +178,7 @@ def test_every_failpoint_has_a_scene_in_which_a_real_process_dies_there() -> Non
         *test_founding_failpoints.ADMITTING,
         *PASSED_BY_WORK,
         *PASSED_ELSEWHERE,
-        *recovery_cluster.REJOINING,
-        *recovery_cluster.RESTORING,
+        *recovery.REJOINING,
+        *recovery.RESTORING,
     }
     assert scenes == set(failpoints.NAMES)

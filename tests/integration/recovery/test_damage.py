@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from iceprod_p2p.base.config import load
 from iceprod_p2p.base.errors import IceProdError
@@ -14,23 +11,7 @@ from iceprod_p2p.site.doctor_store import look_at_modes, look_at_store
 from iceprod_p2p.site.findings import Finding, Verdict
 from iceprod_p2p.store.environment import Environment, look_into
 from tests.integration.node_processes import wait_for
-from tests.integration.recovery_cluster import Site, Trio
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
-    trio = Trio(tmp_path_factory.mktemp("trio"))
-    try:
-        trio.build()
-        yield trio
-    finally:
-        trio.end()
-
-
-@pytest.fixture
-def trio(cluster: Trio) -> Trio:
-    cluster.wait_healthy()
-    return cluster
+from tests.integration.recovery.cluster import Site, Trio
 
 
 def data_file(site: Site) -> Path:

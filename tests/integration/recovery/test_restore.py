@@ -7,33 +7,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from iceprod_p2p.base.config import load
+from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.submission import submit_file
+from iceprod_p2p.site.restoring import check_backup
 from iceprod_p2p.store.backup_file import open_backup
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import status_of, wait_for
-from tests.integration.recovery_cluster import HELLO, Trio
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
-    trio = Trio(tmp_path_factory.mktemp("trio"))
-    try:
-        trio.build()
-        yield trio
-    finally:
-        trio.end()
-
-
-@pytest.fixture
-def trio(cluster: Trio) -> Trio:
-    cluster.wait_healthy()
-    return cluster
+from tests.integration.recovery.cluster import HELLO, Trio
 
 
 def iceprod(trio: Trio, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -93,9 +79,8 @@ def test_a_restore_is_refused_while_a_majority_lives_and_for_what_is_no_backup(
         ("other", b"something else", "not a backup"),
     ):
         (tmp_path / name).write_bytes(changed)
-        refused = site.command("restore", "--yes", str(tmp_path / name))
-        assert refused.returncode != 0 and words in refused.stderr, (name, refused.stderr)
-        assert "Traceback" not in refused.stderr
+        with pytest.raises(IceProdError, match=words):
+            check_backup(load(site.config), tmp_path / name)
 
 
 def test_after_the_loss_of_two_of_three_a_backup_brings_back_what_it_holds(
@@ -122,8 +107,9 @@ def test_after_the_loss_of_two_of_three_a_backup_brings_back_what_it_holds(
         assert not connection.call("CheckCluster", control_pb2.CheckClusterRequest()).violations
         index = status_of(connection).members[0].applied_index
         # An old node comes back beside it: it has no quorum, is no member, and changes nothing here.
+        seen = geneva.log_size()
         geneva.start()
-        wait_for("it serves", lambda: "node started" in geneva.log())
+        wait_for("it serves", lambda: "node started" in geneva.log()[seen:])
         wait_for("the new epoch goes on", lambda: status_of(connection).members[0].applied_index > index + 5)
         assert [row.node_id for row in status_of(connection).members] == [trio.founder.present_id]
         geneva.kill()
