@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from iceprod_p2p.base.config import load
 from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.ledger import keys, queries
@@ -12,6 +14,8 @@ from iceprod_p2p.site.findings import Finding, Verdict
 from iceprod_p2p.store.environment import Environment, look_into
 from tests.integration.node_processes import wait_for
 from tests.integration.recovery.cluster import Site, Trio
+
+pytestmark = pytest.mark.timeout(300)  # The first one founds the cluster for all.
 
 
 def data_file(site: Site) -> Path:

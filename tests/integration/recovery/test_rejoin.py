@@ -16,6 +16,8 @@ from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import run_command, wait_for
 from tests.integration.recovery.cluster import REJOINING, Site, Trio
 
+pytestmark = pytest.mark.timeout(300)  # The first one founds the cluster for all.
+
 
 def replaced(trio: Trio, site: Site, old: str) -> None:
     """The site is back with another node, which votes; the old id is gone."""
