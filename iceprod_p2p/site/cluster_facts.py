@@ -29,6 +29,7 @@ from iceprod_p2p.wire.pb import common_pb2
 
 FRESH_S: Final = 0.25
 REVOKED_MAX: Final = 100_000
+REMOVED_MAX: Final = 10_000
 log = get_logger("cluster")
 
 
@@ -50,6 +51,7 @@ class Facts:
     sites: Mapping[str, r.SiteRecord]
     passkey_keys: Mapping[str, PasskeyKey]
     trust: Trust
+    removed: frozenset[str] = frozenset()  # Ids of nodes that are gone for ever.
 
     def draining(self, site: str) -> bool:
         """Whether a site takes no new work; an unknown one takes none either."""
@@ -96,6 +98,9 @@ class ClusterFacts:
             time_ms = tables.now_ms
             records = [record for _, record in tables.nodes.under(keys.NODE, NODES_MAX)]
             sites = {key[1:].decode(): record for key, record in tables.sites.under(keys.SITE, SITES_MAX)}
+            removed = frozenset(
+                key[1:].decode("utf-8", "replace") for key, _ in tables.scan_keys(keys.REMOVED, REMOVED_MAX)
+            )
             revoked = frozenset(key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX))
         return Facts(
             time_ms=time_ms,
@@ -111,6 +116,7 @@ class ClusterFacts:
                 )
             },
             trust=Trust.of(self._cluster, self._roots, self._issuers_of(sites), revoked),
+            removed=removed,
         )
 
     def _issuers_of(self, sites: Mapping[str, r.SiteRecord]) -> list[Issuer]:

@@ -81,10 +81,14 @@ class ClusterView:
         return self._facts.now().trust
 
     def admit_link(self, identity: Identity, *, now_ms: int) -> None:
-        """Raise NotAllowed unless a node may hold a consensus link: its certificate is not revoked and in
-        date.
+        """Raise NotAllowed unless a node may hold a consensus link: it was not removed, and its certificate is
+        not revoked and in date.
         """
         trust = self.trust()
+        if identity.name in self._facts.now().removed:
+            raise NotAllowed(
+                f"node {identity.name} was removed from the cluster", remedy="come back: iceprod-node rejoin"
+            )
         if identity.fingerprint in trust.revoked:
             raise NotAllowed(f"the certificate of {identity.actor} was revoked")
         if identity.expires_ms < now_ms:

@@ -43,8 +43,8 @@ Answers = Callable[[str], Awaitable[bool]]
 class ReadmissionView(Protocol):
     """What is read of the ledger."""
 
-    def nodes(self) -> tuple[common_pb2.NodeAddress, ...]:
-        """Every node that can be called."""
+    def nodes_now(self) -> tuple[common_pb2.NodeAddress, ...]:
+        """Every node that can be called, as this node's tables are now."""
         ...
 
     def trust(self) -> Trust:
@@ -102,7 +102,7 @@ class Readmission:
             cluster=keys.cluster,
             root_pem=keys.root_pem,
             authority_pem=to_pem(issuer),
-            nodes=self._cluster.nodes(),
+            nodes=self._cluster.nodes_now(),
         )
 
     async def take_place(self, command: ReplaceNode) -> None:
