@@ -23,7 +23,7 @@ from iceprod_p2p.base.errors import BadInput, IceProdError
 from iceprod_p2p.modules import statistics as stats
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024  # a task's expanded parameters, with room for long lists
-MESSAGE_BYTES_MAX = 1024 * 1024  # 1000 statistics with the longest names, and an error
+MESSAGE_BYTES_MAX = 1024 * 1024  # every statistic with the longest name, and an error
 CALL_BYTES_MAX = (
     48 * 1024
 )  # Of a call to the site, and of its answer: with its frame it fits into an empty pipe.

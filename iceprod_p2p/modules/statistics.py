@@ -13,7 +13,7 @@ from typing import Any
 
 from iceprod_p2p.base.errors import BadInput
 
-STATISTICS_MAX = 1_000  # per task: a ledger row holds them all
+STATISTICS_MAX = 256  # per task: more the ledger would refuse
 STATISTIC_NAME_CHARS_MAX = 128
 
 

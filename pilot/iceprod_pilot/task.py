@@ -38,6 +38,7 @@ from iceprod_pilot.workspace import TaskDirectory, Workspace
 
 _LOG = get_logger("pilot.task")
 
+FILES_MAX: Final = 256  # Of one report, with its log: more the ledger would refuse.
 LOG_TAIL_BYTES: Final = 1024 * 1024
 MESSAGE_BYTES_MAX: Final = 4_096
 MESSAGE_LINES_MAX: Final = 20
@@ -142,7 +143,12 @@ class _Run:
         attempt.phase = Phase.RUNNING
         statistics = self._run_modules(plan, directory, files, environ)
         attempt.phase = Phase.STAGING_OUT
-        entries = files.take_away(added(plan.outputs, self._calls.recorded))
+        outputs = added(plan.outputs, self._calls.recorded)
+        if len(outputs) >= FILES_MAX:
+            raise TaskFailure(
+                FailReason.PAYLOAD, f"{len(outputs)} outputs are more than a task may have: pack them"
+            )
+        entries = files.take_away(outputs)
         entries += self._log_entry()
         attempt.cancel.check()
         report.finished.statistics.update(statistics)
