@@ -322,7 +322,7 @@ def make_grid(config: SiteConfig) -> Grid:
     """Make the grid plugin that the configuration names; ConfigError names every wrong option."""
     options: dict[str, Any] = dict(config.queue.options)
     plugin = registry.load(config.queue.plugin)
-    if any(setting.name == "spool" for setting in plugin.OPTIONS):
+    if any((setting.name, setting.kind) == ("spool", "path") for setting in plugin.OPTIONS):
         options.setdefault("spool", str(config.node.data_dir / "grid"))
     if config.queue.credential:
         _give_credential(options, plugin, config.queue.credential)

@@ -14,6 +14,7 @@ from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.grids.base import GridRequest
 from iceprod_p2p.grids.files import shell_script
 from iceprod_p2p.grids.registry import create
+from iceprod_p2p.site.node import make_grid
 from iceprod_p2p.site.pilot_files import PilotKit
 from tests.unit.site.one_ledger import NOW_MS, OneLedger
 
@@ -79,6 +80,16 @@ def test_a_script_that_carries_files_lays_them_down_for_its_user_alone(
     for path in request.files_in:
         copy = place / os.path.basename(path)
         assert copy.read_bytes() == Path(path).read_bytes() and copy.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("plugin", ["local", "slurm", "sge", "pbs", "htcondor"])
+def test_a_site_needs_no_options_for_the_usual_plugins(tmp_path: Path, plugin: str) -> None:
+    config = site_config.parse(
+        f'[node]\nsite = "madison"\nid = "madison-1"\ncluster = "ice"\ndata_dir = "{tmp_path}"\n'
+        f'[queue]\nplugin = "{plugin}"\n'
+    )
+    assert make_grid(config).capabilities().jobs_per_submit >= 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_class_beyond_the_local_grid_is_found_without_submitting(tmp_path: Path) -> None:
