@@ -91,9 +91,5 @@ Work = Recording | Running
 
 async def propose_all(node: RaftNode, commands: Sequence[Command], actor: str) -> None:
     """Propose commands together; AssertionError when one was refused: a refusal costs less than the work."""
-    if len(commands) == 1:
-        outcomes = [await node.propose(commands[0], actor=actor)]
-    else:
-        outcomes = await asyncio.gather(*(node.propose(command, actor=actor) for command in commands))
-    for outcome in outcomes:
+    for outcome in await node.propose_all(commands, actor=actor):
         assert isinstance(outcome, Applied), outcome

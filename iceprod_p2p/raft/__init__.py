@@ -24,6 +24,7 @@ codec for plain data.
     machine       the ledger as the engine's state machine
     founding      a new node's state
     transport     links over gRPC with mutual TLS
+    callers       who waits for which outcome, on the event loop
     node          the thread, propose, view, barrier
 
 Deliberately absent: threads, clocks and sockets in the engine (the simulation drives it), a retry of a failed

@@ -3,14 +3,15 @@
 A tick gathers messages, requests and timers, opens one write transaction, lets PySyncObj's state move by
 our rules, commits once, and only then releases what makes promises: votes, acknowledgements, results.
 Entries may leave before the commit, since they promise nothing; the leader counts its own disk only after
-it.  A failed commit or any exception inside a tick ends the Raft part, by name: nothing is retried, a
-restart begins from the disk.
+it.  A tick that only applies what a quorum holds, or learns how far others are, need not wait for the disk: its
+commit is not `lasting`.  A failed commit or any exception inside a tick ends the Raft part, by name: nothing is
+retried, a restart begins from the disk.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from iceprod_p2p.base.clock import Clock
@@ -23,11 +24,11 @@ from iceprod_p2p.raft.comparing import Comparing
 from iceprod_p2p.raft.context import Context
 from iceprod_p2p.raft.elections import Elections
 from iceprod_p2p.raft.following import Following
-from iceprod_p2p.raft.founding import check_owner
+from iceprod_p2p.raft.founding import check_owner, mark_retired
 from iceprod_p2p.raft.journal import Journal
 from iceprod_p2p.raft.leading import Leading
 from iceprod_p2p.raft.ports import Apply, CopyJob, FrameSender, KeyValue, Random, ReadMembers, Results, Store
-from iceprod_p2p.raft.promises import Promises, SetBack, retire
+from iceprod_p2p.raft.promises import Promises, SetBack
 from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.settings import RaftSettings
@@ -138,7 +139,11 @@ class Engine:
         The same `request_id` may be proposed again, here or elsewhere: it is applied once.
         `deadline_s` is monotonic time.
         """
-        self._requests.append(lambda: self.proposals.begin(request_id, body, deadline_s))
+        self.propose_all(((request_id, body),), deadline_s)
+
+    def propose_all(self, proposed: Sequence[tuple[bytes, bytes]], deadline_s: float) -> None:
+        """Replicate several, each (request id, encoded proposal)."""
+        self._requests.append(lambda: self.proposals.begin_all(proposed, deadline_s))
 
     def read(self, token: int, deadline_s: float) -> None:
         """Ask for a linearizable read point; `on_reads` gets the index applied here, or Unavailable."""
@@ -200,15 +205,16 @@ class Engine:
         self.journal.open(transaction)
         try:
             self._again = False
+            members = self.context.members
             passing("raft.tick.begin")
             while self._requests:
                 self._requests.popleft()()
             self._take_messages()
             self.core.doTick(0.0)
-            self.promises.save(transaction.meta)
-            self.journal.save()
+            lasting = self.promises.save(transaction.meta)
+            lasting = self.journal.save() or lasting or self.context.members is not members
             passing("raft.commit.before")
-            transaction.commit()
+            transaction.commit(lasting=lasting)
             passing("raft.commit.after")
         except BaseException:
             transaction.abort()
@@ -223,11 +229,7 @@ class Engine:
         self.promises.end_if_retired()
         if self.core.is_leader:
             gathers = self.proposals.has_round and not self.leading.is_handing_over
-            self._again = self._again or gathers or self._can_commit_more()
-
-    def _can_commit_more(self) -> bool:
-        held = self.leading.quorum_holds()
-        return held > self.core.commit and self.journal.term_at(held) == self.core.term
+            self._again = self._again or gathers or self.leading.can_commit_more()
 
     def _take_messages(self) -> None:
         for _ in range(min(len(self._inbox), self.settings.tick_frames_max)):
@@ -263,11 +265,8 @@ class Engine:
         self._hand_out()
 
     def _retire(self, reason: str) -> None:
-        """Write down, in a transaction of its own, that no later start on this disk may take part either."""
-        try:
-            transaction = self._store.write()
-            retire(transaction, reason)
-            transaction.commit()
+        try:  # In a transaction of its own: no later start on this disk may take part either.
+            mark_retired(self._store, reason)
         except IceProdError as error:
             log.error("cannot retire the data directory", node=self.context.node_id, error=str(error))
 
@@ -298,7 +297,7 @@ class Engine:
             reads_wait = self.reads.wants_round() and self.core.applied >= self.core.noop_index
             number = self.leading.on_timer(reads_wait=reads_wait)
             if number:
-                self.reads.begin_round(number)
+                self.leading.want_news(self.reads.begin_round(number), self.core.commit)
         elif self.leading.followers:
             self._end_leading()
         self._sending.on_timer()
@@ -340,8 +339,9 @@ class Engine:
     def gather_commands(self) -> None:
         """Put the next round of proposals into PySyncObj's queue."""
         if self.core.is_leader and not self.leading.is_handing_over:
-            for entry in self.proposals.gather():
+            for index, entry in enumerate(self.proposals.gather(), start=self.journal.last_index + 1):
                 self.core.enqueue(entry)
+                self.leading.want_news(self.proposals.origins, index)
 
     def send_entries(self) -> None:
         """Send followers what they lack."""

@@ -147,6 +147,8 @@ class Journal(JournalSeam):  # type: ignore[misc]
         self.state = HardState() if state is None else unseal("state", state, HardState)
         self.base = Base() if base is None else unseal("base", base, Base)
         self._saved = bytes(state or b"")
+        self._promised = self._promise()
+        self._changed = False
         self._cached_from = self.base.index + 1
         previous = self.base.digest
         for key, value in snapshot.log.scan(b"", LOG_END):
@@ -176,13 +178,24 @@ class Journal(JournalSeam):  # type: ignore[misc]
         self._log = transaction.log
         self._meta = transaction.meta
 
-    def save(self) -> None:
-        """Write the hard state into the transaction if it changed; the tick's commit makes it durable."""
+    def save(self) -> bool:
+        """Write the hard state into the transaction if it changed; return whether the tick's commit must last.
+
+        It must when entries came or went, or when the term, the vote or what was acknowledged changed.  How far
+        entries are committed and applied may be forgotten: they are in the log, and are applied again.
+        """
         assert self._meta is not None, "the journal is written only inside a tick"
         sealed = seal(self.state)
         if sealed != self._saved:
             self._meta.put(STATE_KEY, sealed)
             self._saved = sealed
+        promised = self._promise()
+        lasting = self._changed or promised != self._promised
+        self._promised, self._changed = promised, False
+        return lasting
+
+    def _promise(self) -> tuple[int, str, int]:
+        return self.state.term, self.state.vote, self.state.acked
 
     def close(self) -> None:
         """Let go of the tick's transaction."""
@@ -259,6 +272,7 @@ class Journal(JournalSeam):  # type: ignore[misc]
         row = Row(term, digest_after(previous, term, command), command)
         self._log.put(KEY.pack(index), pack_row(index, row))
         self._remember(index, row)
+        self._changed = True
         return index
 
     def truncate_from(self, index: int) -> None:
@@ -266,6 +280,7 @@ class Journal(JournalSeam):  # type: ignore[misc]
         commit = self.state.commit
         assert index > commit, f"entry {index} is committed (up to {commit}) and cannot be dropped"
         assert self._log is not None, "the journal is written only inside a tick"
+        self._changed = True
         for gone in range(index, self.last_index + 1):
             self._log.delete(KEY.pack(gone))
             self._forget(gone)

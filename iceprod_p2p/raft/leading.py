@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.raft.context import Context
@@ -130,15 +131,28 @@ class Leading:
                 indexes.append(progress.match if progress else 0)
         return quorum_index(indexes)
 
+    def can_commit_more(self) -> bool:
+        """Return whether a quorum holds more than is committed, up to an entry of this term (the paper's 5.4.2)."""
+        core, index = self._context.core, self.quorum_holds()
+        return index > core.commit and self._context.journal.term_at(index) == core.term
+
     def advance_commit(self) -> None:
-        """Commit what a quorum holds, if it ends with an entry of this term (the paper's 5.4.2)."""
-        context = self._context
-        index = self.quorum_holds()
-        if index > context.core.commit and context.journal.term_at(index) == context.core.term:
-            context.core.commit = index
+        """Commit what a quorum holds."""
+        if self.can_commit_more():
+            self._context.core.commit = self.quorum_holds()
+
+    def want_news(self, peers: Iterable[str], index: int) -> None:
+        """Note that callers of these nodes wait for entry `index`: they hear of its commit at once.
+
+        Others hear of it with the next entries or heartbeat, and apply more at a time.
+        """
+        for peer in peers:
+            progress = self.followers.get(peer)
+            if progress is not None:
+                progress.news_index = max(progress.news_index, index)
 
     def send_entries(self) -> None:
-        """Send what followers lack, as far as their windows allow; news of commits go out at once."""
+        """Send what followers lack, as far as their windows allow, and news of commits to those who wait for them."""
         frames: dict[int, tuple[bytes, int, int]] = {}
         for peer, progress in self.followers.items():
             self._send_to(peer, progress, frames)
@@ -166,7 +180,7 @@ class Leading:
             progress.nudged_s = context.now_s
             context.send_frame(peer, self._empty_frame(progress.next))
         commit = min(progress.match, core.commit)
-        if progress.state is State.REPLICATE and progress.commit_sent < commit:
+        if progress.state is State.REPLICATE and progress.commit_sent < min(commit, progress.news_index):
             progress.commit_sent = commit
             context.send_at_once(peer, Heartbeat(core.term, commit, 0, context.session))
 

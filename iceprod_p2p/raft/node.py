@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from iceprod_p2p.base.clock import Clock, SystemClock
@@ -18,6 +18,7 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.model.site import MemberRole
+from iceprod_p2p.raft.callers import Callers, settle
 from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.journal import read_state
 from iceprod_p2p.raft.machine import (
@@ -30,7 +31,7 @@ from iceprod_p2p.raft.machine import (
 from iceprod_p2p.raft.ports import FrameSender, KeyValue, Random
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.status import MemberStatus, RaftStatus
-from iceprod_p2p.security.random import new_ordered_request_id, new_request_id
+from iceprod_p2p.security.random import Jitter, new_ordered_request_id
 from iceprod_p2p.store.environment import Environment
 
 log = get_logger("raft")
@@ -52,13 +53,6 @@ class Links(FrameSender, Protocol):
     ) -> None: ...
 
     async def stop(self) -> None: ...
-
-
-class Jitter:
-    """The random part of election time-outs, from the project's one source of randomness."""
-
-    def random(self) -> float:
-        return int.from_bytes(new_request_id()[:6], "big") / (1 << 48)
 
 
 class RaftNode:
@@ -90,8 +84,8 @@ class RaftNode:
         self._stopping = False
         # A lock used as a binary semaphore: the cheapest way to wake a thread in CPython.
         self._bell = threading.Lock()
-        # By request id: who waits, and until when (loop time) should the Raft thread answer nothing at all.
-        self._waiting: dict[bytes, list[tuple[float, asyncio.Future[Any]]]] = {}
+        self._ringing = False
+        self._callers = Callers()
         self._watch: asyncio.TimerHandle | None = None
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._read_token = 0
@@ -151,20 +145,45 @@ class RaftNode:
         repeat it with the same `request_id` to learn the first outcome.  Refused at once: some members could
         not read the command.
         """
+        ids = None if request_id is None else (request_id,)
+        (outcome,) = await self.propose_all((command,), actor=actor, request_ids=ids, timeout_s=timeout_s)
+        return outcome
+
+    async def propose_all(
+        self,
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        request_ids: Sequence[bytes] | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Outcome]:
+        """Replicate commands side by side and return their outcomes, in order: as many calls of `propose`, for less.
+
+        Each is a request of its own, applied or refused by itself; they may share entries and need not stand in
+        this order.  Unavailable when the result of any is not known in time.
+        """
         engine, loop = self._running()
-        if too_new := self._machine.too_new(command, self.view):
-            return too_new
-        request_id = request_id or new_ordered_request_id(self._clock.wall_ms())
-        body = encode_proposal(request_id, self._ledger_time_ms(), actor, command)
-        future: asyncio.Future[Any] = loop.create_future()
-        until_s = loop.time() + timeout_s + GRACE_S
-        self._waiting.setdefault(request_id, []).append((until_s, future))
-        engine.propose(request_id, body, self._clock.monotonic_s() + timeout_s)
-        self._ring()
+        refused = [self._machine.too_new(command, self.view) for command in commands]
+        if request_ids is None:
+            wall_ms = self._clock.wall_ms()
+            request_ids = [new_ordered_request_id(wall_ms) for _ in commands]
+        now_ms = self._ledger_time_ms()
+        proposed = [
+            (request_id, encode_proposal(request_id, now_ms, actor, command))
+            for request_id, command, refusal in zip(request_ids, commands, refused, strict=True)
+            if refusal is None
+        ]
+        if not proposed:
+            return [refusal for refusal in refused if refusal is not None]
+        future = self._callers.wait([one for one, _ in proposed], loop.time() + timeout_s + GRACE_S)
+        engine.propose_all(proposed, self._clock.monotonic_s() + timeout_s)
+        if not self._ringing:  # Callers that run in the same turn of the loop wake the Raft thread once.
+            self._ringing = True
+            loop.call_soon(self._ring_for_all)
         if self._watch is None:
             self._watch = loop.call_later(GRACE_S, self._give_up_late)
-        outcome: Outcome = await future
-        return outcome
+        outcomes = iter(await future)
+        return [next(outcomes) if refusal is None else refusal for refusal in refused]
 
     @contextlib.contextmanager
     def view(self) -> Iterator[KeyValue]:
@@ -242,7 +261,7 @@ class RaftNode:
             digest=digest,
             log_digest=(journal.digest_at(commit) or b"").hex(),
             members=self._member_statuses(engine),
-            proposals_waiting=len(self._waiting),
+            proposals_waiting=len(self._callers),
             log_bytes=journal.kept_bytes,
             frames_dropped=engine.frames_dropped,
             failed=engine.failed,
@@ -291,37 +310,23 @@ class RaftNode:
                 self._time_ms = (self._machine.time_ms(ledger), now_s)
         return self._time_ms[0]
 
-    def _resolve(self, done: list[tuple[bytes, Any]]) -> None:
-        for request_id, result in done:
-            for _, future in self._waiting.pop(request_id, ()):
-                _settle(future, result)
-
     def _resolve_reads(self, done: list[tuple[int, Any]]) -> None:
         for token, result in done:
             future = self._reads.pop(token, None)
             if future is not None:
-                _settle(future, result)
+                settle(future, result)
 
     def _give_up_late(self) -> None:
         """Answer those whom the engine should have answered long ago; one timer for all, while anyone waits."""
         assert self._loop is not None
-        now_s = self._loop.time()
-        silent = Unavailable("this node's Raft thread does not answer", remedy="ask another node")
-        for request_id, waiting in list(self._waiting.items()):
-            for until_s, future in waiting:
-                if now_s >= until_s:
-                    _settle(future, silent)
-            self._waiting[request_id] = [waiter for waiter in waiting if not waiter[1].done()]
-            if not self._waiting[request_id]:
-                del self._waiting[request_id]
-        self._watch = self._loop.call_later(GRACE_S, self._give_up_late) if self._waiting else None
+        self._callers.give_up(self._loop.time())
+        self._watch = self._loop.call_later(GRACE_S, self._give_up_late) if len(self._callers) else None
 
     def _fail_callers(self, reason: str) -> None:
         error = Unavailable(f"this node's Raft part has ended: {reason}", remedy="ask another node")
-        waiting = [future for waiters in self._waiting.values() for _, future in waiters]
-        for future in (*waiting, *self._reads.values()):
-            _settle(future, error)
-        self._waiting.clear()
+        self._callers.fail(error)
+        for future in self._reads.values():
+            settle(future, error)
         self._reads.clear()
 
     def _receive(self, peer: str, frame: bytes) -> None:
@@ -348,7 +353,7 @@ class RaftNode:
             entry_changes_members=entry_changes_members,
             clock=self._clock,
             random=self._random,
-            on_results=lambda done: self._on_loop(self._resolve, done),
+            on_results=lambda done: self._on_loop(self._callers.resolve, done),
             on_reads=lambda done: self._on_loop(self._resolve_reads, done),
             settings=self._settings,
             copy_job=_copy_on_a_thread,
@@ -359,6 +364,10 @@ class RaftNode:
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # The bell has been rung already.
             self._bell.release()
+
+    def _ring_for_all(self) -> None:
+        self._ringing = False
+        self._ring()
 
     def _on_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
@@ -377,15 +386,6 @@ class RaftNode:
         if engine.failed is not None:
             self._on_loop(self._fail_callers, engine.failed)
             self._on_loop(self._on_failed, engine.failed)
-
-
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():  # The caller has gone.
-        return
-    if isinstance(result, IceProdError):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def _copy_on_a_thread(make: Callable[[], Any], take: Callable[[Any], None]) -> None:

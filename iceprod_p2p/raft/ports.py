@@ -39,8 +39,12 @@ class Transaction(Protocol):
     @property
     def meta(self) -> KeyValue: ...
 
-    def commit(self) -> None:
-        """Return only when everything written is durable; raise otherwise."""
+    def commit(self, *, lasting: bool = True) -> None:
+        """Return only when everything written is durable; raise otherwise.
+
+        Not `lasting`: readers see it and the process may die, but a power cut may take it back, with every later
+        commit that was not lasting either, as if they had never been made.
+        """
         ...
 
     def abort(self) -> None: ...

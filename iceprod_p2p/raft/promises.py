@@ -115,6 +115,7 @@ class Promises:
             for key, row in meta.scan(PEER, PEER_END)
         }
         self._changed: set[str] = set()
+        self._lasting = False
         self._asked_s: dict[str, float] = {}
         self.retired: str | None = None
 
@@ -147,18 +148,24 @@ class Promises:
             return
         self.retired = f"{message.reason} (says {sender})"
 
-    def save(self, meta: KeyValue) -> None:
-        """Write what has changed into the tick's transaction."""
+    def save(self, meta: KeyValue) -> bool:
+        """Write what has changed into the tick's transaction; return whether its commit must last.
+
+        How far others acknowledged and committed need not: that grows with every entry, and each entry lasts.
+        """
         if not self._begun:
-            self._begun = True
+            self._begun = self._lasting = True
             meta.put(SESSION_KEY, seal(self.session))
             for peer in self._context.peers:
                 self.greet(peer)
         if self.retired is not None:
+            self._lasting = True
             meta.put(RETIRED_KEY, seal(Retired(self.retired)))
         for peer in sorted(self._changed):
             meta.put(PEER + peer.encode(), seal(self._peers[peer]))
         self._changed.clear()
+        lasting, self._lasting = self._lasting, False
+        return lasting
 
     def end_if_retired(self) -> None:
         """End the Raft part, once that is durable."""
@@ -175,6 +182,7 @@ class Promises:
                 return
             self._peers[sender] = Remembered(message.incarnation, message.boot, message.session)
             self._changed.add(sender)
+            self._lasting = True
             return
         if (known.boot, known.session) == (message.boot, message.session):
             return
@@ -185,6 +193,7 @@ class Promises:
             return
         known.boot, known.session = message.boot, message.session
         self._changed.add(sender)
+        self._lasting = True
 
     def counts(self, sender: str, message: Message) -> bool:
         """Return whether what a peer says in its session may count; remember what it promises by it."""
@@ -212,6 +221,7 @@ class Promises:
                 self._reach(known, term)
                 if granted:
                     known.voted_term = max(known.voted_term, term)
+                    self._lasting = True
             case AppendReply(term=term, ok=True, index=index) | SnapshotDone(term=term, index=index):
                 self._reach(known, term)
                 if term == known.term:

@@ -63,6 +63,7 @@ class Queued(NamedTuple):
     request_id: bytes
     body: bytes
     changes_members: bool
+    origin: str = ""  # The node whose caller waits; empty for this one's.
 
 
 @dataclass(slots=True)
@@ -94,9 +95,15 @@ class Proposals:
         self._round_count = 0  # How many proposals the last round held.
         self._member_change_index = 0  # No other change of members is appended before this one is applied.
         self._next_check_s = 0.0
+        self.origins: set[str] = set()  # The other nodes whose callers' proposals the last round holds.
         self.done: list[tuple[bytes, Any]] = []
 
     # The caller's end.
+
+    def begin_all(self, proposed: Sequence[tuple[bytes, bytes]], deadline_s: float) -> None:
+        """Take proposals, each (request id, body), as `begin` does."""
+        for request_id, body in proposed:
+            self.begin(request_id, body, deadline_s)
 
     def begin(self, request_id: bytes, body: bytes, deadline_s: float) -> None:
         """Take one proposal; refusals and results appear in `done` under its request id."""
@@ -207,7 +214,7 @@ class Proposals:
             if not context.core.is_leader or full or len(self._queue) >= settings.proposals_max:
                 refused.append(request_id)
             elif self._is_sound(request_id, body):
-                self._enqueue(Queued(request_id, body, claims_members or self._changes_members(body)))
+                self._enqueue(Queued(request_id, body, claims_members or self._changes_members(body), sender))
         if refused:
             context.hold(sender, ForwardRefused(refused))
 
@@ -266,6 +273,7 @@ class Proposals:
         """Return the entries of the next round, none while earlier rounds fill the pipeline."""
         if not self.has_round:
             return []
+        self.origins.clear()
         entries: list[bytes] = []
         waiting = len(self._queue)
         room = self._context.settings.round_bytes_max
@@ -295,6 +303,8 @@ class Proposals:
             self._queue.popleft()
             self._queue_bytes -= len(queued.body)
             bodies.append(queued.body)
+            if queued.origin:
+                self.origins.add(queued.origin)
             size += len(queued.body)
             if queued.changes_members:
                 break

@@ -83,17 +83,19 @@ class Reads:
         """Return whether reads wait for the next round of heartbeats to begin."""
         return bool(self._held_back) and not self._asked
 
-    def begin_round(self, number: int) -> None:
-        """Bind the reads that wait to the round of heartbeats that is about to be sent.
+    def begin_round(self, number: int) -> list[str]:
+        """Bind the reads that wait to the round of heartbeats that was sent; return the nodes that asked.
 
         Only once an entry of this term is committed and applied: before, the leader may not know what is.
         """
         core = self._context.core
         if not self._held_back or core.applied < core.noop_index:
-            return
+            return []
+        origins = [origin for origin, _ in self._held_back if origin]
         for origin, token in self._held_back:
             self._asked.append(_Asked(origin, token, core.commit, number))
         self._held_back.clear()
+        return origins
 
     def on_tick(self, followers: dict[str, Progress]) -> None:
         """Ask, confirm, and finish what has been applied."""

@@ -111,6 +111,7 @@ class Progress:
         "in_flight_bytes",
         "last_answer_s",
         "match",
+        "news_index",
         "next",
         "nudged_s",
         "probe_sent",
@@ -135,6 +136,7 @@ class Progress:
         self.round = 0
         self.rtt_s = 0.0
         self.commit_sent = 0
+        self.news_index = 0  # Somebody at this follower waits until it has applied this much.
 
     def has_room(self, settings: RaftSettings) -> bool:
         """Return whether another message of entries may be sent now."""

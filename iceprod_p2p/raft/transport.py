@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
@@ -107,6 +107,8 @@ class _Stream:
         self.wake = asyncio.Event()
         self.closed = asyncio.Event()
         self.heard_s = asyncio.get_running_loop().time()
+        self.writing_s: float | None = None  # Since when one message has been on its way out.
+        self.ping_due = False
 
 
 class _Link:
@@ -203,18 +205,20 @@ class PeerTransport:
 
     async def serve(self, requests: AsyncIterable[Frame], context: ServicerContext) -> None:
         """Serve `Peer.Link`: returns when the stream ends; NotAllowed when the caller is no node of ours."""
-        peer = self._speaker(context)
+        identity = self._speaker(context)
+        peer = identity.name
         if peer == self.node_id:
             raise NotAllowed("a node does not link to itself", remedy="two nodes may share one certificate")
         stream = _Stream(context.write, preferred=peer < self.node_id)
-        await self._run(peer, stream, requests, lambda: self._speaker(context))
+        # TLS 1.3 keeps one certificate for the life of a connection; whether it still counts may change.
+        await self._run(peer, stream, requests, lambda: self._admit(identity))
 
-    def _speaker(self, context: ServicerContext) -> str:
+    def _speaker(self, context: ServicerContext) -> Identity:
         identity = peer_identity(context)
         if identity.kind is not IdentityKind.NODE or identity.cluster != self._cluster:
             raise NotAllowed(f"{identity.actor} is no node of cluster {self._cluster}")
         self._admit(identity)
-        return identity.name
+        return identity
 
     def _wake_writers(self) -> None:
         self._wake_scheduled = False
@@ -269,29 +273,38 @@ class PeerTransport:
         try:
             call = PeerStub(channel).Link()
             await call.write(Frame(body=_encode([])))
-            await asyncio.wait_for(call.read(), SILENCE_S)  # The other side's first ping: it has let us in.
+            messages = aiter(call)
+            await asyncio.wait_for(
+                anext(messages), SILENCE_S
+            )  # The other side's first ping: it has let us in.
             stream = _Stream(call.write, preferred=self.node_id < member.node_id)
             # TLS has verified that the server bears this member's name.
-            await self._run(member.node_id, stream, _messages(call), lambda: member.node_id)
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, IceProdError) as cause:
+            await self._run(member.node_id, stream, messages, lambda: None)
+        except (
+            TimeoutError,
+            StopAsyncIteration,
+            grpc.RpcError,
+            asyncio.InvalidStateError,
+            IceProdError,
+        ) as cause:
             log.debug("link not made", peer=member.node_id, address=member.address, cause=str(cause))
         finally:
             await channel.close(None)
         return stream is not None
 
     async def _run(
-        self, peer: str, stream: _Stream, frames: AsyncIterable[Frame], speaker: Callable[[], str]
+        self, peer: str, stream: _Stream, frames: AsyncIterable[Frame], check: Callable[[], None]
     ) -> None:
-        """Read and write one stream until either side ends it."""
+        """Read and write one stream until either side ends it, or falls silent."""
         link = self._link(peer)
         link.streams.append(stream)
         link.choose()
         self._link_changed(peer)
         log.info("link up", node=self.node_id, peer=peer)
         tasks = [
-            asyncio.create_task(self._read(link, stream, frames, speaker)),
+            asyncio.create_task(self._read(link, stream, frames, check)),
             asyncio.create_task(self._write(link, stream)),
-            asyncio.create_task(stream.closed.wait()),
+            asyncio.create_task(_watch(stream)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -310,45 +323,48 @@ class PeerTransport:
                 raise result
 
     async def _read(
-        self, link: _Link, stream: _Stream, frames: AsyncIterable[Frame], speaker: Callable[[], str]
+        self, link: _Link, stream: _Stream, frames: AsyncIterable[Frame], check: Callable[[], None]
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, peer, receive = asyncio.get_running_loop(), link.peer, self._receive
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             async for message in frames:
                 stream.heard_s = loop.time()
-                if speaker() != link.peer:
-                    raise NotAllowed("the stream's certificate is not the one it began with")
+                check()
                 for frame in _unpack(message):
-                    self._receive(link.peer, frame)
+                    receive(peer, frame)
                 self._after_batch()
 
     async def _write(self, link: _Link, stream: _Stream) -> None:
+        """Write what waits, one message after the other: while one is on its way, the next one fills."""
         loop = asyncio.get_running_loop()
+        packed: list[bytes] = []  # The first ping lets the other side begin.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await stream.write(Frame(body=_encode([])))
-            while loop.time() - stream.heard_s < SILENCE_S:
-                stream.wake.clear()
-                packed = link.outbox.take() if link.active is stream else []
-                if not packed:
-                    if await _woken(stream.wake):
-                        continue
-                    packed = []
-                await asyncio.wait_for(stream.write(Frame(body=_encode(packed))), SILENCE_S)
+            while True:
+                stream.writing_s = loop.time()
+                stream.ping_due = False
+                await stream.write(Frame(body=_encode(packed)))
+                stream.writing_s = None
+                while not (packed := link.outbox.take() if link.active is stream else []):
+                    if stream.ping_due:
+                        break
+                    await stream.wake.wait()
+                    stream.wake.clear()
 
 
-async def _messages(call: Any) -> AsyncIterator[Frame]:
-    """Walk what a dialled stream receives; gRPC does not let a call be both read and iterated."""
-    end = grpc.aio.EOF  # type: ignore[attr-defined]
-    while (message := await call.read()) is not end:
-        yield message
-
-
-async def _woken(event: asyncio.Event) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), PING_S)
-    except TimeoutError:
-        return False
-    return True
+async def _watch(stream: _Stream) -> None:
+    """Ask for pings; return once the stream is closed, silent, or takes no more."""
+    loop = asyncio.get_running_loop()
+    while not stream.closed.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stream.closed.wait(), PING_S)
+        now_s = loop.time()
+        if now_s - stream.heard_s >= SILENCE_S:
+            return
+        if stream.writing_s is None:
+            stream.ping_due = True
+            stream.wake.set()
+        elif now_s - stream.writing_s >= SILENCE_S:
+            return
 
 
 def _unpack(message: Frame) -> list[bytes]:

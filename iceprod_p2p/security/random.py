@@ -28,6 +28,14 @@ def new_ordered_request_id(wall_ms: int) -> bytes:
     return (wall_ms & _WALL_MASK).to_bytes(6, "big") + os.urandom(10)
 
 
+class Jitter:
+    """Chance where no secret is at stake: the random part of time-outs and pauses."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        return int.from_bytes(os.urandom(6), "big") / (1 << 48)
+
+
 def new_passkey_id() -> bytes:
     """Return 16 random bytes that name one passkey."""
     return os.urandom(16)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from struct import Struct
 from typing import Final, Protocol
 
 from iceprod_p2p.base.errors import NotAllowed, NotFound, Refused
-from iceprod_p2p.ledger.commands import Command
+from iceprod_p2p.ledger.commands import Command, TaskRef
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal
 
+_TASK_PLACE: Final = Struct(">IIH")
 TURN_S: Final = 8.0  # Ledger time must pass between two changes of the voters: a tick or two.
 TURN_PAUSE_S: Final = 0.25
 
@@ -24,6 +27,19 @@ class Consensus(Protocol):
     ) -> Outcome:
         """Return the outcome once the command is applied on this node; Unavailable when that is not known in
         time.
+        """
+        ...
+
+    async def propose_all(
+        self,
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        request_ids: Sequence[bytes] | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Outcome]:
+        """Return the outcomes of several commands, in order, as so many calls of `propose`; Unavailable when
+        any is not known in time.
         """
         ...
 
@@ -80,4 +96,14 @@ def stable_request_id(*parts: object) -> bytes:
     return hashlib.sha256(b"iceprod request\0" + text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-__all__ = ["Consensus", "applied", "propose_in_turn", "stable_request_id"]
+def stable_task_request_id(ref: TaskRef, *parts: object) -> bytes:
+    """Return 16 bytes that are the same for the same task and parts, and lie beside those of its neighbours.
+
+    Pilots report on tasks that were handed out side by side, so the ledger's memory of their requests is written
+    to few pages.  The last 6 bytes tell what is asked about one task; nobody but its holders may ask.
+    """
+    place = _TASK_PLACE.pack(ref.dataset & 0xFFFFFFFF, ref.job & 0xFFFFFFFF, ref.task & 0xFFFF)
+    return place + stable_request_id(ref.dataset, ref.job, ref.task, ref.attempt, *parts)[:6]
+
+
+__all__ = ["Consensus", "applied", "propose_in_turn", "stable_request_id", "stable_task_request_id"]

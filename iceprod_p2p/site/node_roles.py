@@ -14,8 +14,9 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.ledger.commands import RenewNode
 from iceprod_p2p.model.site import Member, SiteCounts
-from iceprod_p2p.raft.node import Jitter, RaftNode
+from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.certificates import fingerprint
+from iceprod_p2p.security.random import Jitter
 from iceprod_p2p.site.blob_keeper import BlobKeeper
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_view import ClusterView

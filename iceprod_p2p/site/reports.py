@@ -18,7 +18,7 @@ from iceprod_p2p.model.identity import Identity
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.security import passkeys
 from iceprod_p2p.security.passkeys import Operation, PasskeyKey
-from iceprod_p2p.site.consensus import stable_request_id
+from iceprod_p2p.site.consensus import stable_task_request_id
 from iceprod_p2p.wire import translate
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
 
@@ -63,7 +63,7 @@ def read_report(report: pilot_pb2.Report, identity: Identity, edge: Edge, *, her
     """
     ref = ref_of(report.ref)
     claims = edge.claims(report.passkey, ref, identity)
-    request_id = stable_request_id("report", identity.key_digest.hex(), report.report_id)
+    request_id = stable_task_request_id(ref, "report", identity.key_digest.hex(), report.report_id)
     match report.WhichOneof("what"):
         case "copying":
             return Proposed(report.report_id, CopyTask(ref, identity.key_digest), request_id)

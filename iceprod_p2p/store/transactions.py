@@ -7,7 +7,7 @@ carry their own.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 from zlib import crc32
@@ -66,6 +66,14 @@ class Table:
         except lmdb.Error as cause:
             raise store_error("write", self._path, cause) from cause
 
+    def put_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Set many keys, given in byte order."""
+        try:
+            with self._transaction.cursor(self._database) as cursor:
+                cursor.putmulti(pairs)
+        except lmdb.Error as cause:
+            raise store_error("write", self._path, cause) from cause
+
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
         with self._transaction.cursor(self._database) as cursor:
@@ -103,11 +111,11 @@ class SealedTable(Table):
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key` (1 to 511 bytes) to `value`."""
-        sealed = value + crc32(value, crc32(key)).to_bytes(SEAL_BYTES, "little")
-        try:
-            self._transaction.put(key, sealed, db=self._database)
-        except lmdb.Error as cause:
-            raise store_error("write", self._path, cause) from cause
+        super().put(key, _sealed(key, value))
+
+    def put_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Set many keys, given in byte order."""
+        super().put_all([(key, _sealed(key, value)) for key, value in pairs])
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
@@ -115,6 +123,10 @@ class SealedTable(Table):
             if crc32(stored, crc32(key)) != RESIDUE:
                 raise damaged(self._path, key)
             yield key, stored[:-SEAL_BYTES]
+
+
+def _sealed(key: bytes, value: bytes) -> bytes:
+    return value + crc32(value, crc32(key)).to_bytes(SEAL_BYTES, "little")
 
 
 def damaged(path: Path, key: bytes) -> StoreBroken:
@@ -126,19 +138,26 @@ def damaged(path: Path, key: bytes) -> StoreBroken:
 
 
 class WriteTransaction:
-    """Everything one tick writes; used by the one writing thread only, ended by `commit` or `abort`, once."""
+    """One write transaction, at most one at a time in all threads; ended by `commit` or `abort`, once."""
 
     __slots__ = ("_generation", "_transaction", "ledger", "log", "meta")
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self._transaction = generation.environment.begin(write=True)
+        try:
+            self._transaction = generation.environment.begin(write=True)
+        except lmdb.Error as cause:
+            raise store_error("begin a write", generation.path, cause) from cause
         self.ledger = SealedTable(self._transaction, generation, "ledger")
         self.log = Table(self._transaction, generation, "log")
         self.meta = Table(self._transaction, generation, "meta")
 
+    def table(self, name: str) -> Table:
+        """Return a database by name."""
+        return {"ledger": self.ledger, "log": self.log, "meta": self.meta}[name]
+
     def commit(self) -> None:
-        """Make all of it durable with one fsync (none if nothing was written); StoreError if that failed."""
+        """Make all of it durable (nothing happens if nothing was written); StoreError if that failed."""
         try:
             self._transaction.commit()
         except (lmdb.Error, OSError) as cause:
@@ -155,7 +174,10 @@ class ReadSnapshot:
     __slots__ = ("_transaction", "ledger", "log", "meta")
 
     def __init__(self, generation: Generation) -> None:
-        self._transaction = generation.environment.begin()
+        try:
+            self._transaction = generation.environment.begin()
+        except lmdb.Error as cause:
+            raise store_error("read", generation.path, cause) from cause
         self.ledger = SealedTable(self._transaction, generation, "ledger")
         self.log = Table(self._transaction, generation, "log")
         self.meta = Table(self._transaction, generation, "meta")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +95,20 @@ class NodeDoor:
         body = encode_proposal(request_id, self.ledger_time_ms(), actor, command)
         self._process.propose(request_id, body, timeout_s, later.set)
         return await later
+
+    async def propose_all(
+        self,
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        request_ids: Sequence[bytes] | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Any]:
+        ids: Sequence[bytes | None] = request_ids or [None] * len(commands)
+        return [
+            await self.propose(command, actor=actor, request_id=request_id, timeout_s=timeout_s)
+            for command, request_id in zip(commands, ids, strict=True)
+        ]
 
     async def barrier(self, timeout_s: float = 5.0) -> int:
         later = Later()

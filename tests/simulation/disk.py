@@ -1,7 +1,8 @@
 """Disks of simulated nodes: three ordered tables, one write transaction at a time, nothing durable before its commit.
 
 The same contract as `store.environment.Environment`, in memory.  On top: a crash inside or just after a commit
-may keep or lose it, a commit may take long or fail by name, and records may be damaged while the node is down.
+may keep or lose it, and with it any number of those just before it that were not lasting; a commit may take long
+or fail by name, and records may be damaged while the node is down.
 Contracts that LMDB does not check are checked here: nobody writes while a scan is walked, or uses a table after
 its transaction.
 """
@@ -118,7 +119,9 @@ class Handle:
 class Write(Handle):
     """One write transaction."""
 
-    def __init__(self, image: Image, commit: Callable[[Undo], None], hook: Callable[[], None] | None) -> None:
+    def __init__(
+        self, image: Image, commit: Callable[[Undo, bool], None], hook: Callable[[], None] | None
+    ) -> None:
         self._undo: Undo = []
         super().__init__(image.tables, self._undo, hook)
         self._commit = commit
@@ -126,9 +129,9 @@ class Write(Handle):
         self._image = image
         image.writing = True
 
-    def commit(self) -> None:
+    def commit(self, *, lasting: bool = True) -> None:
         assert self.open, "a transaction ends once"
-        self._commit(self._undo)
+        self._commit(self._undo, lasting)
         self.open = self._image.writing = False
 
     def abort(self) -> None:
@@ -172,7 +175,7 @@ class Staging(Image):
     """A generation being filled from a snapshot."""
 
     def write(self) -> Write:
-        return Write(self, lambda undo: None, None)
+        return Write(self, lambda undo, lasting: None, None)
 
     def discard(self) -> None:
         """Deleted; nothing of it was ever visible."""
@@ -183,11 +186,13 @@ class Disk:
 
     def __init__(self) -> None:
         self.image = Image()
-        self.uncertain: Undo = []  # The last commit, while its fsync has not returned.
+        self.unsynced: list[Undo] = []  # The commits after the last fsync that returned, the oldest first.
+        self.syncing = False  # Whether the last of them is lasting: then one fsync is under way for all.
         self.fsync_s = 0.0
         self.fail_next_commit: StoreError | None = None
         self.commit_failed = False  # The failure that was ordered has happened.
         self.commits = 0
+        self.lasting = 0  # Of them.
         self.on_commit: Callable[[str], None] = lambda point: None  # May raise PowerCut.
         self.on_put: Callable[[], None] | None = None
 
@@ -208,15 +213,20 @@ class Disk:
         self.on_commit("before swap")
         self._fail_if_told()
         self.image = Image(staging.tables)
-        self.uncertain = []
+        self.unsynced = []
+        self.syncing = False
         self.on_commit("after swap")
 
-    def _commit(self, undo: Undo) -> None:
+    def _commit(self, undo: Undo, lasting: bool) -> None:
         self._fail_if_told()
         if undo:
             self.on_commit("before commit")
+            if self.syncing:  # A node's next tick begins when its last fsync has returned.
+                self.unsynced = []
             self.commits += 1
-            self.uncertain = list(undo)
+            self.lasting += lasting
+            self.unsynced.append(list(undo))
+            self.syncing = lasting
             self.on_commit("after commit")
 
     def _fail_if_told(self) -> None:
@@ -236,10 +246,15 @@ class Disk:
         rows.put(key, bytes(value))
         return f"{name} {key.hex()}, bit {bit}"
 
-    def crash(self, *, lose_last: bool) -> None:
-        """The process or machine stopped: an open transaction is gone, the last commit too if it was not synced."""
-        if lose_last:
-            roll_back(self.uncertain)
-        self.uncertain = []
+    def at_risk(self, *, synced: bool) -> int:
+        """Return how many of the last commits a power cut may take; `synced`: the last fsync has returned."""
+        return 0 if self.syncing and synced else len(self.unsynced)
+
+    def crash(self, *, lose: int = 0) -> None:
+        """The process or machine stopped: an open transaction is gone, and so are the last `lose` commits."""
+        for _ in range(lose):
+            roll_back(self.unsynced.pop())
+        self.unsynced = []
+        self.syncing = False
         self.image.writing = False
         self.on_put, self.on_commit = None, lambda point: None

@@ -124,6 +124,16 @@ def _promises_before_fsync(stack: ExitStack) -> None:
     _put(stack, Context, "hold", Context.send_at_once)
 
 
+def _nothing_lasts(stack: ExitStack) -> None:
+    sound = Journal.save
+
+    def save(self: Journal) -> bool:
+        sound(self)
+        return False
+
+    _put(stack, Journal, "save", save)
+
+
 # Hazard 7: a snapshot moves the commit index without a look at the log.
 
 
@@ -318,6 +328,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "promises-before-fsync": Mutant(
         "4: promises leave before the commit", _promises_before_fsync, _counters("power cut", "kill all")
+    ),
+    "nothing-lasts": Mutant(
+        "4: promises leave with commits that a power cut takes back",
+        _nothing_lasts,
+        _counters("power cut", "kill all"),
     ),
     "snapshot-commits": Mutant(
         "7: a snapshot moves the commit index unchecked",

@@ -165,14 +165,15 @@ class Process:
         self.engine = None
         self.paused = False
         self.life.died_at = now
-        lose_last = now < self._busy_until and self.world.random.random() < 0.5
-        self.disk.crash(lose_last=lose_last)
+        at_risk = self.disk.at_risk(synced=now >= self._busy_until)
+        lost = self.world.random.randint(0, at_risk) if at_risk and self.world.random.random() < 0.5 else 0
+        self.disk.crash(lose=lost)
         self._waiting.clear()
         self._reads.clear()
         self._tick_at = float("inf")
         self._leaves_at = None
         self.watch.died(self.node_id)
-        self.world.note(self.node_id, why, last_commit="lost" if lose_last else "kept")
+        self.world.note(self.node_id, why, commits_lost=lost)
 
     def pause(self) -> None:
         """Stop the process as SIGSTOP does: frames pile up, its clock goes on."""
@@ -261,13 +262,13 @@ class Process:
         self.world.ticks += 1
         self._leaves_at = None
         self.disk.on_commit = self._on_commit
-        commits = self.disk.commits
+        commits, lasting = self.disk.commits, self.disk.lasting
         try:
             engine.tick()
         except PowerCut as cut:
             self.kill(f"loses power at: {cut}")
             return
-        fsync_s = self.disk.fsync_s if self.disk.commits > commits else 0.0
+        fsync_s = self.disk.fsync_s if self.disk.lasting > lasting else 0.0
         self._busy_until = self.world.now + fsync_s
         self._leaves_at = None
         if engine.failed is not None:
@@ -294,7 +295,7 @@ class Process:
     def _on_commit(self, point: str) -> None:
         self._pass(point)
         if point == "after commit":
-            self._leaves_at = self.world.now + self.disk.fsync_s
+            self._leaves_at = self.world.now + (self.disk.fsync_s if self.disk.syncing else 0.0)
 
     def _pass(self, point: str) -> None:
         countdown = self._crash_in.get(point)

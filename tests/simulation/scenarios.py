@@ -39,7 +39,7 @@ def stale_answer(seed: int) -> None:
     stage.lead("n1")
     kept = stage.keep(lambda source, target, message: source == "n2" and isinstance(message, AppendReply))
     stage.cut("n3", "n4", "n5")
-    stage.add("n1", 3)
+    stage.add("n1", 6)
     stage.until(
         "n2 holds them",
         lambda: stage.engine("n2").journal.last_index == stage.engine("n1").journal.last_index,

@@ -13,6 +13,7 @@ DURABLE = {"fsync", "replace", "rename", "commit", "swap"}  # Methods and functi
 WITHOUT = {  # Durable steps that no failpoint stands around, and why none is needed.
     "client/contexts.py": "a person's own files; written again by logging in again",
     "site/bundle.py": "what pilots are made of; made again by the same command",
+    "store/generation.py": "LMDB's transactions: a checkpoint, a snapshot and a swap pass theirs where they are used",
     "store/transactions.py": "the steps of a transaction pass theirs where it is used",
     "transfers/": "as for modules: a copy is renamed whole or made anew",
     "modules/": "on the worker node: a pilot that dies begins its task anew",

@@ -81,6 +81,9 @@ def traced(machine: StateMachine, path: Path) -> StateMachine:
     return replace(machine, apply=apply)
 
 
+TURN_BYTES = 60_000  # Far less than a real node's: a checkpoint every second or so.
+
+
 class Member:
     """The process."""
 
@@ -96,7 +99,9 @@ class Member:
             self.node_id, config["cluster"], tls=lambda: self._tls, admit=self._admit
         )
         machine = traced(ledger_machine(), directory / "applied.trace")
-        self._environment = Environment(directory / "raft", sync=config.get("sync", True))
+        self._environment = Environment(
+            directory / "raft", turn_bytes=TURN_BYTES, sync=config.get("sync", True)
+        )
         if owner_of(self._environment) is None:
             genesis = bytes.fromhex(config["genesis"])
             if genesis:

@@ -30,6 +30,9 @@ ALWAYS = (  # Every member passes these under load.
     "raft.commit.before",
     "raft.commit.after",
     "raft.release.after",
+    "store.flush.before",
+    "store.checkpoint.before",
+    "store.checkpoint.after",
 )
 BEHIND = (  # A member passes these that was away for long.
     "raft.snapshot.page.after",
@@ -107,9 +110,7 @@ async def leading(cluster: ChaosCluster, name: str) -> None:
     donor, away = cluster.members["a"], cluster.members["c"]
     await left_behind(cluster, away)
     await armed(donor, name)
-    leader = await cluster.leader()
-    if leader is not donor:
-        await leader.ask("transfer", to=donor.name)
+    await until("the armed one leads", lambda: _leads(cluster, donor))
     await away.start()
     await died(donor, name)
 
@@ -149,6 +150,14 @@ async def voting(cluster: ChaosCluster, name: str) -> None:
             await voter.ask("transfer", to=other.name)
     cluster.heal()
     await died(voter, name)
+
+
+async def _leads(cluster: ChaosCluster, member: MemberProcess) -> bool:
+    """Ask the leader to hand over, again if the member was not ready yet."""
+    leader = await cluster.leader()
+    if leader is not member:
+        await leader.ask("transfer", to=member.name)
+    return (await member.status()).get("role") == "leader"
 
 
 async def _follows(member: MemberProcess) -> bool:

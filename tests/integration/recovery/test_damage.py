@@ -94,10 +94,12 @@ def test_damaged_pages_records_and_logs_are_named_and_nothing_starts_on_them(tri
 def test_damage_under_a_running_node_is_found_by_reading_and_ends_its_part(trio: Trio) -> None:
     site = trio.follower()
     seen = site.log_size()
-    with look_into(site.raft, is_live=True) as (snapshot, _, _):
-        value = snapshot.ledger.get(keys.by_dataset(keys.SHAPES, trio.dataset))
-        assert value is not None
-    flip(data_file(site), value)
+
+    def in_its_pages() -> bytes | None:
+        with look_into(site.raft, is_live=True) as (snapshot, _, _):
+            return snapshot.ledger.get(keys.by_dataset(keys.SHAPES, trio.dataset))
+
+    flip(data_file(site), wait_for("the dataset is in a checkpoint", in_its_pages, timeout_s=60))
     wait_for(
         "it is found", lambda: "may not vote any more" in site.log()[seen:] or "damaged" in site.log()[seen:]
     )

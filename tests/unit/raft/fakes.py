@@ -65,7 +65,7 @@ class MemoryTransaction:
         for name in DATABASES:
             setattr(self, name, MemoryTable(store.durable[name]))
 
-    def commit(self) -> None:
+    def commit(self, *, lasting: bool = True) -> None:
         self._store.before_commit()
         self._store.commits += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from iceprod_p2p.base.errors import Unavailable
@@ -55,6 +55,21 @@ class OneLedger:
         if self.lose_answers:
             raise Unavailable("the answer was lost")
         return outcome
+
+    async def propose_all(
+        self,
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        request_ids: Sequence[bytes] | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Outcome]:
+        """Apply them one after the other."""
+        ids: Sequence[bytes | None] = request_ids or [None] * len(commands)
+        return [
+            await self.propose(command, actor=actor, request_id=request_id)
+            for command, request_id in zip(commands, ids, strict=True)
+        ]
 
     def apply(
         self, command: Command, *, actor: str = "node:madison-1", request_id: bytes | None = None

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,11 +107,17 @@ def test_a_second_opener_is_told_who_holds_the_directory(tmp_path: Path) -> None
 def test_a_full_map_is_named(tmp_path: Path) -> None:
     environment = Environment(tmp_path, map_size_bytes=1 << 20)
     transaction = environment.write()
+    for number in range(2_000):
+        transaction.ledger.put(b"%d" % number, bytes(1_000))
+    transaction.commit()
     with pytest.raises(StoreFull, match=r"map of .* is full"):
-        for number in range(10_000):
-            transaction.ledger.put(b"%d" % number, bytes(1_000))
-    transaction.abort()
+        environment.checkpoint()
+    with pytest.raises(StoreFull, match=r"map of .* is full"):
+        environment.write()
     environment.close()
+    again = Environment(tmp_path)
+    assert len(keys(again)) == 2_000
+    again.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -154,6 +161,28 @@ def test_a_copy_holds_the_last_commit_whatever_comes_after(environment: Environm
         assert [key for key, _ in snapshot.ledger.scan(b"\x00", b"\xff")] == [b"a"]
     copy.close()
     assert list((environment.path / "scratch").iterdir()) == []
+
+
+def test_a_checkpoint_gets_its_turn_beside_a_writer_that_never_pauses(environment: Environment) -> None:
+    stop, commits = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal commits
+        while not stop.is_set():
+            put(environment, b"%d" % commits)
+            commits += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            before = commits
+            environment.checkpoint()
+            with environment.copy().read() as snapshot:
+                assert sum(1 for _ in snapshot.ledger.scan(b"0", b"a")) >= before
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_a_staged_generation_replaces_the_store_whole_and_readers_finish_on_the_old_one(

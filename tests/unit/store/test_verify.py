@@ -85,6 +85,7 @@ def test_a_store_is_read_beside_its_writer(tmp_path: Path) -> None:
         for number in range(50):
             transaction.ledger.put(b"k%d" % number, b"v%d" % turn * 50)
         transaction.commit()
+        environment.checkpoint()
         with environment.read() as snapshot:
             assert verify(tmp_path / "raft-000001", transaction=snapshot.number).faults == []
     environment.close()
