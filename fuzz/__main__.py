@@ -12,8 +12,9 @@ import traceback
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from fuzz.steering import TARGETS
+from fuzz import software, steering
 
+TARGETS = {**steering.TARGETS, **software.TARGETS}
 EXAMPLES_PER_ROUND = 200
 
 

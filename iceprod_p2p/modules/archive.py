@@ -215,16 +215,23 @@ class _Reading:
             raise BadInput(f"the archive names {clip(member.name)}, which cannot be the name of a file")
         if name == "." and member.isdir():
             return 0
-        if name in self.seen and not member.isdir():
+        if name == ".":
+            raise BadInput("the archive holds something without a name")
+        if (name in self.seen and not member.isdir()) or (member.isdir() and name in self.files):
             raise BadInput(f"the archive names {clip(name)} twice")
-        if any(parent in self.links for parent in _parents(name)) or (name in self.links):
+        parents = list(_parents(name))
+        if any(parent in self.files for parent in parents):
+            raise BadInput(f"the archive names {clip(name)}, which lies in what is a file")
+        if any(parent in self.links for parent in parents) or name in self.links:
             raise BadInput(f"the archive writes {clip(name)} through a link")
-        self.seen.add(name)
+        self.seen.update((name, *parents))
         if member.isreg():
             if member.sparse is not None:  # type: ignore[attr-defined,unused-ignore]
                 raise BadInput(f"the archive holds {clip(member.name)} as a sparse file")
             self.files.add(name)
         elif member.issym():
+            if not member.linkname or not _is_plain(member.linkname):
+                raise BadInput(f"the archive links {clip(name)} to what cannot be the name of a file")
             if not self.root_filesystem:
                 _check_link(name, member.linkname)
             self.links.add(name)
@@ -260,7 +267,12 @@ class _Reading:
 def _is_plain(name: str) -> bool:
     """Return whether a name can be written down and opened everywhere: UTF-8, without NUL, not too long."""
     try:
-        return "\0" not in name and len(name.encode()) <= 4_000
+        parts = name.split("/")
+        return (
+            "\0" not in name
+            and len(name.encode()) < 1_024
+            and all(len(part.encode()) < 250 for part in parts)
+        )
     except UnicodeEncodeError:
         return False
 
