@@ -97,7 +97,7 @@ class MemberProcess:
     async def ended(self) -> int:
         """Wait for the process to end by itself and return its exit code."""
         assert self.process is not None
-        code = await asyncio.to_thread(self.process.wait, 30)
+        code = await asyncio.to_thread(self.process.wait, 120)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.cluster.switch.ended(self.process.pid)
@@ -235,7 +235,7 @@ class ChaosCluster:
                 if one != other:
                     self.switch.mend(one, other)
 
-    async def leader(self, *, within_s: float = 30.0, but: str = "") -> MemberProcess:
+    async def leader(self, *, within_s: float = 60.0, but: str = "") -> MemberProcess:
         """Return the member that leads and has a quorum, once there is one."""
         end_s = time.monotonic() + within_s
         while time.monotonic() < end_s:
@@ -265,7 +265,7 @@ class ChaosCluster:
         return "\n".join(f"--- {name}\n{member.last_words()}" for name, member in self.members.items())
 
 
-async def until(what: str, holds: Callable[[], Any], *, within_s: float = 30.0) -> None:
+async def until(what: str, holds: Callable[[], Any], *, within_s: float = 60.0) -> None:
     """Wait until `await holds()` is true."""
     end_s = time.monotonic() + within_s
     while not await holds():

@@ -66,7 +66,7 @@ async def armed(member: MemberProcess, name: str, passes: int = 1) -> None:
         await member.start(environment={failpoints.VARIABLE: f"{name}=kill:{passes}"})
 
 
-async def died(member: MemberProcess, name: str, *, within_s: float = 20.0) -> None:
+async def died(member: MemberProcess, name: str, *, within_s: float = 90.0) -> None:
     """Wait for the member's death at the failpoint, and start it again without."""
     assert member.process is not None
     code = await asyncio.wait_for(member.ended(), within_s)
