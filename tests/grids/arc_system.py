@@ -61,7 +61,7 @@ class ArcSystem:
             self.make_proxy()
             self.daemons.start("arex", ("/bin/bash", str(SHARE / "arc-arex-start"), "-f"))
             self.start_controller()
-            until(lambda: self.daemons.alive("arex") and self._has_begun(), "A-REX works", limit_s=60)
+            until(lambda: self.daemons.alive("arex") and self._has_begun(), "A-REX works", limit_s=150)
         except BaseException as failed:
             failed.add_note(self._messages())
             self.stop()
@@ -82,7 +82,7 @@ class ArcSystem:
         """Start the web service and wait until it answers."""
         with as_root_again():
             self.daemons.start("ws", ("/bin/bash", str(SHARE / "arc-arex-ws-start"), "-f"))
-        until(lambda: self.daemons.alive("ws") and self._answers(), "A-REX answers", limit_s=60)
+        until(lambda: self.daemons.alive("ws") and self._answers(), "A-REX answers", limit_s=150)
 
     def stop_controller(self) -> None:
         """End the web service; jobs go on."""
