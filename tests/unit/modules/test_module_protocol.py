@@ -137,9 +137,7 @@ def test_the_longest_result_fits_its_limit():
     frame = protocol.encode_message(Result(ok=False, code=1, statistics=statistics, error=failure))
     assert len(frame) < MESSAGE_BYTES_MAX
     with pytest.raises(BadInput, match="257 statistics"):
-        protocol.encode_message(
-            Result(ok=True, code=0, statistics=dict.fromkeys(map(str, range(1_001)), 1.0))
-        )
+        protocol.encode_message(Result(ok=True, code=0, statistics=dict.fromkeys(map(str, range(257)), 1.0)))
 
 
 @pytest.mark.parametrize(
