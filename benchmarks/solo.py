@@ -159,6 +159,7 @@ class Solo:
 
     def ledger_bytes(self) -> int:
         """Return what the ledger's tables take on disk, in whole pages in use."""
+        self.environment.checkpoint()
         return self.environment.table_bytes("ledger")
 
     def close(self) -> None:

@@ -327,6 +327,8 @@ def _layers() -> _Layers:
 
 def _write(transaction: WriteTransaction, name: str, changes: dict[bytes, bytes | None]) -> None:
     table = transaction.table(name)
-    table.put_all([(key, value) for key, value in sorted(changes.items()) if value is not None])
-    for key in sorted(key for key, value in changes.items() if value is None):
+    for key in sorted(
+        key for key, value in changes.items() if value is None
+    ):  # First: they leave room on pages.
         table.delete(key)
+    table.put_all([(key, value) for key, value in sorted(changes.items()) if value is not None])
