@@ -88,14 +88,14 @@ def test_bytes_set_back_in_place_are_seen_by_the_others_and_the_node_rejoins(
     site = trio.follower()
     old = site.present_id
     site.stop()
-    (store,) = site.raft.glob("raft-*/data.mdb")
-    before = store.read_bytes()
+    before = {path: path.read_bytes() for path in site.raft.glob("raft-*/*") if path.name != "lock.mdb"}
     site.start()
     trio.wait_healthy()
     site.kill()
-    with store.open("r+b") as file:
-        file.write(before)
-        file.truncate(len(before))
+    for path, content in before.items():
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate(len(content))
     seen = site.log_size()
     site.start()
     wait_for("it is told", lambda: "may not vote any more" in site.log()[seen:])
