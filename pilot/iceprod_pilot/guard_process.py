@@ -5,6 +5,7 @@ Run as ``python -I -S guard_process.py NAME=VALUE DIRECTORY...`` with a pipe as 
 standard library alone, so that it starts at once and holds little memory.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ def main() -> int:
         time.sleep(PAUSE_S)
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(sys.argv[2]))  # The pilot's work directory, when nothing else is in it.
     return 0
 
 

@@ -12,6 +12,7 @@ would cost less than its three.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -42,7 +43,7 @@ class Workspace:
         self._lock = threading.Lock()
         try:
             work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.path.mkdir(mode=0o700)
+            self.path.mkdir(mode=0o700, parents=True)  # Another's end may have removed the empty one again.
         except OSError as fault:
             raise ConfigError(
                 f"cannot make the work directory {self.path}: {fault.strerror}",
@@ -79,8 +80,10 @@ class Workspace:
         return shutil.disk_usage(self.path).free // MIB
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove everything, and the work directory too when it is empty then: in a scratch it was the pilot's own."""
         remove(self.path)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

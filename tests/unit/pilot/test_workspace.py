@@ -90,3 +90,12 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cannot make the work directory"):
         Workspace(tmp_path / "file", "p-1")
+
+
+def test_a_work_directory_in_a_scratch_goes_with_the_pilot_and_another_ones_stays(tmp_path: Path) -> None:
+    Workspace(tmp_path / "iceprod-p-1", "p-1").close()
+    assert not (tmp_path / "iceprod-p-1").exists()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "other").touch()
+    Workspace(tmp_path / "shared", "p-1").close()
+    assert (tmp_path / "shared" / "other").exists()
