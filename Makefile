@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-grids check format lint types unit sim chaos proof fuzz bench bless protos sbom audit clean
+.PHONY: help setup demo test servers test-grids check format lint types unit sim chaos proof fuzz bench bless protos sbom audit clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,10 +26,12 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 demo: $(VENV)/.ready ## a real production on three sites of this machine, from submission to verified checksums
 	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
 
-test: check ## everything the README promises, with real processes and servers (installs those when root, Debian)
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh && tests/transfers/install.sh; fi
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS)
+test: servers check ## everything the README promises, with real processes and servers (installs those when root, Debian)
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) -n $$(nproc)
 	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/transfers tests/acceptance --ignore tests/integration/chaos $(ONCE_MORE)
+
+servers:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh && tests/transfers/install.sh; fi
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
@@ -50,7 +52,7 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow'
+	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow' -n $$(nproc)
 
 sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $$(nproc) $(if $(SEED),--seed $(SEED))
