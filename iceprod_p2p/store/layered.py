@@ -174,6 +174,7 @@ class LayeredStore:
             transaction.abort()
             raise
         transaction.commit()
+        self._log.clear()
         return number
 
     # Reading.

@@ -79,17 +79,31 @@ class WriteAheadLog:
             raise store_error("open the write-ahead log", directory, cause) from cause
 
     def replay(self, after: int) -> Iterator[tuple[int, Tables]]:
-        """Walk the commits after number `after`, as `records` does; then go on after the last of them."""
+        """Walk the commits after number `after`, as `records` does; then go on after the last of them.
+
+        Call `clear` when they are in the pages, and before anything is appended.
+        """
         number = after
         for last, tables in records(self._directory, after):
             number = last
             yield number, tables
-        self.begin(number)
-
-    def begin(self, last: int) -> None:
-        """Go on after record `last`; what both files hold is not needed any more."""
-        self.last = self.synced = last
+        self.last = self.synced = number
         self._offset = 0
+
+    def clear(self) -> None:
+        """Forget what both files hold: it is in the pages, or was lost with a record before it.
+
+        A lost record's number is given again.  A record after it that did reach the disk must not be taken
+        for the successor of its namesake.
+        """
+        try:
+            for fd in self._fds:
+                os.ftruncate(fd, 0)
+                _take_room(fd)
+                if self._sync:
+                    os.fsync(fd)
+        except OSError as cause:
+            raise store_error("clear the write-ahead log", self._directory, cause) from cause
 
     def append(self, tables: Tables, *, lasting: bool) -> int:
         """Write one commit and return its number; `lasting`: it and all before are on the disk then."""
@@ -178,11 +192,13 @@ def _damaged(directory: Path, number: int) -> StoreBroken:
 def _open(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if os.fstat(fd).st_size == 0:
-        with contextlib.suppress(
-            OSError
-        ):  # Only to save time: where there is no room yet, it grows as it goes.
-            os.posix_fallocate(fd, 0, ROOM_BYTES)
+        _take_room(fd)
     return fd
+
+
+def _take_room(fd: int) -> None:
+    with contextlib.suppress(OSError):  # Only to save time: where there is no room yet, it grows as it goes.
+        os.posix_fallocate(fd, 0, ROOM_BYTES)
 
 
 def _read(path: Path) -> _Run:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from iceprod_p2p.store.environment import Environment, look_into
@@ -70,6 +71,24 @@ def test_an_older_turn_that_was_written_over_does_not_come_back(tmp_path: Path) 
     log.append(tables(9), lasting=True)
     log.close()
     assert found(tmp_path, after=5) == [6, 7, 8, 9]
+
+
+def test_what_followed_a_lost_record_never_follows_the_one_that_takes_its_number(tmp_path: Path) -> None:
+    written(tmp_path, True, False, False).close()
+    path = tmp_path / "wal-0"
+    third = offset_of(path, 3)
+    spoil(path, offset_of(path, 2) + HEAD.size)  # A power cut kept the third record, and not the second.
+    log = WriteAheadLog(tmp_path, sync=True)
+    assert [number for number, _ in log.replay(FIRST)] == [FIRST + 1]
+    log.clear()
+    size = third - HEAD.size - len(msgspec.msgpack.encode([{b"k": b""}, {}, {}]))
+    new: Tables = [{b"k": b"v" * size}, {}, {}]  # So long that the third begins just behind it.
+    log.append(new, lasting=True)
+    log.close()
+    assert offset_of(path, 2) == third
+    log = WriteAheadLog(tmp_path, sync=True)
+    assert list(log.replay(FIRST + 1)) == [(FIRST + 2, new)]
+    log.close()
 
 
 @pytest.mark.parametrize("lost", [1, 20, 40])
