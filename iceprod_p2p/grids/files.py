@@ -83,6 +83,12 @@ trap 'kill -TERM $child' TERM USR1 USR2
 while :; do
   wait $child
   code=$?
-  kill -0 $child 2>/dev/null || exit $code
+  kill -0 $child 2>/dev/null && continue
+  # A warning in the moment of its end may have given its own number instead of the exit code: ask again.
+  trap '' TERM USR1 USR2
+  wait $child
+  again=$?
+  [ $again -eq 127 ] || code=$again
+  exit $code
 done
 """
