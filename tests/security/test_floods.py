@@ -89,6 +89,10 @@ def unmoved(scene: Scene) -> Iterator[Callable[[], None]]:
         assert time.monotonic() - began < ANSWER_S_MAX
 
     yield others_are_served
+    for site in scene.cluster.cluster.sites:
+        assert site.process is not None
+        log = (site.directory / "node.log").read_text(errors="replace")
+        assert site.process.poll() is None, f"the node of {site.name} ended: {log[-3_000:]}"
     others_are_served()
     after = scene.status()
     assert (after.leader, after.term) == (before.leader, before.term), "the flood cost the leader"
