@@ -113,7 +113,7 @@ def removes(node: WorkingNode, work: Work) -> None:
         def running() -> int:
             return sum(task_counts(connection, number).get("processing", 0) for number in numbers)
 
-        wait_for("both slots are taken", lambda: running() == 2, timeout_s=90)
+        wait_for("both slots are taken", lambda: running() >= 2, timeout_s=90)  # A pilot may hold one more
         wait_for("others wait", queued)
         control(node, "drain")
         dies(node, "keeper.remove.before")
@@ -153,6 +153,7 @@ def cleans_up(node: WorkingNode) -> None:
     wait_for("what nobody needs is gone", lambda: not orphan.exists())
 
 
+@pytest.mark.long
 def test_a_site_that_dies_at_every_durable_step_ends_its_production_complete_and_once(
     node: WorkingNode,
 ) -> None:
