@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
-# Tests with real processes share the machine with whatever else it does: a failure is tried once more, and said.
-ONCE_MORE := --reruns 1 -rR
+# Tests with real processes share the machine with whatever else it does: a failure is tried twice more, and said.
+AGAIN := --reruns 2 -rR
 SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -28,14 +28,14 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 
 test: servers check ## everything the README promises, with real processes and servers (installs those when root, Debian)
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) -n $$(nproc)
-	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/transfers tests/acceptance --ignore tests/integration/chaos $(ONCE_MORE)
+	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/transfers tests/acceptance --ignore tests/integration/chaos $(AGAIN)
 
 servers:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh && tests/transfers/install.sh; fi
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
-	$(BIN)/python -m pytest tests/grids $(ONCE_MORE)
+	$(BIN)/python -m pytest tests/grids $(AGAIN)
 
 check: $(VENV)/.ready lint types unit ## the fast loop: format, lint, types, layers, unit and property tests
 
