@@ -143,12 +143,21 @@ def add_secure_port(
     assert isinstance(material, TlsMaterial)
     shows_root = not require_client_certificate  # Newcomers pin it by its fingerprint (`wire.pinned`).
 
-    def present() -> grpc.ServerCertificateConfiguration:
-        return _server_configuration(source() if source is not None else material, shows_root=shows_root)
+    shown = material
+
+    def present() -> grpc.ServerCertificateConfiguration | None:
+        # None: as before.  gRPC (1.85) replaces its credentials without a lock, so two handshakes at once that
+        # both bring new ones can end the process: they are brought when they have changed, and not each time.
+        nonlocal shown
+        now = source() if source is not None else material
+        if now == shown:
+            return None
+        shown = now
+        return _server_configuration(now, shows_root=shows_root)
 
     credentials = grpc.dynamic_ssl_server_credentials(
         _server_configuration(material, shows_root=shows_root),
-        present,
+        present,  # type: ignore[arg-type]  # The stubs do not know that None means "as before".
         require_client_authentication=require_client_certificate,
     )
     try:
