@@ -8,6 +8,7 @@ cannot see a server's URI: it dials the server by the unique DNS name in its cer
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -143,16 +144,17 @@ def add_secure_port(
     assert isinstance(material, TlsMaterial)
     shows_root = not require_client_certificate  # Newcomers pin it by its fingerprint (`wire.pinned`).
 
-    shown = material
+    shown, one_at_a_time = material, threading.Lock()  # gRPC asks on several threads.
 
     def present() -> grpc.ServerCertificateConfiguration | None:
         # None: as before.  gRPC (1.85) replaces its credentials without a lock, so two handshakes at once that
         # both bring new ones can end the process: they are brought when they have changed, and not each time.
         nonlocal shown
         now = source() if source is not None else material
-        if now == shown:
-            return None
-        shown = now
+        with one_at_a_time:
+            if now == shown:
+                return None
+            shown = now
         return _server_configuration(now, shows_root=shows_root)
 
     credentials = grpc.dynamic_ssl_server_credentials(
