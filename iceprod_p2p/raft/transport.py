@@ -325,11 +325,12 @@ class PeerTransport:
     async def _read(
         self, link: _Link, stream: _Stream, frames: AsyncIterable[Frame], check: Callable[[], None]
     ) -> None:
-        loop, peer, receive = asyncio.get_running_loop(), link.peer, self._receive
+        loop, peer = asyncio.get_running_loop(), link.peer
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             async for message in frames:
                 stream.heard_s = loop.time()
                 check()
+                receive = self._receive  # Not once for all: a link may be up before `attach`.
                 for frame in _unpack(message):
                     receive(peer, frame)
                 self._after_batch()

@@ -87,6 +87,21 @@ async def test_a_stopped_leader_hands_over_and_comes_back_without_a_list_of_peer
         assert sum(1 for _ in ledger.scan(b"B", b"C")) == 2
 
 
+async def test_a_node_that_was_linked_before_its_raft_part_began_hears_the_leader(
+    cluster: LoopbackCluster,
+) -> None:
+    await until(lambda: cluster.leader is not None)
+    late = cluster.followers[0]
+    await late.stop()
+    await late.listen()
+    others = [node for node in cluster.nodes.values() if node is not late]
+    await until(lambda: all(late.name in node.transport.connected() for node in others))
+    await others[0].raft.propose(blob(1), actor="node:x")
+    await late.start()
+    await until(lambda: late.raft.status().applied == others[0].raft.status().applied)
+    assert late.raft.status().leader_id is not None
+
+
 async def test_what_the_status_calls_applied_is_what_a_view_shows(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
