@@ -8,12 +8,13 @@ answered.  Memory is anonymous memory (RssAnon): what is beyond it, the page cac
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from iceprod_cli.free_ports import free_ports
 
 from benchmarks import keys, machine
 from benchmarks.children import Child, Say
@@ -128,7 +129,7 @@ class Behind(Cluster):
         self.directory = directory
         self._ring = keys.make_ring()
         self._configs = [self._config(name) for name in NAMES]
-        for config, port in zip(self._configs, _free_ports(len(NAMES)), strict=True):
+        for config, port in zip(self._configs, free_ports(len(NAMES)), strict=True):
             config["address"] = f"127.0.0.1:{port}"
         self._genesis = self._first_entry().hex()
         first, second, _ = (Path(config["directory"]) for config in self._configs)
@@ -149,16 +150,6 @@ class Behind(Cluster):
         self.members.append(member)
         member.answer()
         member.ask(do="start", genesis=self._genesis)
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for probe in held:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in held]
-    for probe in held:
-        probe.close()
-    return ports
 
 
 def _fill(path: Path, genesis: bytes, *, entries: int, state_mib: int, say: Say) -> None:

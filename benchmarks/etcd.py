@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
+from iceprod_cli.free_ports import free_ports
 
 from benchmarks import keys
 from benchmarks.children import Answer, Child, say, serve
@@ -41,7 +41,7 @@ class Etcd:
         self.clients: list[Child] = []
         self._members: list[subprocess.Popen[bytes]] = []
         keys.write_loopback_keys(directory)
-        ports = _free_ports(6)
+        ports = free_ports(6)
         peers = [f"https://127.0.0.1:{port}" for port in ports[:3]]
         self.endpoints = [f"127.0.0.1:{port}" for port in ports[3:]]
         try:
@@ -158,14 +158,6 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(listening.getsockname()[1]) for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return ports
 
 
 class Client:

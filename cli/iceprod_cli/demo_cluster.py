@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iceprod_cli.free_ports import free_ports
 from iceprod_p2p.base.errors import ConfigError, IceProdError, Unavailable
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import load_context
@@ -64,7 +64,7 @@ class DemoCluster:
         self._slots = slots
         self._say = say
         _prepare(directory)
-        ports = _free_ports(2 * sites)
+        ports = free_ports(2 * sites)
         self.sites = [
             DemoSite(
                 name,
@@ -251,19 +251,6 @@ def _prepare(directory: Path) -> None:
             f"cannot write in {directory}: {failure.strerror}",
             remedy="give another directory with --directory",
         ) from None
-
-
-def _free_ports(count: int) -> list[int]:
-    held: list[Any] = []
-    try:
-        for _ in range(count):
-            probe = socket.socket()
-            probe.bind(("127.0.0.1", 0))
-            held.append(probe)
-        return [probe.getsockname()[1] for probe in held]
-    finally:
-        for probe in held:
-            probe.close()
 
 
 def _site_toml(site: DemoSite, *, slots: int) -> str:

@@ -13,9 +13,11 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from iceprod_cli.free_ports import free_ports
+
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create, load
-from tests.grids.daemons import Daemons, free_ports, need_root_and, private_directory, until
+from tests.grids.daemons import Daemons, need_root_and, private_directory, until
 from tests.grids.users import USER, as_root_again, user_ids
 
 load("arc")  # The test's user may not be able to read this Python's own files later.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -31,15 +30,6 @@ def private_directory(name: str) -> Path:
     root = Path(tempfile.mkdtemp(prefix=f"iceprod-{name}-", dir="/tmp"))
     root.chmod(0o755)
     return root
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [entry.getsockname()[1] for entry in sockets]
-    for entry in sockets:
-        entry.close()
-    return ports
 
 
 def until(holds: Callable[[], bool], what: str, *, limit_s: float = START_S, pause_s: float = 0.05) -> None:

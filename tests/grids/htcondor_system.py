@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create
-from tests.grids.daemons import Daemons, free_ports, private_directory, until
+from tests.grids.daemons import Daemons, private_directory, until
 from tests.grids.users import as_root_again, user_ids
 
 PREFIX = Path(os.environ.get("ICEPROD_HTCONDOR_PREFIX", "/var/cache/iceprod-tests/htcondor-23.9"))

@@ -12,9 +12,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from iceprod_cli.free_ports import free_ports
+
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create
-from tests.grids.daemons import END_S, free_ports, need_root_and, private_directory, until
+from tests.grids.daemons import END_S, need_root_and, private_directory, until
 
 COMMANDS = ("sge_qmaster", "sge_execd", "qsub", "qstat", "qconf", "qacct")
 LIBRARY = Path("/usr/lib/gridengine")

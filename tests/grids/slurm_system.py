@@ -11,9 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from iceprod_cli.free_ports import free_ports
+
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create
-from tests.grids.daemons import Daemons, free_ports, need_root_and, private_directory, until
+from tests.grids.daemons import Daemons, need_root_and, private_directory, until
 
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
 ACCOUNTING_COMMANDS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db")

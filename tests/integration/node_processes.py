@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,23 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.wire.pb import control_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    held = [socket.socket() for _ in range(count)]
-    for probe in held:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in held]
-    for probe in held:
-        probe.close()
-    return ports
 
 
 def run_command(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.base.errors import NotAllowed, Unavailable
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
@@ -27,7 +28,7 @@ from iceprod_p2p.wire.channel import TlsMaterial, blocking_channel
 from iceprod_p2p.wire.errors import rpc_errors
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc, pilot_pb2, pilot_pb2_grpc
 from tests.integration.command_line import CommandLine, Said
-from tests.integration.node_processes import ROOT, NodeProcess, free_ports, wait_for
+from tests.integration.node_processes import ROOT, NodeProcess, wait_for
 from tests.integration.production import Production, production
 
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"

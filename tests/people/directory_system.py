@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
-
-from tests.integration.node_processes import free_ports
+from iceprod_cli.free_ports import free_ports
 
 SUFFIX = "dc=ice,dc=example"
 PASSWORD = "correct horse battery"

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.transfers.credentials import Credential
-from tests.grids.daemons import Daemons, free_ports, until
+from tests.grids.daemons import Daemons, until
 from tests.grids.users import USER, user_ids
 
 TOKEN = "token-of-the-tests"

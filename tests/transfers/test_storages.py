@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import socket
 import threading
 import time
 
 import pytest
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.base.errors import IceProdError, IntegrityError, NotAllowed, NotFound, Unavailable
 from iceprod_p2p.transfers.limits import Limits
@@ -211,8 +211,7 @@ def test_an_upload_that_is_cut_is_made_whole(servers, transfers, tmp_path, kind)
 def test_a_server_that_is_away_and_comes_back_is_waited_for(servers, transfers, tmp_path, kind):
     place = servers.place(kind)
     place.write("patience", b"found at last")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     wires: list[Wire] = []
 
     def pause(seconds: float) -> bool:
@@ -235,8 +234,7 @@ def test_a_server_that_is_away_and_comes_back_is_waited_for(servers, transfers, 
 @pytest.mark.parametrize("kind", ["https", "gsiftp", "root", "s3"])
 def test_a_server_that_stays_away_is_given_up_after_all_attempts(servers, transfers, tmp_path, kind):
     place = servers.place(kind)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     source = tmp_path / "source"
     source.write_bytes(b"x")
     limits = Limits(attempts=2, pause_s=0.05, timeout_s=5)
