@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
 # Tests with real processes share the machine with whatever else it does: a failure is tried twice more, and said.
-AGAIN := --reruns 2 -rR
+AGAIN := --reruns 2 --rerun-show-tracebacks -rR
 SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 

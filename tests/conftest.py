@@ -1,4 +1,6 @@
-"""What all tests share: the number of simulated histories, and no silent skips in continuous integration."""
+"""What all tests share: the number of simulated histories, no silent skips in continuous integration, and a second
+try that begins from nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+import pytest_rerunfailures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,3 +32,18 @@ def pytest_runtest_makereport(
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped in continuous integration: {report.longrepr}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """End what the failed try shared with other tests before the next try (`--reruns`).
+
+    The plugin keeps fixtures of modules and of the session for the next try, which then meets in a server what
+    the first one left there.  Everything is made anew instead, also for the tests that follow.
+    """
+    if getattr(item, "execution_count", 1) < 2:
+        return
+    state = item.session._setupstate
+    state.stack.update(pytest_rerunfailures.suspended_finalizers)
+    pytest_rerunfailures.suspended_finalizers.clear()
+    state.teardown_exact(None)

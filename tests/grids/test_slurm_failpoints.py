@@ -34,8 +34,9 @@ CRASHES = (  # "find" is passed by the start after the one before: the batch sys
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def slurm() -> Iterator[SlurmSystem]:
+    """One of its own for each try: Slurm lists ended grid jobs for minutes."""
     made = SlurmSystem()
     made.start()
     yield made
