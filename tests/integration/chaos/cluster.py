@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from iceprod_cli.free_ports import free_ports
+
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, Invite, Proposal, Tick
 from iceprod_p2p.model.identity import IdentityKind
@@ -21,7 +23,6 @@ from iceprod_p2p.security.ca import Authority, found_root
 from iceprod_p2p.security.certificates import new_key, to_der, to_pem
 from tests.integration.chaos.speech import Caller, Gone
 from tests.integration.chaos.switch import Switch
-from tests.integration.node_processes import free_ports
 from tests.unit.security.rings import authority, issued
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,7 +86,10 @@ class MemberProcess:
                 raise Gone(
                     f"{self.name} ended with {self.process.returncode} before it served: {self.last_words()}"
                 )
-            self.caller = await Caller.connect(int(line))
+            try:
+                self.caller = await Caller.connect(int(line))
+            except OSError as ended:
+                raise Gone(f"{self.name} ended just as it served: {self.last_words()}") from ended
 
     async def kill(self) -> None:
         """SIGKILL, and see it dead."""

@@ -13,12 +13,14 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 READ_BYTES: Final = 16 << 10
 SOCKET_BYTES: Final = 32 << 10  # Asked of the system for each side of a connection.
+WHO_S: Final = 3.0  # For finding out who dials.
 QUEUE_BYTES: Final = 64 << 10  # On a wire beside what its delay holds anyway.
 
 
@@ -135,24 +137,32 @@ class Switch:
         return self._wires.setdefault((source, target), Wire())
 
     def _who(self, port: int) -> str:
-        """Return the member that dials from this port: whose socket it is, as the system says."""
-        end = f":{port:04X}"
-        with open("/proc/net/tcp", encoding="ascii") as table:
-            inodes = {words[9] for line in table if (words := line.split())[1].endswith(end)}
-        links = {f"socket:[{inode}]" for inode in inodes - {"0"}}
-        for pid, name in list(self._pids.items()):
-            with contextlib.suppress(OSError):
-                for entry in os.scandir(f"/proc/{pid}/fd"):
-                    with contextlib.suppress(OSError):  # Closed meanwhile.
-                        if os.readlink(entry.path) in links:
-                            return name
-        return "?"
+        """Return the member that dials from this port: whose socket it is, as the system says.
+
+        The system's list may miss a line while others come and go, so it is asked again for a while; ""
+        when it knows nobody, who has then ended.
+        """
+        end_s = time.monotonic() + WHO_S
+        while True:
+            links = {f"socket:[{inode}]" for inode in _inodes(port)}
+            for pid, name in list(self._pids.items()):
+                with contextlib.suppress(OSError):
+                    for entry in os.scandir(f"/proc/{pid}/fd"):
+                        with contextlib.suppress(OSError):  # Closed meanwhile.
+                            if os.readlink(entry.path) in links:
+                                return name
+            if time.monotonic() > end_s:
+                return ""
+            time.sleep(0.02)
 
     async def _connected(
         self, target: str, target_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         port = writer.get_extra_info("peername")[1]
         source = await self._loop.run_in_executor(None, self._who, port)
+        if not source:  # On a wire without a name it could not be cut.
+            writer.transport.abort()
+            return
         _shrink(writer)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", target_port, limit=READ_BYTES)
@@ -222,6 +232,16 @@ class Switch:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+def _inodes(port: int) -> set[str]:
+    """Return the inodes of the sockets bound to a local port; those of IPv6 may speak IPv4 as well."""
+    found = set()
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as table:
+            lines = [line.split() for line in table]
+            found |= {words[9] for words in lines if words[1].endswith(f":{port:04X}")}
+    return found - {"0"}
 
 
 def _shrink(writer: asyncio.StreamWriter) -> None:

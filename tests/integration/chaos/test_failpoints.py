@@ -122,15 +122,13 @@ async def cut_off(cluster: ChaosCluster, name: str) -> None:
         await member.start()
     armed_one = await cluster.leader()
     await armed(armed_one, name)
-    assert armed_one.process is not None
 
     async def leads_or_is_dead() -> bool:
-        dead = armed_one.process is not None and armed_one.process.poll() is not None
-        return dead or await _leads(cluster, armed_one)
+        return _is_dead(armed_one) or await _leads(cluster, armed_one)
 
     for _ in range(8):  # In each turn by chance: only what it appended while nobody heard it conflicts.
         await until("the armed one leads or is dead", leads_or_is_dead)
-        if armed_one.process.poll() is not None:
+        if _is_dead(armed_one):
             break  # It had been killed with entries that nobody else has: that is enough.
         cluster.isolate(armed_one.name)
         await asyncio.sleep(1.0)
@@ -138,43 +136,43 @@ async def cut_off(cluster: ChaosCluster, name: str) -> None:
         await asyncio.sleep(0.5)
         cluster.heal()
         for _ in range(50):
-            if armed_one.process.poll() is not None:
-                break
-            await asyncio.sleep(0.1)
-        else:
-            continue
-        break
+            if not _is_dead(armed_one):
+                await asyncio.sleep(0.1)
     await died(armed_one, name)
 
 
 async def voting(cluster: ChaosCluster, name: str) -> None:
     voter = cluster.members["c"]
     await armed(voter, name)
-    leader = await cluster.leader(but=voter.name)
-    other = next(m for m in cluster.members.values() if m not in (voter, leader))
-    cluster.switch.cut(leader.name, other.name)
-    cluster.switch.cut(leader.name, voter.name)
-    assert voter.process is not None
-    for _ in range(100):
-        if voter.process.poll() is not None:
+    for _ in range(8):  # In each turn by chance: the voter may stand itself.
+        if _is_dead(voter):
             break
-        await asyncio.sleep(0.1)
-        if (await voter.status()).get("role") == "leader":  # It stood itself: let the other one have it.
-            await voter.ask("transfer", to=other.name)
-    cluster.heal()
+        leader = await cluster.leader()
+        others = [member for member in cluster.members.values() if member is not leader]
+        if leader is voter:
+            with contextlib.suppress(Gone):
+                await voter.ask("transfer", to=others[0].name)
+            continue
+        for other in others:
+            cluster.switch.cut(leader.name, other.name)
+        for _ in range(30):
+            if not _is_dead(voter) and (await voter.status()).get("role") != "leader":
+                await asyncio.sleep(0.1)
+        cluster.heal()
     await died(voter, name)
 
 
+def _is_dead(member: MemberProcess) -> bool:
+    return member.process is None or member.process.poll() is not None
+
+
 async def _leads(cluster: ChaosCluster, member: MemberProcess) -> bool:
-    """Ask the leader to hand over, again if the member was not ready yet."""
-    leader = await cluster.leader()
-    if leader is not member:
-        await leader.ask("transfer", to=member.name)
+    """Return whether it leads; whoever leads in its place now is asked to hand over, if it was ready for that."""
+    for other in cluster.members.values():
+        if other is not member and (await other.status()).get("role") == "leader":
+            with contextlib.suppress(Gone):
+                await other.ask("transfer", to=member.name)
     return (await member.status()).get("role") == "leader"
-
-
-async def _follows(member: MemberProcess) -> bool:
-    return (await member.status()).get("role") == "follower"
 
 
 SCENES: dict[str, Callable[[ChaosCluster, str], Awaitable[None]]] = {
