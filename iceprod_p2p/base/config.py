@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from iceprod_p2p.base.blobs_config import BLOBS, BlobsConfig
+from iceprod_p2p.base.config_blobs import BLOBS, BlobsConfig
 from iceprod_p2p.base.config_external import EXTERNAL, ExternalConfig, check_external
+from iceprod_p2p.base.config_people import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
 from iceprod_p2p.base.errors import ConfigError
-from iceprod_p2p.base.people_config import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
 from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
 from iceprod_p2p.base.toml_lines import key_lines
 

@@ -15,8 +15,8 @@ from ldap3.core import results
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn
 
+from iceprod_p2p.base.config_people import DirectoryConfig
 from iceprod_p2p.base.errors import ConfigError, Unavailable
-from iceprod_p2p.base.people_config import DirectoryConfig
 from iceprod_p2p.model.identity import is_person_name
 from iceprod_p2p.security.authenticators import (
     PASSWORD_BYTES_MAX,

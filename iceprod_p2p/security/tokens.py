@@ -19,8 +19,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.config_people import TokensConfig
 from iceprod_p2p.base.errors import ConfigError, NotAllowed, Unavailable
-from iceprod_p2p.base.people_config import TokensConfig
 from iceprod_p2p.model.identity import is_person_name
 from iceprod_p2p.security.authenticators import Login, highest_role, roles_of
 from iceprod_p2p.security.keyfiles import read_public

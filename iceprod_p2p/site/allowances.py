@@ -14,8 +14,12 @@ from typing import Final
 
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import Unavailable
+from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.identity import IdentityKind
 
+log = get_logger("allowances")
+
+REPORT_S: Final = 60.0  # Refusals of one caller are logged so often, with their number.
 CALLERS_MAX: Final = 20_000  # Remembered; the ones that called longest ago are forgotten first.
 
 
@@ -45,7 +49,8 @@ class _Account:
     left: float
     seen_s: float
     under_way: int = 0
-    refused: int = 0
+    refused: int = 0  # Since the log last spoke of them.
+    reported_s: float = -1e9
 
 
 class Allowances:
@@ -63,14 +68,14 @@ class Allowances:
         allowance = ALLOWANCES[kind]
         account = self._account(kind, who, allowance)
         if account.under_way >= allowance.at_once:
-            account.refused += 1
+            self._refused(account, kind, who)
             raise Unavailable(
                 f"{account.under_way} calls of {who} are under way already, which is the most at once",
                 remedy="wait for some of them",
                 retry_after_s=1.0,
             )
         if account.left < 1:
-            account.refused += 1
+            self._refused(account, kind, who)
             raise Unavailable(
                 f"{who} calls more than {allowance.per_s:.0f} times per second",
                 remedy="call less often",
@@ -83,9 +88,12 @@ class Allowances:
         finally:
             account.under_way -= 1
 
-    def refused(self) -> dict[str, int]:
-        """Return how many calls of whom were too much."""
-        return {who: account.refused for (_, who), account in self._accounts.items() if account.refused}
+    def _refused(self, account: _Account, kind: IdentityKind | None, who: str) -> None:
+        account.refused += 1
+        now_s = self._clock.monotonic_s()
+        if now_s - account.reported_s >= REPORT_S:
+            log.warning("calls refused: too many", who=who, kind=kind and kind.value, calls=account.refused)
+            account.refused, account.reported_s = 0, now_s
 
     def _account(self, kind: IdentityKind | None, who: str, allowance: Allowance) -> _Account:
         now_s = self._clock.monotonic_s()

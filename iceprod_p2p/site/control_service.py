@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
-from iceprod_p2p.base.blobs_config import BlobsConfig
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import NodeConfig
+from iceprod_p2p.base.config_blobs import BlobsConfig
 from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.ledger import queries

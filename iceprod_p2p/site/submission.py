@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 
-from iceprod_p2p.base.blobs_config import BlobsConfig
+from iceprod_p2p.base.config_blobs import BlobsConfig
 from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
 from iceprod_p2p.base.failpoints import passing

@@ -19,24 +19,11 @@ systems=("$@")
 wanted=()
 for system in "${systems[@]}"; do
   [ -n "${packages[$system]:-}" ] || { echo "no such batch system: $system (known: ${!packages[*]})" >&2; exit 2; }
-  for package in ${packages[$system]}; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
-  done
+  read -ra of_system <<<"${packages[$system]}"
+  wanted+=("${of_system[@]}")
 done
-if [ ${#wanted[@]} -gt 0 ]; then
-  command -v apt-get >/dev/null || { echo "only Debian's packages are known here; install ${wanted[*]} yourself" >&2; exit 1; }
-  [ "$(id -u)" = 0 ] || { echo "must be root to install ${wanted[*]}" >&2; exit 1; }
-  echo "installing for the tests of grid plugins: ${wanted[*]}"
-  # The tests start daemons of their own; those of the machine shall not start.
-  policy=/usr/sbin/policy-rc.d
-  if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
-    trap 'rm -f $policy' EXIT
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
-fi
+. "$(dirname "$0")/../packages.sh"
+install_packages "the tests of grid plugins" "${wanted[@]}"
 case " ${systems[*]} " in
   *" htcondor "*) "$(dirname "$0")/htcondor_prefix.sh" "$htcondor" ;;
 esac

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import trustme
 
+from iceprod_p2p.base.config_people import DirectoryConfig
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotAllowed, Unavailable
-from iceprod_p2p.base.people_config import DirectoryConfig
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.security.authenticators import Login
 from iceprod_p2p.security.directory import DirectoryServer

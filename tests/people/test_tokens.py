@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from iceprod_p2p.base.config_people import TokensConfig
 from iceprod_p2p.base.errors import IceProdError, NotAllowed, Unavailable
-from iceprod_p2p.base.people_config import TokensConfig
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.security.authenticators import Login
 from iceprod_p2p.security.tokens import KEYS_AGAIN_S, KEYS_KEPT_S, TokenIssuer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import Unavailable
@@ -34,7 +35,17 @@ def test_a_burst_is_served_and_then_so_many_each_second() -> None:
     assert called(allowances, "person:mary", 10) == 10, "others are served as before"
     clock.advance(3_600.0)
     assert called(allowances, "person:paul", 10_000) == ALLOWED.burst, "a long pause saves up one burst"
-    assert allowances.refused()["person:paul"] > 10_000
+
+
+def test_refusals_are_logged_once_a_minute_with_their_number() -> None:
+    clock = ManualClock()
+    allowances = Allowances(clock)
+    with capture_logs() as logs:
+        called(allowances, "person:paul", ALLOWED.burst + 500)
+        called(allowances, "person:mary", 10)
+        clock.advance(61.0)
+        called(allowances, "person:paul", ALLOWED.burst + 1)
+    assert [(line["who"], line["calls"]) for line in logs] == [("person:paul", 1), ("person:paul", 500)]
 
 
 def test_a_refusal_says_when_to_come_back() -> None:
