@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import (
@@ -104,12 +107,13 @@ class LedgerInHand:
 
     def found(self, *sites: str, grace_ms: int = GRACE_MS) -> None:
         """Found a cluster with one node per site, n0, n1, ..."""
-        self.done(FoundCluster("ice", b"root", grace_ms))
+        self.done(FoundCluster("ice", b"root", grace_ms, versions.VERSION_MOST))
         for number, site in enumerate(sites):
             token = bytes([number]) * 32 if number else b""
             if number:
                 self.done(Invite(token, site))
-            self.done(AddNode(member(number, site), b"ca", bytes(32), f"key{number}", bytes(32), token))
+            node = AddNode(member(number, site), b"ca", bytes(32), f"key{number}", bytes(32), token)
+            self.done(msgspec.structs.replace(node, version_most=versions.VERSION_MOST))
         self.tick()
 
     def submit(self, jobs: int = 1, shapes: tuple[TaskShape, ...] = PAIR, **fields: Any) -> int:

@@ -14,6 +14,7 @@ from hashlib import sha256
 import msgspec
 
 from iceprod_p2p.ledger import commands as c
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
@@ -240,7 +241,7 @@ def _add_node(o: Options) -> Command:
         "",
         "",
         o.number("least", 1),
-        o.number("most", 1),
+        o.number("most", versions.VERSION_MOST),
     )
 
 
@@ -249,13 +250,18 @@ def _replace(o: Options) -> Command:
     certificate, key = digest(o.text("certificate", "certificate")), o.text("key", "key")
     authority = o.text("authority", "ca").encode()
     old = o.text("old")
-    return ReplaceNode(_member(o), old, authority, certificate, key, bytes(32), "", "", token)
+    most = versions.VERSION_MOST
+    return ReplaceNode(
+        _member(o), old, authority, certificate, key, bytes(32), "", "", token, version_most=most
+    )
 
 
 def _restore(o: Options) -> Command:
     entry = o.number("entry")
     return RestoreCluster(
-        _member(o), b"ca", digest("certificate"), "key", bytes(32), "", "", entry, 1, digest("epoch")[:16]
+        *(_member(o), b"ca", digest("certificate"), "key", bytes(32), "", "", entry, 1),
+        digest("epoch")[:16],
+        version_most=versions.VERSION_MOST,
     )
 
 
@@ -311,7 +317,9 @@ def _forget_blobs(o: Options) -> Command:
 
 
 WORDS: dict[str, Callable[[Options], Command]] = {
-    "name-cluster": lambda o: c.FoundCluster(o.text("name", "ice"), b"root", o.time_ms("grace", "10m")),
+    "name-cluster": lambda o: c.FoundCluster(
+        o.text("name", "ice"), b"root", o.time_ms("grace", "10m"), o.number("version", versions.VERSION_MOST)
+    ),
     "invite": lambda o: c.Invite(digest(o.text("token")), o.text("site"), o.time_ms("lifetime", "15m")),
     "add-node": _add_node,
     "promote": lambda o: c.PromoteMember(o.text("node")),

@@ -18,6 +18,7 @@ from iceprod_p2p.ledger.rules.sweeping import EXTREMES, sweeps_of
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.tally import Tally
 from iceprod_p2p.ledger.transitions import JOB_SUSPENDED
+from iceprod_p2p.ledger.versions import NAMED_BLOBS
 from iceprod_p2p.model.files import WHOLE_DATASET
 
 ALL = 1 << 30  # No page: this reads everything.
@@ -225,6 +226,9 @@ class DatasetCheck:
 
     def _check_blobs(self) -> Iterator[str]:
         user = keys.by_dataset(keys.DATASET, self.ds.number)
+        cluster = self.t.cluster
+        if self.t.version < NAMED_BLOBS or (cluster and self.ds.number <= cluster.datasets_unnamed):
+            return
         digests = self.t.dataset_blobs.get(keys.by_dataset(keys.DATASET_BLOBS, self.ds.number)) or ()
         kept = all(self.t.kv.get(keys.BLOB_USE + digest + user) is not None for digest in digests)
         if not kept or bytes.fromhex(self.ds.record.steering_sha256) not in digests:

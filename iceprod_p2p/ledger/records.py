@@ -72,6 +72,7 @@ class Cluster(msgspec.Struct, array_like=True, gc=False):
     software: int = 0  # Builds that have a record.
     epoch: int = 1  # One more after each restore from a backup.
     epoch_id: bytes = b""  # Tells two restores of one backup apart.
+    datasets_unnamed: int = 0  # Datasets up to this number were made before datasets named their blobs.
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

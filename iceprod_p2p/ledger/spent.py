@@ -16,6 +16,7 @@ from iceprod_p2p.ledger.reading import see_job
 from iceprod_p2p.ledger.rollup import dataset_state
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.transitions import JOB
+from iceprod_p2p.ledger.versions import SPENT_FILES
 from iceprod_p2p.model.states import DatasetState, JobState
 
 ENDED: Final = (DatasetState.COMPLETE, DatasetState.TRUNCATED, DatasetState.ABORTED)
@@ -28,7 +29,7 @@ def is_spent(t: Tables, ds: Dataset, job: int, record: r.FileRecord) -> bool:
 
     A person who resets tasks later makes such files anew, together with what reads them.
     """
-    if record.kind not in TEMPORARY:
+    if record.kind not in TEMPORARY or t.version < SPENT_FILES:
         return False
     if record.kind == "job_temp":
         ended = job < 0 or JOB[see_job(t, ds, job).kinds(ds.dag.everything)] in JOB_ENDED

@@ -24,13 +24,30 @@ from typing import Any, Final
 from iceprod_p2p.base.errors import IceProdError
 
 VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program can take part in.
-VERSION_MOST: Final = 1  # The newest one.
+VERSION_MOST: Final = 2  # The newest one.
+
+# Version 2: software by name, blobs that are counted and forgotten, datasets that follow others, copies at URLs that
+# are read again, temporary files that have served.
+NAMED_BLOBS: Final = (
+    2  # From here on a dataset names the blobs that it needs, so that others can be forgotten.
+)
+SPENT_FILES: Final = 2  # From here on temporary files that have served are let go.
 
 # The number of a command -> the version that brought it.  Those not named here are as old as the ledger.
-COMMANDS_SINCE: Final[dict[int, int]] = {}
+COMMANDS_SINCE: Final[dict[int, int]] = {
+    63: 2,  # DropBlobs
+    64: 2,  # ForgetBlobs
+    70: 2,  # PublishSoftware
+    71: 2,  # RetireSoftware
+}
 
 # The number of a command and the place of a field (1 is the first) -> the version that brought the field.
-FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {}
+FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {
+    (20, 15): 2,  # SubmitDataset.closing
+    (20, 16): 2,  # SubmitDataset.blobs
+    (60, 4): 2,  # RecordReplicas.spent
+    (61, 4): 2,  # RecordVerification.url
+}
 
 
 class ProgramTooOld(IceProdError):

@@ -15,8 +15,10 @@ from iceprod_p2p.base.config_external import ExternalConfig
 from iceprod_p2p.base.errors import BadInput, NotAllowed, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import RecordBlob, SubmitDataset
 from iceprod_p2p.ledger.limits import ATTEMPTS_MAX, DATASET_JOBS_MAX, PRIORITY_MAX
+from iceprod_p2p.ledger.versions import NAMED_BLOBS
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.steering import Configuration
@@ -118,7 +120,7 @@ class Submission:
             sites_excluded=tuple(sorted(set(request.sites_excluded))),
             attempts_max=request.attempts_max or 3,
             closing=closing,
-            blobs=blobs,
+            blobs=blobs if self._names_blobs() else (),
         )
         outcome = await self._consensus.propose(
             command, actor=f"person:{person}", request_id=request_id, timeout_s=SUBMIT_S
@@ -134,6 +136,11 @@ class Submission:
             blob_copies=copies,
             pinned=[one.sentence for one in pinned],
         )
+
+    def _names_blobs(self) -> bool:
+        """Return whether all nodes read what a dataset needs; while some do not, no blob is ever forgotten."""
+        with self._consensus.view() as kv:
+            return queries.version(kv) >= NAMED_BLOBS
 
     async def spread(self, blob: str, request_id: bytes) -> int:
         """Give a blob to other nodes and record who holds it; return how many do, this one included."""

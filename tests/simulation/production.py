@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
-from iceprod_p2p.ledger import queries
+import msgspec
+
+from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import (
@@ -53,7 +55,7 @@ class LedgerMachine:
         )
 
     def _founding(self, members: Sequence[Member]) -> Iterator[tuple[int, Command]]:
-        yield 0, FoundCluster("icecube", b"root", self._site_grace_ms)
+        yield 0, FoundCluster("icecube", b"root", self._site_grace_ms, versions.VERSION_MOST)
         yield 0, SetPerson("ada", Role.ADMINISTRATOR)
         yield 0, SetPerson("paul", Role.PRODUCTION, ("simprod",))
         for number, member in enumerate(members):
@@ -75,7 +77,8 @@ def token_of(node_id: str) -> bytes:
 def admission(member: Member, *, token: bytes) -> AddNode:
     """Return the command that admits a node."""
     key = sha256(b"key of " + member.node_id.encode()).digest()
-    return AddNode(member, b"issuer of " + member.site.encode(), key, f"key-{member.node_id}", key, token)
+    node = AddNode(member, b"issuer of " + member.site.encode(), key, f"key-{member.node_id}", key, token)
+    return msgspec.structs.replace(node, version_most=versions.VERSION_MOST)
 
 
 class LedgerMembers:

@@ -1,7 +1,8 @@
 """Blobs: which nodes hold a steering document or module, so that others know where to fetch it; and who needs it.
 
 A blob is needed by what was recorded to need it (`use_blob`) and by file records of the same content.  What nothing
-needs may be forgotten once it is no longer new; whoever holds it then removes it.
+needs may be forgotten once it is no longer new; whoever holds it then removes it.  Datasets of a ledger before version
+`NAMED_BLOBS` did not name what they need: as long as there is one of them, every blob counts as needed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from iceprod_p2p.ledger.limits import BLOB_GRACE_MS, BLOB_NODES_MAX, BLOBS_AT_ON
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.ledger.versions import NAMED_BLOBS
 
 
 def record_blob(t: Tables, command: RecordBlob, asked: Asked) -> Outcome:
@@ -30,7 +32,8 @@ def record_blob(t: Tables, command: RecordBlob, asked: Asked) -> Outcome:
     nodes = {*command.node_ids, *(node for node in before if t.nodes.get(keys.by_name(keys.NODE, node)))}
     if len(nodes) > BLOB_NODES_MAX:
         return Refused(Refusal.LIMIT, f"at most {BLOB_NODES_MAX} holders of a blob are noted")
-    t.blobs.put(key, r.BlobRecord(command.size_bytes, tuple(sorted(nodes)), t.now_ms))
+    recorded_ms = t.now_ms if t.version >= NAMED_BLOBS else 0
+    t.blobs.put(key, r.BlobRecord(command.size_bytes, tuple(sorted(nodes)), recorded_ms))
     return Applied()
 
 
@@ -66,8 +69,21 @@ def forget_blobs(t: Tables, command: ForgetBlobs, asked: Asked) -> Outcome:
 
 def is_needed(t: Tables, digest: bytes) -> bool:
     """Return whether anything recorded needs a blob: a dataset's document, or a file of the same content."""
+    if _may_be_unnamed(t):
+        return True
     used = t.scan_keys(keys.BLOB_USE + digest, 1)
     return bool(used or t.scan_keys(keys.CONTENT + digest[:16], 1))
+
+
+def _may_be_unnamed(t: Tables) -> bool:
+    """Return whether there is a dataset of which nobody knows what it needs."""
+    if t.version < NAMED_BLOBS:
+        return True
+    cluster = t.cluster
+    if cluster is None or not cluster.datasets_unnamed:
+        return False
+    oldest = t.scan_keys(keys.DATASET, 1)
+    return bool(oldest) and keys.number_of(oldest[0][0], 1, 4) <= cluster.datasets_unnamed
 
 
 def use_blob(t: Tables, digest: bytes, user: bytes) -> None:
@@ -82,6 +98,8 @@ def release_blob(t: Tables, digest: bytes, user: bytes) -> None:
 
 def use_dataset_blobs(t: Tables, dataset: int, digests: tuple[bytes, ...]) -> None:
     """Keep what a dataset's document names, and the document, while the dataset is known."""
+    if t.version < NAMED_BLOBS:
+        return
     user = keys.by_dataset(keys.DATASET, dataset)
     t.dataset_blobs.put(keys.by_dataset(keys.DATASET_BLOBS, dataset), digests)
     for digest in digests:

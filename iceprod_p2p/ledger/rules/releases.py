@@ -52,5 +52,8 @@ def raise_version(t: Tables, command: RaiseVersion, asked: Asked) -> Outcome:
                 " install a release there that does, or remove it",
             )
     versions.check(to)
+    if t.version < versions.NAMED_BLOBS <= to:
+        t.cluster.datasets_unnamed = t.cluster.datasets
+        t.save_cluster(t.cluster)
     t.progress.version = to
     return Applied((f"the cluster's ledger is at version {to}",))

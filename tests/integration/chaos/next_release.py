@@ -1,4 +1,4 @@
-"""The next release, as far as the ledger goes: version 2 brings a command, a field of an old one, and a changed rule.
+"""The next release, as far as the ledger goes: its version brings a command, a field of an old one, and a changed rule.
 
     python -m tests.integration.chaos.next_release CONFIG.json
 
@@ -20,6 +20,8 @@ from iceprod_p2p.model.bounds import Amount, HexDigest, Line, Name
 
 NOTE_LINE = 201
 RECORD_BLOB = 62
+NOW = versions.VERSION_MOST
+NEXT = NOW + 1
 
 
 class NoteLine(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=NOTE_LINE):
@@ -42,9 +44,9 @@ def bring_in() -> None:
     kept = [kind for kind in commands.Command.__args__ if kind is not commands.RecordBlob]
     setattr(commands, "RecordBlob", RecordBlob)  # noqa: B010
     setattr(commands, "Command", functools.reduce(operator.or_, [*kept, RecordBlob, NoteLine]))  # noqa: B010
-    setattr(versions, "VERSION_MOST", 2)  # noqa: B010
-    versions.COMMANDS_SINCE[NOTE_LINE] = 2
-    versions.FIELDS_SINCE[RECORD_BLOB, 4] = 2
+    setattr(versions, "VERSION_MOST", NEXT)  # noqa: B010
+    versions.COMMANDS_SINCE[NOTE_LINE] = NEXT
+    versions.FIELDS_SINCE[RECORD_BLOB, 4] = NEXT
 
     from iceprod_p2p.ledger.outcome import Applied, Outcome
     from iceprod_p2p.ledger.rules.asked import Asked
@@ -65,8 +67,10 @@ def bring_in() -> None:
 
     def submit(t: Tables, command: Any, asked: Asked) -> Outcome:
         outcome = old_submit(t, command, asked)
-        if isinstance(outcome, Applied) and t.version >= 2:
-            return msgspec.structs.replace(outcome, notes=(*outcome.notes, "by the rules of version 2"))
+        if isinstance(outcome, Applied) and t.version >= NEXT:
+            return msgspec.structs.replace(
+                outcome, notes=(*outcome.notes, "by the rules of the next version")
+            )
         return outcome
 
     RULES.update({NoteLine: note_line, RecordBlob: record_blob, commands.SubmitDataset: submit})

@@ -10,13 +10,15 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.codec import decode_outcome, encode_command
 from iceprod_p2p.ledger.commands import Command, RaiseVersion, RecordBlob, SubmitDataset
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from tests.integration.chaos.clients import SHAPES, Clients
 from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
 from tests.integration.chaos.judge import judged
-from tests.integration.chaos.next_release import NOTE_LINE, RECORD_BLOB
+from tests.integration.chaos.next_release import NEXT as NEWER
+from tests.integration.chaos.next_release import NOTE_LINE, NOW, RECORD_BLOB
 
 pytestmark = [pytest.mark.timeout(300)]
 FIRST, NEXT = "tests.integration.chaos.member", "tests.integration.chaos.next_release"
@@ -37,7 +39,7 @@ async def install(member: MemberProcess, module: str) -> None:
     await member.kill()
     member.module = module
     await member.start()
-    reads = [1, 2] if module == NEXT else [1, 1]
+    reads = [1, NEWER] if module == NEXT else [1, NOW]
 
     async def known() -> bool:
         others = [other for other in member.cluster.members.values() if other.up]
@@ -71,17 +73,23 @@ async def test_a_cluster_is_upgraded_node_by_node_and_back_until_its_version_is_
 
     # Forwards: what is new is refused by name at the node that knows it, and what was there works everywhere.
     await install(a, NEXT)
-    assert "needs ledger version 2, but the cluster is at 1" in await refused(a, NOTE, 1)
-    assert "needs ledger version 2, but the cluster is at 1" in await refused(a, COMMENTED, 2)
+    assert f"needs ledger version {NEWER}, but the cluster is at 1" in await refused(a, NOTE, 1)
+    assert f"needs ledger version {NEWER}, but the cluster is at 1" in await refused(a, COMMENTED, 2)
     assert isinstance(await propose(a, RecordBlob("b" * 64, 5, ("a",)), 3), Applied)
-    assert "node b of site site-b reads ledger version 1, not 2" in await refused(a, RaiseVersion(2), 4)
+    assert f"node b of site site-b reads ledger {versions.in_words(1, NOW)}, not {NEWER}" in await refused(
+        a, RaiseVersion(NEWER), 4
+    )
     await install(b, NEXT)
-    assert "node c of site site-c reads ledger version 1, not 2" in await refused(c, RaiseVersion(2), 5)
+    assert f"node c of site site-c reads ledger {versions.in_words(1, NOW)}, not {NEWER}" in await refused(
+        c, RaiseVersion(NEWER), 5
+    )
 
     # Back: nothing that the first release cannot read was written.
     await install(a, FIRST)
     await install(b, FIRST)
-    assert "node a of site site-a reads ledger version 1, not 2" in await refused(b, RaiseVersion(2), 6)
+    assert f"node a of site site-a reads ledger {versions.in_words(1, NOW)}, not {NEWER}" in await refused(
+        b, RaiseVersion(NEWER), 6
+    )
 
     # Forwards again, everybody; replayed by the first release's rules, every answer is the one that follows.
     for member in (c, b, a):
@@ -96,7 +104,7 @@ async def test_a_cluster_is_upgraded_node_by_node_and_back_until_its_version_is_
     commented = await propose(a, COMMENTED, 9)
     assert isinstance(commented, Applied) and "with a comment" in commented.notes
     submitted = await propose(b, SubmitDataset("d" * 64, 1, SHAPES, 7, "ada"), 10)
-    assert isinstance(submitted, Applied) and "by the rules of version 2" in submitted.notes
+    assert isinstance(submitted, Applied) and "by the rules of the next version" in submitted.notes
 
     # The old release stops by name where the new one begins, harms nothing, and the new one goes on from there.
     c.module = FIRST
@@ -104,15 +112,15 @@ async def test_a_cluster_is_upgraded_node_by_node_and_back_until_its_version_is_
 
     async def stopped() -> bool:
         failed = (await c.status()).get("failed") or ""
-        return "at version 2, but this program reads version 1" in failed
+        return f"at version {NEWER}, but this program reads" in failed
 
     await until("the old release stops", stopped)
     await install(c, NEXT)
     await cluster.agree()
-    assert (await c.ask("versions"))["version"] == 2
+    assert (await c.ask("versions"))["version"] == NEWER
     await c.kill()
     c.module = FIRST
-    with pytest.raises(Exception, match="at version 2, but this program reads version 1"):
+    with pytest.raises(Exception, match=f"at version {NEWER}, but this program reads"):
         await c.start()
     c.module = NEXT
     await c.start()

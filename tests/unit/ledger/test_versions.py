@@ -31,23 +31,25 @@ from tests.ledger_in_hand import LedgerInHand
 
 BLOB = RecordBlob("0" * 64, 1, ("n0",))
 OLD_FIELDS = 6  # Of SetDataset, before its last one came.
+NOW = versions.VERSION_MOST
+NEXT = NOW + 1
 
 
-def as_second(patch: pytest.MonkeyPatch) -> None:
-    """As if this program were a second release, which brought RecordBlob and SetDataset's description."""
-    patch.setattr(versions, "VERSION_MOST", 2)
-    patch.setitem(versions.COMMANDS_SINCE, 62, 2)
-    patch.setitem(versions.FIELDS_SINCE, (24, OLD_FIELDS + 1), 2)
+def as_next(patch: pytest.MonkeyPatch) -> None:
+    """As if this program were the next release, which brought RecordBlob and SetDataset's description."""
+    patch.setattr(versions, "VERSION_MOST", NEXT)
+    patch.setitem(versions.COMMANDS_SINCE, 62, NEXT)
+    patch.setitem(versions.FIELDS_SINCE, (24, OLD_FIELDS + 1), NEXT)
 
 
 @pytest.fixture
-def second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second release throughout the test."""
-    as_second(monkeypatch)
+def next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next release throughout the test."""
+    as_next(monkeypatch)
 
 
 class OldSetDataset(msgspec.Struct, frozen=True, array_like=True, tag=24):
-    """SetDataset as the first release had it."""
+    """SetDataset as this release would then have had it."""
 
     dataset: commands.Number32
     priority: commands.Number32 | None = None
@@ -58,8 +60,8 @@ class OldSetDataset(msgspec.Struct, frozen=True, array_like=True, tag=24):
 
 
 @contextmanager
-def first_release() -> Iterator[None]:
-    """Read entries with the decoders that the first release would have had."""
+def this_release() -> Iterator[None]:
+    """Read entries with the decoders that this release would then have had."""
     kinds = [kind for kind in Command.__args__ if kind not in (RecordBlob, SetDataset)]
     union: Any = OldSetDataset
     for kind in kinds:
@@ -117,29 +119,29 @@ proposals = st.tuples(
 @settings(max_examples=400, deadline=None)
 def test_in_an_old_cluster_a_newer_program_reads_exactly_what_an_old_one_does(parts: Any) -> None:
     entry = msgspec.msgpack.encode(parts)
-    with first_release():
+    with this_release():
         expected = shown(decode_entry(entry))
     with pytest.MonkeyPatch.context() as patch:
-        as_second(patch)
-        assert shown(decode_entry(entry, 1)) == expected
+        as_next(patch)
+        assert shown(decode_entry(entry, NOW)) == expected
 
 
-def founded(version: int = 1) -> LedgerInHand:
+def founded(version: int = NOW) -> LedgerInHand:
     ledger = LedgerInHand()
     ledger.entry(FoundCluster("ice", b"root", 600_000, version))
     return ledger
 
 
-@pytest.mark.usefixtures("second")
+@pytest.mark.usefixtures("next_one")
 def test_what_a_command_needs_is_counted_with_its_fields() -> None:
     assert versions.needed(Tick(1, 1)) == 1
-    assert versions.needed(BLOB) == 2
+    assert versions.needed(BLOB) == NEXT
     assert versions.needed(SetDataset(1, priority=3)) == 1
-    assert versions.needed(SetDataset(1, description="new")) == 2
-    assert versions.fields_known(24, 1) == OLD_FIELDS and versions.fields_known(24, 2) is None
+    assert versions.needed(SetDataset(1, description="new")) == NEXT
+    assert versions.fields_known(24, NOW) == OLD_FIELDS and versions.fields_known(24, NEXT) is None
 
 
-@pytest.mark.usefixtures("second")
+@pytest.mark.usefixtures("next_one")
 def test_what_is_newer_than_the_cluster_is_not_proposed() -> None:
     machine, kv = ledger_machine(), MemoryTables()
 
@@ -149,34 +151,35 @@ def test_what_is_newer_than_the_cluster_is_not_proposed() -> None:
 
     refused = machine.too_new(BLOB, view)
     assert (
-        isinstance(refused, Refused) and "needs ledger version 2, but the cluster is at 1" in refused.detail
+        isinstance(refused, Refused)
+        and f"needs ledger version {NEXT}, but the cluster is at 1" in refused.detail
     )
     assert machine.too_new(Tick(1, 1), view) is None
 
 
-@pytest.mark.usefixtures("second")
+@pytest.mark.usefixtures("next_one")
 def test_a_command_counts_from_the_version_on_that_brought_it() -> None:
     ledger = founded()
     before = ledger.entry(BLOB)[0]
     assert before == Refused(Refusal.UNKNOWN_COMMAND, codec.UNKNOWN.detail)
-    assert isinstance(ledger.entry(RaiseVersion(2))[0], Applied)
+    assert isinstance(ledger.entry(RaiseVersion(NEXT))[0], Applied)
     assert isinstance(ledger.entry(BLOB)[0], Applied)
 
 
 def test_a_program_stops_by_name_where_its_cluster_goes_beyond_it() -> None:
     kv = MemoryTables()
     entry = encode_entry(
-        [commands.Proposal(b"r" * 16, 0, "node:n0", FoundCluster("ice", b"root", 600_000, 2))]
+        [commands.Proposal(b"r" * 16, 0, "node:n0", FoundCluster("ice", b"root", 600_000, NEXT))]
     )
-    with pytest.raises(ProgramTooOld, match="at version 2, but this program reads version 1"):
+    with pytest.raises(ProgramTooOld, match=f"at version {NEXT}, but this program reads"):
         apply(kv, 1, 1, entry)
     ledger = founded()
     digest = queries.state_digest(ledger.kv)
     with pytest.raises(ProgramTooOld):
-        ledger.entry(RaiseVersion(2))
+        ledger.entry(RaiseVersion(NEXT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "VERSION_MOST", 2)
-        ledger = founded(2)
+        patch.setattr(versions, "VERSION_MOST", NEXT)
+        ledger = founded(NEXT)
         digest = queries.state_digest(ledger.kv)
     with pytest.raises(ProgramTooOld):
         ledger.entry(AnnounceVersions("n0", 1, 1))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from iceprod_p2p.base.errors import Unavailable
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import (
@@ -101,7 +102,7 @@ class OneLedger:
         self.keys = keys
         assert keys.root is not None
         entry = [
-            FoundCluster(CLUSTER, to_der(keys.root.certificate), 60_000),
+            FoundCluster(CLUSTER, to_der(keys.root.certificate), 60_000, versions.VERSION_MOST),
             _add_node(keys),
             SetPerson("ada", Role.ADMINISTRATOR),
         ]
@@ -143,6 +144,7 @@ def _add_node(keys: NodeKeys) -> AddNode:
         passkey_public_key=keys.signer.public_key,
         enrol_address="127.0.0.1:4411",
         server_name=keys.server_name,
+        version_most=versions.VERSION_MOST,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import NotFound, Refused, Unavailable
-from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.commands import AddNode, Invite, PromoteMember, Tick
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.status import RaftStatus
@@ -39,7 +40,8 @@ class Cluster:
         token = name.encode().ljust(32, b"t")
         self.ledger.must(Invite(token, f"site-{name}"))
         member = Member(name, f"site-{name}", "127.0.0.1:1", MemberRole.OBSERVER)
-        self.ledger.must(AddNode(member, b"ca", bytes(32), f"key-{name}", bytes(32), token))
+        node = AddNode(member, b"ca", bytes(32), f"key-{name}", bytes(32), token)
+        self.ledger.must(msgspec.structs.replace(node, version_most=versions.VERSION_MOST))
         self.applied[name] = 1 << 40
 
     def tick(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotAllowed, Refused
-from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.commands import AddNode, ControlSite, Invite, RemoveMember, SiteVerb
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.security.ca import Authority
@@ -30,7 +31,8 @@ class Geneva(Door):
         self.ledger.must(Invite(bytes(32), "geneva"))
         member = Member("geneva-1", "geneva", "127.0.0.1:1", MemberRole.OBSERVER)
         certificate = to_der(self.geneva.certificate)
-        self.ledger.must(AddNode(member, certificate, bytes(32), "geneva-1", bytes(32), bytes(32)))
+        node = AddNode(member, certificate, bytes(32), "geneva-1", bytes(32), bytes(32))
+        self.ledger.must(msgspec.structs.replace(node, version_most=versions.VERSION_MOST))
 
     def authority(self, site: str) -> Authority:
         """An authority that the cluster's root made."""

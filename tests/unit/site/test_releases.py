@@ -21,14 +21,14 @@ def record(ledger: OneLedger) -> NodeRecord:
 async def test_a_new_release_is_announced_once_and_an_old_one_takes_it_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ledger = OneLedger()
+    ledger, now = OneLedger(), versions.VERSION_MOST
     ledger.found(site="madison", node_id="m1")
     await announce_versions(ledger, record(ledger))
     assert ledger.proposed == [], "the founder said it when it founded"
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "VERSION_MOST", 2)
+        patch.setattr(versions, "VERSION_MOST", versions.VERSION_MOST + 1)
         await announce_versions(ledger, record(ledger))
         await announce_versions(ledger, record(ledger))
-        assert ledger.proposed == [AnnounceVersions("m1", 1, 2)]
+        assert ledger.proposed == [AnnounceVersions("m1", 1, now + 1)]
     await announce_versions(ledger, record(ledger))
-    assert ledger.proposed[1:] == [AnnounceVersions("m1", 1, 1)]
+    assert ledger.proposed[1:] == [AnnounceVersions("m1", 1, now)]
