@@ -8,6 +8,7 @@ from iceprod_p2p.ledger.moves import HELD, Place
 from iceprod_p2p.ledger.reading import see_task
 from iceprod_p2p.ledger.rows import Explanation
 from iceprod_p2p.ledger.rules.claims import may_run_at
+from iceprod_p2p.ledger.rules.closing import why_futile
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.states import SiteState
 
@@ -34,6 +35,11 @@ def explain_place(t: Tables, place: Place, record: r.TaskRecord) -> Explanation:
     if record.code == r.SUSPENDED:
         return Explanation(f"{name} is suspended.", f"iceprod job resume {job}")
     if record.code == r.ABORTED:
+        if place.ds.record.futile:
+            follows = place.ds.record.follows
+            return Explanation(
+                f"{name} does not run: {why_futile(t, place.ds)}.", f"iceprod dataset show {follows}"
+            )
         if place.ds.record.untouched == r.ABORTED:
             return Explanation(
                 f"{name} is aborted with its dataset.", f"iceprod dataset reset {place.ds.number}"

@@ -12,12 +12,12 @@ from iceprod_p2p.ledger.job import group
 from iceprod_p2p.ledger.moves import HELD, Place, untouched_job
 from iceprod_p2p.ledger.reading import see_place, see_task
 from iceprod_p2p.ledger.rollup import dataset_state
-from iceprod_p2p.ledger.rules.closing import JOBS, OPEN
+from iceprod_p2p.ledger.rules.closing import FUTILE, JOBS, OPEN
 from iceprod_p2p.ledger.rules.mass import untouched_cell
 from iceprod_p2p.ledger.rules.sweeping import EXTREMES, sweeps_of
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.tally import Tally
-from iceprod_p2p.ledger.transitions import JOB_SUSPENDED
+from iceprod_p2p.ledger.transitions import JOB_ABORTED, JOB_SUSPENDED
 from iceprod_p2p.ledger.versions import NAMED_BLOBS
 from iceprod_p2p.model.files import WHOLE_DATASET
 
@@ -218,10 +218,12 @@ class DatasetCheck:
         """Compare the gate of a dataset that follows another with that one's state."""
         record = self.ds.record
         ahead = self.t.dataset(record.follows)
-        wanted = ahead is not None and dataset_state(ahead.record, ahead.counts) not in OPEN
-        if record.gated is not wanted or (record.follows and ahead is None):
+        state = dataset_state(ahead.record, ahead.counts) if ahead is not None else OPEN[0]
+        if (record.gated, record.futile) != (state not in OPEN, state in FUTILE) or (
+            record.follows and ahead is None
+        ):
             yield f"{self.name} has the wrong gate for dataset {record.follows}"
-        elif record.gated and self.kinds != {JOB_SUSPENDED: JOBS}:
+        elif record.gated and self.kinds != {JOB_ABORTED if record.futile else JOB_SUSPENDED: JOBS}:
             yield f"{self.name} is behind a gate and goes on"
 
     def _check_blobs(self) -> Iterator[str]:

@@ -250,6 +250,9 @@ class DatasetRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     closing: int = 0  # The dataset that follows this one, once it is complete; 0: none does.
     follows: int = 0  # The dataset that this one follows; 0: none.
     gated: bool = False  # It waits until that one is complete: its tasks are suspended.
+    futile: bool = (
+        False  # That one ended without being complete: as it stands, these tasks, aborted, never run.
+    )
 
 
 class DatasetCounts(msgspec.Struct, array_like=True, gc=False):

@@ -18,7 +18,7 @@ def job_counts(counts: r.DatasetCounts) -> dict[JobState, int]:
 def dataset_state(record: r.DatasetRecord, counts: r.DatasetCounts) -> DatasetState:
     """Return a dataset's state: what still goes on comes first, then what stopped it."""
     if record.gated:
-        return DatasetState.WAITING
+        return DatasetState.ABORTED if record.futile else DatasetState.WAITING
     if record.untouched == r.ABORTED:
         return DatasetState.ABORTED
     jobs = job_counts(counts)

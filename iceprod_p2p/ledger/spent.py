@@ -40,4 +40,8 @@ def is_spent(t: Tables, ds: Dataset, job: int, record: r.FileRecord) -> bool:
 
 def _following_has_ended(t: Tables, ds: Dataset) -> bool:
     following = t.dataset(ds.record.closing) if ds.record.closing else None
-    return following is None or dataset_state(following.record, following.counts) in ENDED
+    if following is None:
+        return True
+    if following.record.futile:  # Failed jobs that are tried again will have it read the files of all.
+        return dataset_state(ds.record, ds.counts) in ENDED
+    return dataset_state(following.record, following.counts) in ENDED

@@ -67,7 +67,7 @@ class DatasetState(StrEnum):
     COMPLETE = "complete"
     TRUNCATED = "truncated"
     ABORTED = "aborted"
-    WAITING = "waiting"  # It follows another dataset, which is not complete.
+    WAITING = "waiting"  # It follows another dataset, which is not complete and goes on.
 
 
 class SiteState(StrEnum):

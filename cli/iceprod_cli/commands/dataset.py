@@ -133,6 +133,8 @@ def print_detail(out: Console, document: dict[str, Any]) -> None:
         out.print(f"  dataset {document['closing']} comes after all its jobs")
     if document["follows"]:
         out.print(f"  comes after all jobs of dataset {document['follows']}")
+        if document["state"] == "aborted":
+            out.print(f"  `iceprod task explain {document['dataset']}.0.0` says why it does not run")
     states = [
         state for state in document["tasks"] if any(t["counts"].get(state) for t in document["task_names"])
     ]

@@ -2,8 +2,9 @@
 
 It is made with the dataset that it follows, and waits behind a gate.  The gate opens when every job of that dataset
 is complete (or will never run: it was truncated), and closes when some job is no more, by a reset or by further
-jobs: then everything that was made behind it is void, and will be made again.  Gates are set after each command that
-moved a dataset which is followed.
+jobs: then everything that was made behind it is void, and will be made again.  When that dataset ends otherwise, by an
+abort or with jobs that failed for good, what follows is *futile*: it is aborted, and waits again as soon as that one
+goes on.  Gates are set after each command that moved a dataset which is followed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.states import DatasetState
 
 OPEN: Final = (DatasetState.COMPLETE, DatasetState.TRUNCATED)
+FUTILE: Final = (DatasetState.ABORTED, DatasetState.ERRORS)  # Nothing goes on there: a person must act.
 JOBS: Final = 1
 
 
@@ -73,14 +75,32 @@ def set_gates(t: Tables) -> None:
         closing = t.dataset(ds.record.closing) if ds is not None else None
         if ds is None or closing is None:
             continue  # It was deleted for itself, which only a person can have asked for.
-        wanted_open = dataset_state(ds.record, ds.counts) in OPEN
-        if wanted_open and closing.record.gated:
-            closing.replace(gated=False)
-            change_all(t, closing, Verb.RESUME)
-        elif not wanted_open and not closing.record.gated:
-            reset_all(t, closing)
-            change_all(t, closing, Verb.SUSPEND)
-            closing.replace(gated=True)
+        state = dataset_state(ds.record, ds.counts)
+        gated, futile = state not in OPEN, state in FUTILE
+        if (closing.record.gated, closing.record.futile) != (gated, futile):
+            _set_gate(t, closing, gated=gated, futile=futile)
+
+
+def _set_gate(t: Tables, closing: Dataset, *, gated: bool, futile: bool) -> None:
+    """Move a gate: tasks behind it are ready for the first time when it is open, suspended or aborted when not."""
+    if closing.record.futile or not closing.record.gated:  # Otherwise nothing has happened to them.
+        reset_all(t, closing)
+        if gated:
+            change_all(t, closing, Verb.ABORT if futile else Verb.SUSPEND)
+    else:
+        change_all(t, closing, Verb.ABORT if futile else Verb.RESUME)
+    closing.replace(gated=gated, futile=futile)
+
+
+def why_futile(t: Tables, closing: Dataset) -> str:
+    """Return, in words, why a dataset that is futile never runs as things stand."""
+    ahead = t.dataset(closing.record.follows)
+    state = dataset_state(ahead.record, ahead.counts) if ahead is not None else DatasetState.ABORTED
+    how = "has jobs that failed" if state is DatasetState.ERRORS else "was aborted"
+    return (
+        f"dataset {closing.number} ended because dataset {closing.record.follows}, which it follows, {how}:"
+        " it waits again when that one is reset"
+    )
 
 
 def delete_closing(t: Tables, ds: Dataset) -> None:

@@ -17,7 +17,7 @@ from iceprod_p2p.ledger.rollup import dataset_state
 from iceprod_p2p.ledger.rules.asked import Asked, at_least, find_dataset, may_change, person_of, role_of
 from iceprod_p2p.ledger.rules.blobs import use_dataset_blobs
 from iceprod_p2p.ledger.rules.classes import normal, number_of_requirements
-from iceprod_p2p.ledger.rules.closing import add_closing, delete_closing
+from iceprod_p2p.ledger.rules.closing import add_closing, delete_closing, why_futile
 from iceprod_p2p.ledger.rules.mass import change_all, count_untouched, delete_all, reset_all, truncate_all
 from iceprod_p2p.ledger.tables import Dataset, Tables
 from iceprod_p2p.ledger.transitions import DATASET_VERBS
@@ -205,6 +205,8 @@ def control_dataset(t: Tables, command: ControlDataset, asked: Asked) -> Outcome
     if refusal is not None:
         return refusal
     state = dataset_state(ds.record, ds.counts)
+    if ds.record.futile and command.verb is not Verb.DELETE:
+        return Refused(Refusal.WRONG_STATE, why_futile(t, ds))
     if command.verb not in DATASET_VERBS[state]:
         return Refused(Refusal.WRONG_STATE, f"dataset {ds.number} is {state}: {command.verb} does not apply")
     if len(ds.record.events) >= limits.PENDING_EVENTS_MAX and command.verb not in (Verb.RESET, Verb.DELETE):

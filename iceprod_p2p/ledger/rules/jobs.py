@@ -14,6 +14,7 @@ from iceprod_p2p.ledger.limits import CONTROL_AT_ONCE
 from iceprod_p2p.ledger.moves import NEXT, Place, move, read_job, read_task, remove_files
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rules.asked import Asked, find_dataset, may_change
+from iceprod_p2p.ledger.rules.closing import why_futile
 from iceprod_p2p.ledger.rules.statistics import uncount_statistics
 from iceprod_p2p.ledger.rules.sweeping import CONTROL, EXTREMES, add_sweep
 from iceprod_p2p.ledger.tables import Dataset, Tables
@@ -31,6 +32,8 @@ def control_tasks(t: Tables, command: ControlTasks, asked: Asked) -> Outcome:
     refusal = may_change(t, asked, ds.record)
     if refusal is not None:
         return refusal
+    if ds.record.futile:
+        return Refused(Refusal.WRONG_STATE, why_futile(t, ds))
     if ds.record.gated:
         return Refused(
             Refusal.WRONG_STATE, f"dataset {ds.number} waits until dataset {ds.record.follows} is complete"

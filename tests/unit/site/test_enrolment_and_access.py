@@ -13,6 +13,7 @@ import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound, Refused
+from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.commands import ControlSite, Invite, RevokeCertificate, SiteVerb
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.security.certificates import authority_claim, chain_from_pem, make_request, new_key, to_pem
@@ -165,6 +166,7 @@ def joining(
         authority_csr_pem=make_request(authority_key, authority_claim(site, CLUSTER)),
         passkey_key_id=node_id,
         passkey_public_key=b"p" * 32,
+        version_most=versions.VERSION_MOST,
     )
 
 

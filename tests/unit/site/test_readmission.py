@@ -53,6 +53,7 @@ class Geneva(Door):
             node_chain_pem=issue_node(authority or self.geneva, key, new, now_ms=NOW_MS),
             passkey_key_id=new,
             passkey_public_key=bytes(32),
+            version_most=versions.VERSION_MOST,
         )
         request.signature = sign_readmission(key, cluster=CLUSTER, words=words_of(request))
         return request, key
