@@ -13,12 +13,15 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from iceprod_p2p.base.errors import NotAllowed
-from iceprod_p2p.model.identity import Identity, identity_from_names
+from iceprod_p2p.model.identity import Identity, IdentityKind, identity_from_names
 from iceprod_p2p.security.certificates import certificate_key, expires_ms, fingerprint, key_digest
 
 _CERTIFICATE_BYTES_MAX: Final = 8 * 1024  # Ours have about 700; a longer one is not ours.
+_ISSUER_BYTES: Final = 20  # `certificates.key_identifier`
 
 
 class CallContext(Protocol):
@@ -68,7 +71,9 @@ def _read_certificate(certificate_pem: bytes) -> Identity:
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
-    """Read a certificate's identity strictly; NotAllowed when it carries none, or more than one should."""
+    """Read a certificate's identity strictly; NotAllowed when it carries none, or more than one should, does not
+    name its issuer's key (by which authorities are revoked), or is made for other uses.
+    """
     try:
         extensions = certificate.extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -82,10 +87,35 @@ def identity_of(certificate: x509.Certificate) -> Identity:
             f"the certificate names no identity of this cluster: {fault}",
             remedy="use the certificate that the cluster issued",
         ) from fault
+    issuer = authority.key_identifier or b""
+    if len(issuer) != _ISSUER_BYTES:
+        raise NotAllowed(f"the certificate of {identity.actor} does not name the key of its issuer")
+    _require_leaf(certificate, identity)
     return replace(
         identity,
         fingerprint=fingerprint(certificate),
         key_digest=key_digest(certificate_key(certificate)),
-        issuer=(authority.key_identifier or b"").hex(),
+        issuer=issuer.hex(),
         expires_ms=expires_ms(certificate),
     )
+
+
+def _require_leaf(certificate: x509.Certificate, identity: Identity) -> None:
+    """Raise NotAllowed unless the certificate is made for exactly what this kind of caller does."""
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        key_usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
+        raise NotAllowed(
+            f"the certificate of {identity.actor} does not say what it is for: {fault}"
+        ) from fault
+    expected = {ExtendedKeyUsageOID.CLIENT_AUTH}
+    if identity.kind is IdentityKind.NODE:
+        expected.add(ExtendedKeyUsageOID.SERVER_AUTH)
+    if basic.ca or key_usage.key_cert_sign or set(usage) != expected:
+        raise NotAllowed(
+            f"the certificate of {identity.actor} is made for other uses than a {identity.kind}'s"
+        )
+    if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
+        raise NotAllowed(f"the certificate of {identity.actor} is not signed over a SHA-256")

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from iceprod_p2p.base.errors import NotAllowed
 from iceprod_p2p.model.identity import PEOPLE, Identity, IdentityKind
@@ -129,7 +128,6 @@ class Trust:
                 raise NotAllowed(
                     f"the certificate of {name} has expired or is not valid yet", remedy="renew it"
                 )
-        _require_leaf(leaf, identity)
         self.admit(identity, now_ms=now_ms)
         return identity
 
@@ -139,20 +137,3 @@ def require_scope(identity: Identity, scope: str) -> None:
     expected = PEOPLE if identity.kind is IdentityKind.PERSON else identity.site
     if scope != expected:
         raise NotAllowed(f"the authority of {scope} may not vouch for {identity.actor}")
-
-
-def _require_leaf(leaf: x509.Certificate, identity: Identity) -> None:
-    try:
-        basic = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
-        raise NotAllowed(
-            f"the certificate of {identity.actor} does not say what it is for: {fault}"
-        ) from fault
-    expected = {ExtendedKeyUsageOID.CLIENT_AUTH}
-    if identity.kind is IdentityKind.NODE:
-        expected.add(ExtendedKeyUsageOID.SERVER_AUTH)
-    if basic.ca or set(usage) != expected:
-        raise NotAllowed(
-            f"the certificate of {identity.actor} is made for other uses than a {identity.kind}'s"
-        )
