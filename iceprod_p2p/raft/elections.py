@@ -76,9 +76,10 @@ class Elections:
                 f"two leaders in term {term}: {sender} and this node"
             )
             self.follow(term, sender)
-        self._pre_votes = None
         context.leader_heard_s = context.now_s
-        core.postpone_election(context.now_s)
+        if self._leads_us(sender):
+            self._pre_votes = None
+            core.postpone_election(context.now_s)
 
     def on_timeout_now(self, sender: str, message: TimeoutNow) -> None:
         """The leader hands over to us: stand at once, without asking first."""
@@ -130,10 +131,19 @@ class Elections:
             self._votes.add(sender)
             self._win_if_elected()
 
+    def _leads_us(self, leader: str) -> bool:
+        """Return whether this node may lean back under a leader.
+
+        A voter does not under one that is no voter by its own tables: perhaps it lags, perhaps somebody only says so.
+        """
+        voters = self._context.voters
+        return leader in voters or self._context.node_id not in voters or len(voters) == 1
+
     def _leader_is_alive(self) -> bool:
         context = self._context
         return context.core.is_leader or (
             context.core.leader is not None
+            and self._leads_us(context.core.leader)
             and context.now_s - context.leader_heard_s < context.settings.election_min_s
         )
 

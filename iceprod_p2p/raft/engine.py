@@ -33,6 +33,7 @@ from iceprod_p2p.raft.proposals import EMPTY_ENTRY, Proposals
 from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.snapshots import SnapshotReceiver, SnapshotSender, copy_in_place
+from iceprod_p2p.raft.standing import Standing
 from iceprod_p2p.raft.syncobj import REGULAR, SafeSyncObj
 
 log = get_logger("raft")
@@ -90,6 +91,7 @@ class Engine:
             self.promises = Promises(self.context, snapshot.meta, identity, random)
         self.core = SafeSyncObj(node_id, self.journal, self, settings=self.settings, random=random)
         self.context.core = self.core
+        self.standing = Standing(self.context)
         self.elections = Elections(self.context)
         self.proposals = Proposals(self.context, changes_members)
         self.reads = Reads(self.context)
@@ -238,7 +240,7 @@ class Engine:
                 self.core.deliver(sender, wire.decode(frame))
             except BadInput as fault:
                 self.frames_dropped += 1
-                log.warning("frame refused", node=self.context.node_id, sender=sender, fault=str(fault))
+                self.standing.refused(sender, str(fault))
 
     def _hand_out(self) -> None:
         if self.proposals.done:
@@ -278,7 +280,8 @@ class Engine:
     # The rules that PySyncObj calls in its tick (`syncobj.Rules`).
 
     def on_message(self, sender: str, message: wire.Message) -> None:
-        """Act on one message of a certified peer."""
+        """Act on one message of a certified peer; BadInput when it does not count from this one."""
+        self.standing.require(sender, message)
         if self.promises.counts(sender, message):
             self._handlers[type(message)](sender, message)
         if self.elections.became_leader:

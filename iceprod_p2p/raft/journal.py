@@ -20,6 +20,7 @@ import msgspec
 from pysyncobj.journal import Journal as JournalSeam
 
 from iceprod_p2p.base.errors import IntegrityError
+from iceprod_p2p.raft.messages import UNREADABLE
 from iceprod_p2p.raft.ports import KeyValue, Snapshot, Transaction
 
 DIGEST_BYTES: Final = 16
@@ -105,7 +106,7 @@ def unseal(name: str, value: bytes, kind: type[_Record]) -> _Record:
         raise IntegrityError(f"the record {name!r} is damaged (checksum differs)", remedy=REMEDY)
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as cause:
+    except UNREADABLE as cause:
         raise IntegrityError(f"the record {name!r} is damaged ({cause})", remedy=REMEDY) from cause
 
 

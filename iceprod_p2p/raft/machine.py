@@ -24,6 +24,7 @@ from iceprod_p2p.ledger.commands import (
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.model.site import Member
+from iceprod_p2p.raft.messages import UNREADABLE
 from iceprod_p2p.raft.ports import KeyValue
 from iceprod_p2p.raft.proposals import split_entry
 
@@ -109,7 +110,7 @@ def changes_members(body: bytes) -> bool:
     """Return whether an encoded proposal admits, promotes, moves or removes a member."""
     try:
         return _head.decode(body).command.number in MEMBER_COMMANDS
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except UNREADABLE:
         return False  # The ledger refuses what it cannot read.
 
 
@@ -117,5 +118,5 @@ def entry_changes_members(entry: bytes) -> bool:
     """Return whether an entry may change the members, so that they must be read again."""
     try:
         return any(head.command.number in MEMBER_COMMANDS for head in _heads.decode(entry))
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except UNREADABLE:
         return True  # One damaged proposal spoils no other: look.

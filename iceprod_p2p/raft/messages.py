@@ -13,6 +13,9 @@ import msgspec
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.raft.settings import FRAME_BYTES_MAX, REQUEST_ID_BYTES
 
+# What msgspec raises for bytes that are not what was asked for: also of texts, and of what is nested deeply.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 Counting = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 Digest = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 RequestId = Annotated[bytes, msgspec.Meta(min_length=REQUEST_ID_BYTES, max_length=REQUEST_ID_BYTES)]
@@ -234,7 +237,7 @@ def decode(frame: bytes) -> Message:
         raise BadInput(f"a frame of {len(frame)} bytes is longer than {FRAME_BYTES_MAX}")
     try:
         return _decoder.decode(frame)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as cause:
+    except UNREADABLE as cause:
         raise BadInput(f"a frame is no message of this cluster: {cause}") from cause
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from iceprod_p2p.base.errors import BadInput, Unavailable
 from iceprod_p2p.raft.context import Context
-from iceprod_p2p.raft.messages import Forward, ForwardRefused
+from iceprod_p2p.raft.messages import UNREADABLE, Forward, ForwardRefused
 from iceprod_p2p.raft.settings import COMMANDS_PER_ENTRY_MAX, ENTRY_BYTES_MAX, REQUEST_ID_BYTES
 
 EMPTY_ENTRY = b"\x90"  # No commands: what a new leader's first entry is to the ledger.
@@ -53,7 +53,7 @@ def request_ids(entry: bytes) -> list[bytes]:
     """Return the request ids of an entry in order; none when it cannot be read."""
     try:
         return [head.request_id for head in _heads.decode(entry)]
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except UNREADABLE:
         return []
 
 
@@ -223,7 +223,7 @@ class Proposals:
             return False
         try:
             return _one_head.decode(body).request_id == request_id
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except UNREADABLE:
             return False
 
     def _enqueue(self, queued: Queued) -> None:

@@ -23,7 +23,7 @@ from iceprod_p2p.base.errors import BadInput, IceProdError, NotAllowed
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.identity import Identity, IdentityKind, node_server_name
 from iceprod_p2p.model.site import Member
-from iceprod_p2p.raft.messages import urgency
+from iceprod_p2p.raft.messages import UNREADABLE, urgency
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.wire.channel import TlsMaterial, secure_channel
 from iceprod_p2p.wire.pb.peer_pb2 import Frame
@@ -370,6 +370,11 @@ async def _watch(stream: _Stream) -> None:
 
 def _unpack(message: Frame) -> list[bytes]:
     try:
-        return _decode(message.body)
-    except (msgspec.DecodeError, msgspec.ValidationError) as cause:
+        frames = _decode(message.body)
+    except UNREADABLE as cause:
         raise BadInput(f"a message on a link holds no frames: {cause}") from cause
+    if len(frames) > FRAMES_PER_MESSAGE_MAX:
+        raise BadInput(
+            f"a message on a link holds {len(frames)} frames; at most {FRAMES_PER_MESSAGE_MAX} are sent"
+        )
+    return frames

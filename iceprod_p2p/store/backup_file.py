@@ -184,7 +184,7 @@ class BackupReader:
     def _decoded(self, body: bytes) -> list[Pair]:
         try:
             return _decode(body)
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as fault:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
             raise self._damaged(f"a page cannot be read ({fault})") from fault
 
     def _exactly(self, count: int, what: str) -> bytes:

@@ -174,7 +174,7 @@ def records(directory: Path, after: int) -> Iterator[tuple[int, Tables]]:
             if record.number == number + 1:
                 try:
                     tables = _decode(record.body)
-                except (msgspec.DecodeError, msgspec.ValidationError) as cause:
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
                     raise _damaged(directory, record.number) from cause
                 number += 1
                 yield number, tables

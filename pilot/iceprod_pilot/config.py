@@ -92,7 +92,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> PilotConfig:
     """
     try:
         config = msgspec.json.decode(read_secret(path), type=PilotConfig)
-    except msgspec.MsgspecError as wrong:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise ConfigError(
             f"{path} is not a pilot's configuration: {wrong}", remedy="let the node write it again"
         ) from wrong

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = str(options.bundle / f"result-{options.only}.json")
             job = msgspec.structs.replace(job, task="", only=options.only, result=result)
         return LocalRun(options.bundle, job, environ=os.environ).run()
-    except (IceProdError, OSError, msgspec.MsgspecError) as failure:
+    except (IceProdError, OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code if isinstance(failure, IceProdError) else 1
 

@@ -32,7 +32,7 @@ class NodeBook:
         self._lock = threading.Lock()
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=tuple[Node, ...])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             kept = ()
         kept_ids = {node.node_id for node in kept}
         self._nodes = (*kept, *(node for node in first if node.node_id not in kept_ids))[:NODES_MAX]

@@ -234,7 +234,7 @@ class TreeCache:
             if path.stat().st_size > INVENTORY_BYTES_MAX:
                 return None
             return msgspec.json.decode(path.read_bytes(), type=Inventory)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
     def _write_inventory(self, entry: str, inventory: Inventory) -> None:

@@ -87,11 +87,11 @@ def test_a_vote_is_given_once_in_a_term_and_survives_a_restart() -> None:
     term = follower.engine.core.term + 1
     (reply,) = ask(follower, other.name, complete(other, term=term))
     assert (reply.term, reply.pre, reply.granted) == (term, False, True)
-    (reply,) = ask(follower, "someone-else", complete(other, term=term))
+    (reply,) = ask(follower, leader.name, complete(other, term=term))
     assert (reply.term, reply.pre, reply.granted) == (term, False, False)
     store = cluster.kill(follower.name)
     restarted = cluster.restart(follower.name, store)
-    (reply,) = ask(restarted, "someone-else", complete(other, term=term))
+    (reply,) = ask(restarted, leader.name, complete(other, term=term))
     assert not reply.granted
     (reply,) = ask(restarted, other.name, complete(other, term=term))
     assert reply.granted  # The same candidate may ask again.
