@@ -28,11 +28,14 @@ from pathlib import Path
 from typing import IO, cast
 
 from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
+from iceprod_p2p.modules.archive_headers import Entry, check_header, check_links
 from iceprod_p2p.modules.base import IPModule, Statistics
 from iceprod_p2p.modules.statistics import clip
 
-COPY_BYTES = 1024 * 1024
-HEADER_BYTES_MAX = 4 * 1024 * 1024  # one read of a header or a long name; real ones are under a megabyte
+COPY_BYTES = 256 * 1024
+HEADER_BYTES_MAX = (
+    256 * 1024
+)  # one read of a header or a long name; Linux has 64 KiB in an extended attribute
 MEMBERS_MAX = 200_000  # a software tarball has some ten thousand
 UNPACKED_BYTES_MAX = 64 * 1024**3
 
@@ -172,7 +175,7 @@ class _Reading:
     go_on: Callable[[], None] = lambda: None
     seen: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
-    links: set[str] = field(default_factory=set)
+    links: dict[str, str] = field(default_factory=dict)  # Each with where it leads.
 
     def run(self) -> Contents:
         """Read the archive to its end; errors as `unpack` says."""
@@ -182,8 +185,9 @@ class _Reading:
             try:
                 source = stack.enter_context(_decompressed(self.archive))
                 reader = cast("IO[bytes]", _BoundedReader(source))
-                tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=tarfile.TarInfo))
+                tar = stack.enter_context(tarfile.open(fileobj=reader, mode="r:", tarinfo=Entry))
                 while (member := tar.next()) is not None:
+                    check_header(tar, member)
                     tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read; a million of them are memory
                     self.go_on()
                     members += 1
@@ -194,8 +198,12 @@ class _Reading:
                         )
                     files += self.entry(tar, member)
                 _drain(source, self.size_max_bytes)
+                if not self.root_filesystem:
+                    check_links(self.links)
             except FileNotFoundError as missing:
                 raise NotFound(f"the archive {str(self.archive)!r} does not exist") from missing
+            except RecursionError as deep:  # tarfile calls itself for each header before an entry
+                raise BadInput(f"{name} has too many headers before one entry") from deep
             except (tarfile.TarError, EOFError, gzip.BadGzipFile, OverflowError, ValueError) as damaged:
                 raise IntegrityError(f"{name} is not a whole tar archive: {damaged}") from damaged
             except lzma.LZMAError as damaged:
@@ -234,7 +242,7 @@ class _Reading:
                 raise BadInput(f"the archive links {clip(name)} to what cannot be the name of a file")
             if not self.root_filesystem:
                 _check_link(name, member.linkname)
-            self.links.add(name)
+            self.links[name] = member.linkname
         elif member.islnk() and self.root_filesystem:
             aim = posixpath.normpath(member.linkname.removeprefix("/"))
             if aim not in self.files:
