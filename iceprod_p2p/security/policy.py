@@ -47,6 +47,9 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Peer/HasBlobs": {Caller.NODE},
         "Peer/GetMember": {Caller.NODE},
         "Peer/VerifyCopies": {Caller.NODE},
+        "Peer/GetGridJobs": {Caller.NODE},
+        "Peer/GetPilots": {Caller.NODE},
+        "Peer/TestGrid": {Caller.NODE},
         "Pilots/Exchange": {Caller.PILOT},
         "Pilots/Resolve": {Caller.PILOT},
         "Pilots/GetBlob": {Caller.PILOT},
@@ -66,6 +69,8 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/GetTask": {Caller.VIEWER},
         "Control/ListFiles": {Caller.VIEWER},
         "Control/ListSites": {Caller.VIEWER},
+        "Control/ListGridJobs": {Caller.VIEWER},
+        "Control/ListPilots": {Caller.VIEWER},
         "Control/ListPeople": {Caller.VIEWER},  # Who may be asked for a role.
         "Control/ListSoftware": {Caller.VIEWER},
         "Control/ClusterStatus": {Caller.VIEWER},
@@ -78,6 +83,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/PublishSoftware": {Caller.PRODUCTION},
         "Control/RetireSoftware": {Caller.PRODUCTION},  # Its own; operators every.
         "Control/ControlSite": {Caller.OPERATOR},
+        "Control/TestSite": {Caller.OPERATOR},  # Submits to the site's batch system.
         "Control/CheckCluster": {Caller.OPERATOR},  # Scans the whole ledger.
         "Control/ListAudit": {Caller.OPERATOR},
         "Control/Backup": {Caller.ADMINISTRATOR},  # Everything that the cluster knows.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from iceprod_p2p.base.clock import Clock
@@ -28,6 +29,7 @@ from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions, leader_
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.control_writes import ControlWrites, checked_request_id
 from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.grid_desk import GridDesk
 from iceprod_p2p.site.membership import Membership
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.peers import Peers
@@ -60,12 +62,14 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         problems: Callable[[], Sequence[str]],
         copies: BlobsConfig,
         progress: Callable[[TaskRef], tuple[float, str] | None],
+        grids: GridDesk,
         clock: Clock,
         external: ExternalConfig = ExternalConfig(),
     ) -> None:
         """`progress` tells how far running attempts are whose pilots call this node."""
         self._raft = raft
         self._progress = progress
+        self._grids = grids
         self._backups = backups
         self._cluster = cluster
         self._files = files
@@ -238,6 +242,22 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         return await self._read(
             request.read, lambda kv: control_pb2.ListSitesReply(sites=reads.site_rows(kv))
         )
+
+    async def ListGridJobs(self, request: Any, context: Any) -> control_pb2.ListGridJobsReply:
+        """List what sites have in their batch systems."""
+        return await self._grids.grid_jobs(request)
+
+    async def ListPilots(self, request: Any, context: Any) -> control_pb2.ListPilotsReply:
+        """List the pilots of a site."""
+        return await self._grids.pilots(request)
+
+    async def TestSite(
+        self, request: control_pb2.TestSiteRequest, context: Any
+    ) -> AsyncIterator[control_pb2.TestStep]:
+        """Send a probe through a site's batch system."""
+        async with aclosing(self._grids.test(request, who=_person(context))) as steps:
+            async for step in steps:
+                yield step
 
     async def ListAudit(self, request: Any, context: Any) -> control_pb2.ListAuditReply:
         """List who did what."""

@@ -194,7 +194,7 @@ class Keeper:
                     self._note_state(job, Vanished())
 
     async def _clean_orphans(self) -> None:
-        known = [self._kit.tag(job.pilot) for job in self._book]
+        known = [self._kit.tag(name) for name in (*(job.pilot for job in self._book), *self._kit.probes)]
         orphans = await self._thread(lambda: self._grid.clean_queue(self._site, known))
         for orphan in orphans:
             log.warning("orphaned grid job removed", grid_job=orphan.grid_job_id)

@@ -36,7 +36,9 @@ from iceprod_p2p.site.control_service import ControlService
 from iceprod_p2p.site.enrol_service import EnrolService
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.founding import RAFT_DIRECTORY
+from iceprod_p2p.site.grid_desk import GridDesk
 from iceprod_p2p.site.grid_jobs import GridJobBook
+from iceprod_p2p.site.grid_probe import GridProbe
 from iceprod_p2p.site.interceptors import AccessInterceptor
 from iceprod_p2p.site.keeper import PILOTS_DIRECTORY
 from iceprod_p2p.site.node_keys import NodeKeys, load_keys, save_certificate
@@ -179,6 +181,7 @@ class SiteNode:
             pilot_lifetime_ms=node.pilot_certificate_s * 1_000,
             clock=self.clock,
         )
+        self._build_grid_desk()
         self.control = ControlService(
             config=node,
             raft=self.raft,
@@ -194,8 +197,30 @@ class SiteNode:
             problems=lambda: self.roles.problems(),
             copies=config.blobs,
             progress=self.board.progress,
+            grids=self.grids,
             clock=self.clock,
             external=config.external,
+        )
+
+    def _build_grid_desk(self) -> None:
+        probe = GridProbe(
+            config=lambda: self.config,
+            grid=self.grid,
+            kit=self.kit,
+            directory=self.config.node.data_dir / PILOTS_DIRECTORY,
+            cluster=self.cluster,
+            executor=self.grid_thread,
+            clock=self.clock,
+        )
+        self.grids = GridDesk(
+            config=lambda: self.config,
+            book=self.book,
+            board=self.board,
+            cluster=self.cluster,
+            peers=self.peers,
+            probe=probe,
+            problems=lambda: self.roles.problems(),
+            clock=self.clock,
         )
 
     # Life.
@@ -236,6 +261,7 @@ class SiteNode:
             status=self.control.status,
             verification=self.control.verification,
             dataset_number=self.cluster.dataset_number,
+            grids=self.grids,
         )
         peer_pb2_grpc.add_PeerServicer_to_server(peer, main)
         pilot_pb2_grpc.add_PilotsServicer_to_server(self.pilots, main)

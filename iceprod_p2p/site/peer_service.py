@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.raft.transport import PeerTransport
 from iceprod_p2p.site.cluster_status import ClusterStatus
 from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.grid_desk import GridDesk
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, peer_pb2, peer_pb2_grpc
 
@@ -27,12 +29,14 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
         status: ClusterStatus,
         verification: Verification,
         dataset_number: Callable[[str], int],
+        grids: GridDesk,
     ) -> None:
         self._files = files
         self._transport = transport
         self._status = status
         self._verification = verification
         self._dataset_number = dataset_number
+        self._grids = grids
 
     async def Link(self, request_iterator: AsyncIterator[peer_pb2.Frame], context: Any) -> None:
         """Exchange consensus frames until one side leaves."""
@@ -49,6 +53,22 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
         number = self._dataset_number(request.dataset)
         async for reply in self._verification.run(number, request.job, here_only=True):
             yield reply
+
+    async def GetGridJobs(self, request: Any, context: Any) -> control_pb2.ListGridJobsReply:
+        """Say what is noted here of the batch system."""
+        return self._grids.own_grid_jobs(request)
+
+    async def GetPilots(self, request: Any, context: Any) -> control_pb2.ListPilotsReply:
+        """Say which pilots call here."""
+        return self._grids.own_pilots(request)
+
+    async def TestGrid(
+        self, request: control_pb2.TestSiteRequest, context: Any
+    ) -> AsyncIterator[control_pb2.TestStep]:
+        """Send a probe through this node's batch system."""
+        async with aclosing(self._grids.own_test(request)) as steps:
+            async for step in steps:
+                yield step
 
     async def GetBlob(self, request: common_pb2.BlobRequest, context: Any) -> AsyncIterator[common_pb2.Chunk]:
         """Stream a blob that is here; NotFound otherwise: a node asks those that have it, never in chains."""

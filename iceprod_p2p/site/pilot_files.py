@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,7 @@ class PilotKit:
 
     config: SiteConfig
     root_pem: bytes
+    probes: set[str] = field(default_factory=set)  # Under way without a record: nobody's orphans.
 
     def make_ready(self) -> None:
         """See to the bundle that pilots are started from, where they are; blocking, some seconds at most.
@@ -159,12 +160,16 @@ class PilotKit:
     def misfits(self, grid: Grid) -> list[str]:
         """Return a sentence for each resource class whose pilots the batch system can never start; asks nobody."""
         found = []
-        directory = self.config.node.data_dir.absolute()
         for kind in self.config.queue.classes:
-            reason = grid.impossible(self._request("p-sample", kind, directory, directory / "pilot.json"))
+            reason = self.misfit(grid, kind)
             if reason:
                 found.append(f"no pilot of class {kind.name} will ever start: {reason}")
         return found
+
+    def misfit(self, grid: Grid, kind: ResourceClass) -> str:
+        """Return why the batch system can never start pilots of a class, empty when nothing is known against it."""
+        directory = self.config.node.data_dir.absolute()
+        return grid.impossible(self._request("p-sample", kind, directory, directory / "pilot.json"))
 
     def _start(self, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """Return the executable, its arguments, and the files that are carried to the worker node."""

@@ -13,7 +13,7 @@ from iceprod_p2p import __version__
 from iceprod_p2p.base import logs
 from iceprod_p2p.base.clock import SystemClock
 from iceprod_p2p.base.errors import IceProdError
-from iceprod_pilot import config, guard, platform
+from iceprod_pilot import config, guard, platform, probe
 from iceprod_pilot.lifecycle import Pilot
 
 
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="iceprod-pilot", description="Run tasks of an IceProd site on this machine."
     )
     parser.add_argument("--config", type=Path, required=True, help="the JSON file that the site's node wrote")
+    parser.add_argument("--probe", action="store_true", help="look at this worker node, run nothing, and end")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(argv)
     os.umask(0o077)
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         guard.protect_this_process()
         # A core file would hold the pilot's key, or gigabytes of a payload's memory.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if options.probe:
+            return probe.probe(settings, os.environ, SystemClock())
         logs.get_logger("pilot").info(
             "pilot starts", pilot=settings.pilot, site=settings.site, **platform.facts()
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from iceprod_p2p.wire.pb import control_pb2
 from tests.grids.htcondor_system import HtcondorSystem
 from tests.grids.sge_system import SgeSystem
 from tests.grids.site_on_grid import GridProduction, until_done
@@ -29,6 +30,14 @@ def systems() -> Iterator[tuple[SlurmSystem, SgeSystem, HtcondorSystem]]:
             system.start()
             stack.callback(system.stop)
         yield made
+
+
+def tried(running: GridProduction, site: str) -> set[str]:
+    """How the steps of a test of a site's batch system went, asked of another site's node."""
+    request = control_pb2.TestSiteRequest(site=site, wait_s=100)
+    steps = list(running.session.connection.stream("TestSite", request))
+    assert "worker" in {step.name for step in steps}, steps
+    return {step.result for step in steps}
 
 
 def test_one_dataset_crosses_four_batch_systems_and_survives_the_loss_of_two(
@@ -55,6 +64,8 @@ def test_one_dataset_crosses_four_batch_systems_and_survives_the_loss_of_two(
         rows = running.tasks(dataset)
         assert len({row["site"] for row in rows}) >= 3, rows
         assert "brussels" not in {row["site"] for row in rows if row["name"] == "photons"}
+        for site in (*queues, "brussels"):
+            assert tried(running, site) == {"ok"}, site
     except BaseException:
         for site in running.cluster.sites:
             log = site.directory / "node.log"

@@ -1,16 +1,16 @@
-"""`iceprod site`: list, drain, resume and ban sites."""
+"""`iceprod site`: list, drain, resume and ban sites; their grid jobs and pilots; a test of their batch systems."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, show_object, show_rows, table
+from iceprod_cli.output.show import Column, console, safe, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number
 from iceprod_cli.session import Session, confirm, output_options, pass_session
-from iceprod_p2p.base.errors import NotFound
+from iceprod_p2p.base.errors import NotFound, Unavailable
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -31,6 +31,42 @@ COLUMNS = [
     Column("nodes", "nodes", lambda names: ", ".join(names), wide=True),
     Column("version", "version", wide=True),
 ]
+
+QUEUE_COLUMNS = [
+    Column("grid_job", "grid job"),
+    Column("site", "site"),
+    Column("state", "state"),
+    Column("resource_class", "class"),
+    Column("age_ms", "age", duration, right=True),
+    Column("ended_age_ms", "ended", lambda ms: duration(ms) + " ago" if ms else "-", right=True, wide=True),
+    Column("slots", "slots", number, right=True, wide=True),
+    Column("tasks", "tasks", number, right=True),
+    Column("host", "host"),
+    Column("pilot", "pilot"),
+    Column("enrolled", "called", lambda yes: "yes" if yes else "no", wide=True),
+    Column("node_id", "node", wide=True),
+    Column("reason", "reason"),
+]
+PILOT_COLUMNS = [
+    Column("pilot", "pilot"),
+    Column("site", "site"),
+    Column("state", "state"),
+    Column("resource_class", "class"),
+    Column("host", "host"),
+    Column("tasks", "tasks", lambda names: number(len(names)), right=True),
+    Column("slots_free", "free", number, right=True),
+    Column("heard_ms", "heard", lambda ms: duration(ms) + " ago", right=True),
+    Column("node_id", "calls"),
+    Column("tasks", "which", lambda names: ", ".join(names), wide=True),
+]
+TEST_COLUMNS = [
+    Column("name", "step"),
+    Column("result", "result"),
+    Column("took_ms", "took", duration, right=True),
+    Column("text", "text"),
+    Column("remedy", "try"),
+]
+LATE_CODE: Final = 6  # As everywhere: what was waited for has not come.
 
 
 @click.group()
@@ -98,3 +134,106 @@ for _verb, _words in {
     "ban": "Take back everything a site holds and refuse its claims and reports.",
 }.items():
     _control(_verb, _words)
+
+
+@site.command()
+@click.argument("name", default="")
+@click.option("--ended", is_flag=True, help="also those that ended and are still noted")
+@click.option("--limit", type=click.IntRange(1, 5_000), default=1_000, show_default=True, help="of each node")
+@output_options
+@pass_session
+def queue(session: Session, name: str, ended: bool, limit: int) -> None:
+    """List the grid jobs of a site, or of all sites: what its nodes have in the batch system.
+
+    It is what the nodes saw at their last look ([queue] interval_s); the batch system is not asked.
+    """
+    request = control_pb2.ListGridJobsRequest(site=name, ended=ended, limit=limit)
+    reply = session.call("ListGridJobs", request)
+    show_rows(session.style, [plain(row) for row in reply.grid_jobs], QUEUE_COLUMNS, name="grid_job")
+    for node_queue in reply.queues:
+        if session.style.for_people:
+            _say_of_queue(node_queue)
+    _fail_without_an_answer([q.node_id for q in reply.queues if not q.reachable], len(reply.queues), name)
+
+
+def _say_of_queue(queue: Any) -> None:
+    """Print a line about one node's queue, and what is wrong with it."""
+    if queue.reachable:
+        counts = ", ".join(f"{count.count} {count.state}" for count in queue.counts) or "nothing noted"
+        click.echo(f"{queue.node_id}: {queue.grid}, {counts}; at most {queue.grid_jobs_max} at once")
+    if queue.left_out:
+        click.echo(f"{queue.node_id}: {queue.left_out} more are not shown; see --limit")
+    for trouble in queue.troubles:
+        click.echo(f"{queue.node_id}: {safe(trouble)}", err=True)
+
+
+def _fail_without_an_answer(silent: list[str], asked: int, name: str) -> None:
+    if silent and len(silent) == asked:
+        raise Unavailable(
+            f"no node of {'site ' + name if name else 'any site'} answers: {', '.join(silent)}",
+            remedy="`iceprod cluster status` tells more",
+        )
+    if silent:
+        click.echo(f"not answered: {', '.join(silent)}", err=True)
+
+
+@site.command()
+@click.argument("name", default="")
+@click.option("--limit", type=click.IntRange(1, 5_000), default=1_000, show_default=True, help="of each node")
+@output_options
+@pass_session
+def pilots(session: Session, name: str, limit: int) -> None:
+    """List the pilots of a site, or of all sites: where they run, what they run, when they called last.
+
+    A pilot whose own node is silent calls another one; `calls` names it.
+    """
+    reply = session.call("ListPilots", control_pb2.ListPilotsRequest(site=name, limit=limit))
+    show_rows(session.style, [plain(row) for row in reply.pilots], PILOT_COLUMNS, name="pilot")
+    if reply.left_out and session.style.for_people:
+        click.echo(f"{reply.left_out} more are not shown; see --limit")
+    if reply.silent_nodes:
+        click.echo(f"not answered: {', '.join(reply.silent_nodes)}", err=True)
+
+
+@site.command()
+@click.argument("name")
+@click.option("--class", "resource_class", default="", help="resource class; the first by default")
+@click.option("--wait", type=click.IntRange(1, 86_400), default=300, show_default=True, metavar="SECONDS")
+@click.option("--at", "node_id", default="", metavar="NODE", help="which node of a site that has several")
+@output_options
+@pass_session
+def test(session: Session, name: str, resource_class: str, wait: int, node_id: str) -> None:
+    """Send one probe through a site's batch system to a worker node, and tell how each step went.
+
+    The probe asks for what a pilot of the class asks for, looks at its worker node (Python, directories, GPUs, the way
+    to the nodes), runs no task and ends.  Exit code 1 when a step failed, 6 when the probe did not start or end within
+    --wait.
+    Its grid job is removed in any case, also after Ctrl-C.
+    """
+    request = control_pb2.TestSiteRequest(
+        site=name, resource_class=resource_class, wait_s=wait, node_id=node_id
+    )
+    rows: list[dict[str, Any]] = []
+    for step in session.connection.stream("TestSite", request, timeout_s=wait + 180.0):
+        rows.append(plain(step))
+        if session.style.for_people:
+            _say_step(session, rows[-1])
+    if not session.style.for_people:
+        show_rows(session.style, rows, TEST_COLUMNS, name="name")
+    results = {row["result"] for row in rows}
+    if "failed" in results or not rows:
+        raise click.exceptions.Exit(1)
+    if "late" in results:
+        raise click.exceptions.Exit(LATE_CODE)
+    if session.style.for_people:
+        click.echo(f"pilots of this class can work at site {name}")
+
+
+def _say_step(session: Session, row: dict[str, Any]) -> None:
+    colour = {"ok": "green", "warning": "yellow", "skipped": "bright_black"}.get(row["result"], "red")
+    out = console(session.style)
+    out.print(f"[{colour}]{row['result']:8}[/] ", end="")
+    out.print(safe(f"{row['name']}: {row['text']}"), markup=False, end="")
+    out.print(f" ({duration(row['took_ms'])})" if row["took_ms"] >= 1_000 else "", markup=False)
+    if row["remedy"]:
+        out.print(safe(f"         try: {row['remedy']}"), markup=False)

@@ -625,6 +625,142 @@ class ControlSiteRequest(_message.Message):
     request_id: bytes
     def __init__(self, site: _Optional[str] = ..., verb: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
+class ListGridJobsRequest(_message.Message):
+    __slots__ = ("site", "ended", "limit")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    ended: bool
+    limit: int
+    def __init__(self, site: _Optional[str] = ..., ended: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class GridJobRow(_message.Message):
+    __slots__ = ("site", "node_id", "grid_job", "pilot", "resource_class", "state", "host", "slots", "tasks", "enrolled", "reason", "age_ms", "ended_age_ms")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    GRID_JOB_FIELD_NUMBER: _ClassVar[int]
+    PILOT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    node_id: str
+    grid_job: str
+    pilot: str
+    resource_class: str
+    state: str
+    host: str
+    slots: int
+    tasks: int
+    enrolled: bool
+    reason: str
+    age_ms: int
+    ended_age_ms: int
+    def __init__(self, site: _Optional[str] = ..., node_id: _Optional[str] = ..., grid_job: _Optional[str] = ..., pilot: _Optional[str] = ..., resource_class: _Optional[str] = ..., state: _Optional[str] = ..., host: _Optional[str] = ..., slots: _Optional[int] = ..., tasks: _Optional[int] = ..., enrolled: _Optional[bool] = ..., reason: _Optional[str] = ..., age_ms: _Optional[int] = ..., ended_age_ms: _Optional[int] = ...) -> None: ...
+
+class ListGridJobsReply(_message.Message):
+    __slots__ = ("grid_jobs", "queues")
+    GRID_JOBS_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
+    grid_jobs: _containers.RepeatedCompositeFieldContainer[GridJobRow]
+    queues: _containers.RepeatedCompositeFieldContainer[SiteQueue]
+    def __init__(self, grid_jobs: _Optional[_Iterable[_Union[GridJobRow, _Mapping]]] = ..., queues: _Optional[_Iterable[_Union[SiteQueue, _Mapping]]] = ...) -> None: ...
+
+class SiteQueue(_message.Message):
+    __slots__ = ("site", "node_id", "reachable", "grid", "counts", "grid_jobs_max", "left_out", "troubles")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    GRID_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    GRID_JOBS_MAX_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    node_id: str
+    reachable: bool
+    grid: str
+    counts: _containers.RepeatedCompositeFieldContainer[StateCount]
+    grid_jobs_max: int
+    left_out: int
+    troubles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, site: _Optional[str] = ..., node_id: _Optional[str] = ..., reachable: _Optional[bool] = ..., grid: _Optional[str] = ..., counts: _Optional[_Iterable[_Union[StateCount, _Mapping]]] = ..., grid_jobs_max: _Optional[int] = ..., left_out: _Optional[int] = ..., troubles: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListPilotsRequest(_message.Message):
+    __slots__ = ("site", "limit")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    limit: int
+    def __init__(self, site: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class PilotRow(_message.Message):
+    __slots__ = ("site", "pilot", "host", "resource_class", "state", "node_id", "tasks", "slots_free", "heard_ms")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    PILOT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FREE_FIELD_NUMBER: _ClassVar[int]
+    HEARD_MS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    pilot: str
+    host: str
+    resource_class: str
+    state: str
+    node_id: str
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    slots_free: int
+    heard_ms: int
+    def __init__(self, site: _Optional[str] = ..., pilot: _Optional[str] = ..., host: _Optional[str] = ..., resource_class: _Optional[str] = ..., state: _Optional[str] = ..., node_id: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., slots_free: _Optional[int] = ..., heard_ms: _Optional[int] = ...) -> None: ...
+
+class ListPilotsReply(_message.Message):
+    __slots__ = ("pilots", "silent_nodes", "left_out")
+    PILOTS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_NODES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    pilots: _containers.RepeatedCompositeFieldContainer[PilotRow]
+    silent_nodes: _containers.RepeatedScalarFieldContainer[str]
+    left_out: int
+    def __init__(self, pilots: _Optional[_Iterable[_Union[PilotRow, _Mapping]]] = ..., silent_nodes: _Optional[_Iterable[str]] = ..., left_out: _Optional[int] = ...) -> None: ...
+
+class TestSiteRequest(_message.Message):
+    __slots__ = ("site", "resource_class", "wait_s", "node_id")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    resource_class: str
+    wait_s: int
+    node_id: str
+    def __init__(self, site: _Optional[str] = ..., resource_class: _Optional[str] = ..., wait_s: _Optional[int] = ..., node_id: _Optional[str] = ...) -> None: ...
+
+class TestStep(_message.Message):
+    __slots__ = ("name", "result", "text", "remedy", "took_ms", "node_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    result: str
+    text: str
+    remedy: str
+    took_ms: int
+    node_id: str
+    def __init__(self, name: _Optional[str] = ..., result: _Optional[str] = ..., text: _Optional[str] = ..., remedy: _Optional[str] = ..., took_ms: _Optional[int] = ..., node_id: _Optional[str] = ...) -> None: ...
+
 class ClusterStatusRequest(_message.Message):
     __slots__ = ("read",)
     READ_FIELD_NUMBER: _ClassVar[int]

@@ -120,6 +120,21 @@ class ControlStub:
                 request_serializer=control__pb2.ControlSiteRequest.SerializeToString,
                 response_deserializer=control__pb2.ControlReply.FromString,
                 _registered_method=True)
+        self.ListGridJobs = channel.unary_unary(
+                '/iceprod.v1.Control/ListGridJobs',
+                request_serializer=control__pb2.ListGridJobsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListGridJobsReply.FromString,
+                _registered_method=True)
+        self.ListPilots = channel.unary_unary(
+                '/iceprod.v1.Control/ListPilots',
+                request_serializer=control__pb2.ListPilotsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListPilotsReply.FromString,
+                _registered_method=True)
+        self.TestSite = channel.unary_stream(
+                '/iceprod.v1.Control/TestSite',
+                request_serializer=control__pb2.TestSiteRequest.SerializeToString,
+                response_deserializer=control__pb2.TestStep.FromString,
+                _registered_method=True)
         self.ClusterStatus = channel.unary_unary(
                 '/iceprod.v1.Control/ClusterStatus',
                 request_serializer=control__pb2.ClusterStatusRequest.SerializeToString,
@@ -292,6 +307,27 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGridJobs(self, request, context):
+        """What a site's nodes have in its batch system, from their own notes: the batch system is not asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPilots(self, request, context):
+        """The pilots of a site, as they called one node or another last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestSite(self, request, context):
+        """One probe through a site's batch system to a worker node and back, step by step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClusterStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -458,6 +494,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ControlSite,
                     request_deserializer=control__pb2.ControlSiteRequest.FromString,
                     response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'ListGridJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGridJobs,
+                    request_deserializer=control__pb2.ListGridJobsRequest.FromString,
+                    response_serializer=control__pb2.ListGridJobsReply.SerializeToString,
+            ),
+            'ListPilots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPilots,
+                    request_deserializer=control__pb2.ListPilotsRequest.FromString,
+                    response_serializer=control__pb2.ListPilotsReply.SerializeToString,
+            ),
+            'TestSite': grpc.unary_stream_rpc_method_handler(
+                    servicer.TestSite,
+                    request_deserializer=control__pb2.TestSiteRequest.FromString,
+                    response_serializer=control__pb2.TestStep.SerializeToString,
             ),
             'ClusterStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ClusterStatus,
@@ -984,6 +1035,87 @@ class Control:
             '/iceprod.v1.Control/ControlSite',
             control__pb2.ControlSiteRequest.SerializeToString,
             control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGridJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/ListGridJobs',
+            control__pb2.ListGridJobsRequest.SerializeToString,
+            control__pb2.ListGridJobsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPilots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/ListPilots',
+            control__pb2.ListPilotsRequest.SerializeToString,
+            control__pb2.ListPilotsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iceprod.v1.Control/TestSite',
+            control__pb2.TestSiteRequest.SerializeToString,
+            control__pb2.TestStep.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,21 @@ class PeerStub:
                 request_serializer=control__pb2.VerifyFilesRequest.SerializeToString,
                 response_deserializer=control__pb2.VerifyFilesReply.FromString,
                 _registered_method=True)
+        self.GetGridJobs = channel.unary_unary(
+                '/iceprod.v1.Peer/GetGridJobs',
+                request_serializer=control__pb2.ListGridJobsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListGridJobsReply.FromString,
+                _registered_method=True)
+        self.GetPilots = channel.unary_unary(
+                '/iceprod.v1.Peer/GetPilots',
+                request_serializer=control__pb2.ListPilotsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListPilotsReply.FromString,
+                _registered_method=True)
+        self.TestGrid = channel.unary_stream(
+                '/iceprod.v1.Peer/TestGrid',
+                request_serializer=control__pb2.TestSiteRequest.SerializeToString,
+                response_deserializer=control__pb2.TestStep.FromString,
+                _registered_method=True)
 
 
 class PeerServicer:
@@ -134,6 +149,26 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGridJobs(self, request, context):
+        """What the node that is asked has noted of its batch system and its pilots.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPilots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestGrid(self, request, context):
+        """One probe through the batch system of the node that is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -176,6 +211,21 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.VerifyCopies,
                     request_deserializer=control__pb2.VerifyFilesRequest.FromString,
                     response_serializer=control__pb2.VerifyFilesReply.SerializeToString,
+            ),
+            'GetGridJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGridJobs,
+                    request_deserializer=control__pb2.ListGridJobsRequest.FromString,
+                    response_serializer=control__pb2.ListGridJobsReply.SerializeToString,
+            ),
+            'GetPilots': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPilots,
+                    request_deserializer=control__pb2.ListPilotsRequest.FromString,
+                    response_serializer=control__pb2.ListPilotsReply.SerializeToString,
+            ),
+            'TestGrid': grpc.unary_stream_rpc_method_handler(
+                    servicer.TestGrid,
+                    request_deserializer=control__pb2.TestSiteRequest.FromString,
+                    response_serializer=control__pb2.TestStep.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -394,6 +444,87 @@ class Peer:
             '/iceprod.v1.Peer/VerifyCopies',
             control__pb2.VerifyFilesRequest.SerializeToString,
             control__pb2.VerifyFilesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGridJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Peer/GetGridJobs',
+            control__pb2.ListGridJobsRequest.SerializeToString,
+            control__pb2.ListGridJobsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPilots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Peer/GetPilots',
+            control__pb2.ListPilotsRequest.SerializeToString,
+            control__pb2.ListPilotsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestGrid(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iceprod.v1.Peer/TestGrid',
+            control__pb2.TestSiteRequest.SerializeToString,
+            control__pb2.TestStep.FromString,
             options,
             channel_credentials,
             insecure,
