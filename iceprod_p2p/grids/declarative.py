@@ -43,6 +43,7 @@ class DeclarativeGrid(Grid):
         Setting("environment", "table", {}, "for the commands"),
         Setting("timeout_s", "number", 60.0, "for one command", 1, 3_600),
         Setting("submit", "texts", None, "command line; the script comes by standard input or as {script}"),
+        Setting("description", "texts", (), "lines of a job description, written to {description}"),
         Setting("submit_id", "text", None, "finds (?P<id>...) in what submit printed"),
         Setting("status", "texts", None, "command line that lists grid jobs, of all or of {ids}"),
         Setting("status_line", "text", None, "finds id, name and state, and may find host, code, reason"),
@@ -50,6 +51,7 @@ class DeclarativeGrid(Grid):
         Setting("history_line", "text", "", "as status_line; empty: the same"),
         Setting("states", "table", None, "word of the system to queued, running, held, completed, ..."),
         Setting("remove", "texts", None, "command line with {ids}"),
+        Setting("forget", "texts", (), "command line with {ids} of ended ones that are noted"),
         Setting("unknown", "text", NEVER, "finds a complaint about unknown ids, which is no error"),
         Setting("down", "text", NEVER, "finds a complaint that the system cannot be reached"),
         Setting("silent", "text", NEVER, "finds a complaint that leaves a submission unclear"),
@@ -70,10 +72,14 @@ class DeclarativeGrid(Grid):
         self._commands = commands
         self._submit, self._status = texts("submit"), texts("status")
         self._history, self._remove = texts("history"), texts("remove")
+        self._description, self._forget = texts("description"), texts("forget")
         text.check_states(states())
         text.check_line("submit", self._submit, text.REQUEST_PLACEHOLDERS)
         text.check_line("status", self._status, frozenset({"ids"}))
         text.check_line("remove", self._remove, frozenset({"ids"}), needs="ids")
+        text.check_description(self._description)
+        if self._forget:
+            text.check_line("forget", self._forget, frozenset({"ids"}), needs="ids")
         if self._history:
             text.check_line("history", self._history, frozenset({"ids"}))
         self._id = text.pattern("submit_id", str(options["submit_id"]), ("id",))
@@ -98,7 +104,7 @@ class DeclarativeGrid(Grid):
 
     def capabilities(self) -> Capabilities:
         """Return the little that a description tells."""
-        submit = " ".join(self._submit)
+        submit = " ".join((*self._submit, *self._description))
         walltime = "{minutes}" in submit or "{walltime_s}" in submit
         return Capabilities(enforces=frozenset({"walltime"} if walltime else ()), gpus="{gpus}" in submit)
 
@@ -106,7 +112,8 @@ class DeclarativeGrid(Grid):
         """Return the command line and the script; it enters its directory by itself."""
         first = [] if request.carry else [f"cd {shlex.quote(request.work_directory)} || exit 1"]
         enter = shell_script(request, forward_signals=self._forward, first=first)
-        return SubmitConfig(text.submit_line(self._submit, request), enter)
+        line = text.submit_line(self._submit, request, with_extra_lines=not self._description)
+        return SubmitConfig(line, enter)
 
     def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
         """Submit one by one."""
@@ -137,6 +144,13 @@ class DeclarativeGrid(Grid):
             if result.exit_code and not self._unknown.search(result.stdout + result.stderr):
                 raise self._failure(result)
 
+    def forget(self, grid_job_ids: Collection[str]) -> None:
+        """Let the system drop what it keeps of ended ones, where the description says how."""
+        for part in in_parts(sorted(set(grid_job_ids))) if self._forget else ():
+            result = self._commands.run(text.ids_line(self._forget, part))
+            if result.exit_code and not self._unknown.search(result.stdout + result.stderr):
+                raise self._failure(result)
+
     def our_jobs(self, site: str) -> list[GridJobStatus]:
         """Return a site's grid jobs by their tags; without ids the status command has to list all."""
         return [
@@ -151,7 +165,10 @@ class DeclarativeGrid(Grid):
 
     def _submit_one(self, request: GridRequest) -> SubmitResult:
         config = self.write_config(request)
-        by_file = any("{script}" in item for item in self._submit)
+        by_file = any("{script}" in item for item in (*self._submit, *self._description))
+        if self._description:
+            described = text.description_file(self._description, request)
+            Path(request.work_directory, text.DESCRIPTION_NAME).write_text(described)
         if by_file:
             script = Path(request.work_directory, text.SCRIPT_NAME)
             script.write_text(config.text)

@@ -28,10 +28,13 @@ from iceprod_p2p.grids.request import GridRequest, Tag
 
 PLACEHOLDER: Final = re.compile(r"\{([a-z_]*)\}")
 IDS: Final = "{ids}"
+EXTRA_LINES: Final = "{extra_lines}"
 SCRIPT_NAME: Final = "grid.sh"
+DESCRIPTION_NAME: Final = "grid.job"
 REQUEST_PLACEHOLDERS: Final = frozenset(
     {
         "cores",
+        "description",
         "directory",
         "disk_mib",
         "gpus",
@@ -108,10 +111,48 @@ def check_line(name: str, line: Sequence[str], allowed: frozenset[str], *, needs
         raise ConfigError(f"{name} {fault}", remedy=f"known placeholders: {', '.join(sorted(allowed))}")
 
 
-def submit_line(line: Sequence[str], request: GridRequest) -> tuple[str, ...]:
-    """Fill in a request."""
+def submit_line(
+    line: Sequence[str], request: GridRequest, *, with_extra_lines: bool = True
+) -> tuple[str, ...]:
+    """Fill in a request; the site's extra lines follow as words, unless they stand elsewhere."""
+    values = _values(request)
+    words: list[str] = []
+    for item in line:
+        if all(values[name] for name in PLACEHOLDER.findall(item)):
+            words += [PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in item.split()]
+    extra = request.extra_lines if with_extra_lines else ()
+    return (*words, *(word for text in extra for word in text.split()))
+
+
+def description_file(lines: Sequence[str], request: GridRequest) -> str:
+    """Fill in a job description, such as JDL: each line, or none of it where a placeholder of it is empty.
+
+    A line ``{extra_lines}`` is replaced by the site's.  Values stand within double quotes there, so quotes and
+    backslashes in them are escaped.
+    """
     values = {
+        name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in _values(request).items()
+    }
+    written: list[str] = []
+    for line in lines:
+        if line == EXTRA_LINES:
+            written += request.extra_lines
+        elif all(values[name] for name in PLACEHOLDER.findall(line)):
+            written.append(PLACEHOLDER.sub(lambda found: values[found[1]], line))
+    return "\n".join((*written, ""))
+
+
+def check_description(lines: Sequence[str]) -> None:
+    """Raise ConfigError for a placeholder in a job description that nobody fills."""
+    asked = [line for line in lines if line != EXTRA_LINES]
+    if asked:
+        check_line("description", asked, REQUEST_PLACEHOLDERS - {"description"})
+
+
+def _values(request: GridRequest) -> dict[str, str]:
+    return {
         "cores": str(request.cores),
+        "description": f"{request.work_directory}/{DESCRIPTION_NAME}",
         "directory": request.work_directory,
         "disk_mib": str(request.disk_mib or ""),
         "gpus": str(request.gpus or ""),
@@ -125,11 +166,6 @@ def submit_line(line: Sequence[str], request: GridRequest) -> tuple[str, ...]:
         "stdout": request.stdout_path,
         "walltime_s": str(request.walltime_s or ""),
     }
-    words: list[str] = []
-    for item in line:
-        if all(values[name] for name in PLACEHOLDER.findall(item)):
-            words += [PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in item.split()]
-    return (*words, *(word for extra in request.extra_lines for word in extra.split()))
 
 
 def ids_line(line: Sequence[str], grid_job_ids: Sequence[str]) -> tuple[str, ...]:

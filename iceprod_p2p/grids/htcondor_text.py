@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from iceprod_p2p.grids.amounts import whole_minutes
 from iceprod_p2p.grids.base import (
     Completed,
     Failed,
@@ -57,6 +58,7 @@ class HtcondorOptions:
     schedd: str = ""
     pool: str = ""
     spool: bool = False
+    routed: bool = False  # By an HTCondor-CE, to a batch system behind it.
 
     def where(self) -> tuple[str, ...]:
         """Return the options that every command needs to find the schedd."""
@@ -97,11 +99,12 @@ def description(request: GridRequest, options: HtcondorOptions) -> str:
         "request_disk": f"{request.disk_mib}M" if request.disk_mib else "",
         "request_gpus": str(request.gpus) if request.gpus else "",
         "priority": str(request.priority) if request.priority else "",
-        "accounting_group": request.queue,
-        "requirements": _requirements(request),
+        "accounting_group": "" if options.routed else request.queue,
+        "requirements": "" if options.routed else _requirements(request),
         "periodic_remove": _removal(request),
         f"My.{TAG_ATTRIBUTE}": f'"{request.tag}"',
         "batch_name": str(request.tag),
+        **(_for_routes(request) if options.routed else {}),
     }
     written = [f"{name} = {value}" for name, value in lines.items() if value]
     return "\n".join([*written, *request.extra_lines, "queue 1", ""])
@@ -180,6 +183,20 @@ def _history(grid_job_id: str, state: GridState, entry: Mapping[str, object]) ->
         None if user_s is None else user_s + (system_s or 0.0),
         None if size_kib is None else -int(-size_kib // 1_024),
     )
+
+
+def _for_routes(request: GridRequest) -> dict[str, str]:
+    """Return what an HTCondor-CE's routes read: https://htcondor.com/htcondor-ce/v23/remote-job-submission/.
+
+    The CE maps the credential to an account, so the owner is left to it.
+    """
+    return {
+        "+Owner": "undefined",
+        "+xcount": str(request.cores),
+        "+maxMemory": str(request.memory_mib) if request.memory_mib else "",
+        "+maxWallTime": str(whole_minutes(request.walltime_s)) if request.walltime_s else "",
+        "+remote_queue": f'"{_quoted(request.queue)}"' if request.queue else "",
+    }
 
 
 def _inputs(request: GridRequest) -> str:

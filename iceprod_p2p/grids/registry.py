@@ -16,8 +16,12 @@ from iceprod_p2p.grids.base import Grid
 GROUP: Final = "iceprod_p2p.grids"
 BUILT_IN: Final[Mapping[str, str]] = {
     "arc": "iceprod_p2p.grids.arc:ArcGrid",
+    "cream": "iceprod_p2p.grids.gateways:CreamGrid",
     "declarative": "iceprod_p2p.grids.declarative:DeclarativeGrid",
+    "edg": "iceprod_p2p.grids.gateways:EdgGrid",
+    "glite": "iceprod_p2p.grids.gateways:GliteGrid",
     "htcondor": "iceprod_p2p.grids.htcondor:HtcondorGrid",
+    "htcondor-ce": "iceprod_p2p.grids.htcondor_ce:HtcondorCeGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",
     "pbs": "iceprod_p2p.grids.pbs:PbsGrid",
     "sge": "iceprod_p2p.grids.sge:SgeGrid",

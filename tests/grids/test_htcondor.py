@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from iceprod_p2p.grids.base import Completed, Failed, GridRequest, Removed, Submitted, Tag
+from iceprod_p2p.grids.errors import GridError
+from iceprod_p2p.grids.registry import create
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.htcondor_system import HtcondorSystem
@@ -56,6 +58,53 @@ def test_a_schedd_elsewhere_is_brought_the_files_and_gives_the_output_back(pool:
         made.forget(ids)
         until(lambda: not made.our_jobs("remote"), "the schedd keeps nothing more", limit_s=60, pause_s=0.3)
         assert made.check()
+
+
+def test_the_plugin_for_computing_elements_speaks_to_a_schedd_elsewhere(pool: HtcondorSystem) -> None:
+    """All of it but the token and the routes behind: a schedd by its address, with -spool, told what routes read."""
+    directory = pool.root / "element"
+    directory.mkdir()
+    directory.chmod(0o777)
+    name = pool.run("condor_status", "-schedd", "-af", "Name").strip()
+    options = {"endpoint": pool.collector, "schedd": name, "authentication": "FS"}
+    with as_user(*user_ids(USER)):
+        made = create(
+            "htcondor-ce", {"environment": pool.environment, "bin_directory": str(pool.bin), **options}
+        )
+        assert "WRITE" in made.check() and USER in made.check()
+        request = GridRequest(
+            Tag("element", "j"),
+            "/bin/sh",
+            str(directory / "j"),
+            ("-c", "pwd; exit 3"),
+            carry=True,
+            walltime_s=90,
+            memory_mib=100,
+            queue="long",
+            cores=2,
+        )
+        (result,) = made.submit([request])
+        assert isinstance(result, Submitted), result
+        ids = [result.grid_job_id]
+        shown = pool.run(
+            "condor_q", ids[0], "-af", "Owner", "xcount", "maxMemory", "maxWallTime", "remote_queue"
+        )
+        assert shown.split() == [USER, "2", "100", "2", "long"]
+        until(lambda: made.history(ids).keys() == set(ids), "it has ended", limit_s=60, pause_s=0.3)
+        assert made.history(ids)[ids[0]].state == Completed(3)
+        assert str(directory) not in Path(request.stdout_path).read_text()
+        made.forget(ids)
+        wrong = create(
+            "htcondor-ce",
+            {
+                "environment": pool.environment,
+                "bin_directory": str(pool.bin),
+                **options,
+                "authentication": "SSL",
+            },
+        )
+        with pytest.raises(GridError):
+            wrong.check()
 
 
 class TestHtcondor(GridBehaviour):

@@ -203,3 +203,28 @@ def test_removal_minds_unknown_ones_not_but_a_schedd_that_is_away(fake: FakeComm
     fake.answer("condor_rm", complaint="ERROR: Can't find address of local schedd\n", code=1)
     with pytest.raises(GridDown, match="condor_schedd"):
         grid(fake).remove(["1.0"])
+
+
+def test_a_computing_element_is_asked_by_name_with_a_token_and_told_what_its_routes_read(
+    fake: FakeCommands, tmp_path: Path
+) -> None:
+    options = {"bin_directory": str(fake.directory), "endpoint": "ce.example.org"}
+    element = create("htcondor-ce", {**options, "environment": {"BEARER_TOKEN_FILE": "/t"}})
+    asked = request(tmp_path, cores=4, memory_mib=4_000, walltime_s=61, queue="long", carry=True)
+    where = ("-pool", "ce.example.org:9619", "-name", "ce.example.org")
+    config = element.write_config(asked)
+    assert config.arguments == ("condor_submit", *where, "-spool", "-terse", "-")
+    for line in (
+        "+Owner = undefined",
+        "+xcount = 4",
+        "+maxMemory = 4000",
+        "+maxWallTime = 2",
+        '+remote_queue = "long"',
+    ):
+        assert line in config.text.splitlines()
+    assert "accounting_group" not in config.text and "should_transfer_files = yes" in config.text
+    element.status(["1.0"])
+    (environment,) = fake.environments("condor_q")
+    assert environment["_CONDOR_SEC_CLIENT_AUTHENTICATION_METHODS"] == "SCITOKENS,SSL"
+    assert environment["BEARER_TOKEN_FILE"] == "/t" and fake.calls("condor_q")[0][:4] == list(where)
+    assert "shared_directory" in element.impossible(request()) and not element.impossible(asked)
