@@ -181,7 +181,6 @@ class SiteNode:
             pilot_lifetime_ms=node.pilot_certificate_s * 1_000,
             clock=self.clock,
         )
-        self._build_grid_desk()
         self.control = ControlService(
             config=node,
             raft=self.raft,
@@ -197,12 +196,12 @@ class SiteNode:
             problems=lambda: self.roles.problems(),
             copies=config.blobs,
             progress=self.board.progress,
-            grids=self.grids,
+            grids=self._build_grid_desk(),
             clock=self.clock,
             external=config.external,
         )
 
-    def _build_grid_desk(self) -> None:
+    def _build_grid_desk(self) -> GridDesk:
         probe = GridProbe(
             config=lambda: self.config,
             grid=self.grid,
@@ -222,6 +221,7 @@ class SiteNode:
             problems=lambda: self.roles.problems(),
             clock=self.clock,
         )
+        return self.grids
 
     # Life.
 
