@@ -218,7 +218,8 @@ class GridBehaviour:
         return text.split(",")
 
     def test_while_the_controller_is_away_nothing_is_known_and_nothing_is_lost(self, work: Work) -> None:
-        request = work.request("j", "sleep 3; exit 5")
+        over = work.directory / "over"
+        request = work.request("j", f"while [ ! -e {over} ]; do sleep 0.2; done; exit 5")
         (grid_job_id,) = work.submit(request)
         work.until_running(grid_job_id)
         work.system.stop_controller()
@@ -230,6 +231,7 @@ class GridBehaviour:
             ):
                 with pytest.raises(GridDown):
                     attempt()
+            over.touch()  # It ends while nobody can be told.
         finally:
             work.system.start_controller()
         assert work.until_ended([grid_job_id])[grid_job_id].state == Completed(5)

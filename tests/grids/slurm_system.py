@@ -241,7 +241,7 @@ class SlurmSystem:
             "SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=50000,batch_sched_delay=0,"
             "default_queue_depth=2000,max_script_size=33554432\n"
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU_Memory\nReturnToService=2\n"
-            f"MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=300\nKillWait={self._kill_wait_s}\nInactiveLimit=0\n"
+            f"MaxJobCount=20000\nMaxArraySize=5001\nMinJobAge=3000\nKillWait={self._kill_wait_s}\nInactiveLimit=0\n"
             "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=2\n"
             f"{accounting}{nodes}"
             "PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefMemPerCPU=100 State=UP\n"

@@ -34,6 +34,7 @@ ALWAYS = (  # Every member passes these under load.
     "store.checkpoint.before",
     "store.checkpoint.after",
 )
+FOLLOWING = ("raft.append.before", "raft.append.after")  # Of those, what no leader passes.
 BEHIND = (  # A member passes these that was away for long.
     "raft.snapshot.page.after",
     "raft.snapshot.install.before",
@@ -68,9 +69,12 @@ async def armed(member: MemberProcess, name: str, passes: int = 1) -> None:
 
 async def died(member: MemberProcess, name: str, *, within_s: float = 90.0) -> None:
     """Wait for the member's death at the failpoint, and start it again without."""
-    assert member.process is not None
-    code = await asyncio.wait_for(member.ended(), within_s)
-    assert code == -signal.SIGKILL
+
+    async def dead() -> bool:
+        return _is_dead(member)
+
+    await until(f"{member.name} has died at {name}", dead, within_s=within_s)
+    assert await member.ended() == -signal.SIGKILL
     assert f"failpoint {name}: kill" in member.last_words()
     await member.start()
 
@@ -93,8 +97,15 @@ async def left_behind(cluster: ChaosCluster, member: MemberProcess) -> None:
 
 
 async def always(cluster: ChaosCluster, name: str) -> None:
-    member = cluster.members["b"]
+    member, other = cluster.members["b"], cluster.members["a"]
     await armed(member, name, 3 if name != "raft.members.after" else 1)
+
+    async def dead() -> bool:
+        if name in FOLLOWING and not _is_dead(member):
+            await _yields(member, other)
+        return _is_dead(member)
+
+    await until(f"it has passed {name}", dead, within_s=90)
     await died(member, name)
 
 
@@ -108,10 +119,25 @@ async def behind(cluster: ChaosCluster, name: str) -> None:
 
 async def leading(cluster: ChaosCluster, name: str) -> None:
     donor, away = cluster.members["a"], cluster.members["c"]
-    await left_behind(cluster, away)
     await armed(donor, name)
-    await until("the armed one leads", lambda: _leads(cluster, donor))
-    await away.start()
+
+    async def leads() -> bool:
+        return await _leads(cluster, donor)
+
+    async def donor_is_dead_or_not_needed() -> bool:
+        needed = (await away.status()).get("commit", 0) < first
+        return _is_dead(donor) or not needed
+
+    for _ in range(
+        8
+    ):  # In each turn by chance: on a busy machine another one may lead meanwhile, and serve it.
+        await left_behind(cluster, away)
+        await until("the armed one leads", leads)
+        first = (await donor.status()).get("first", 0)
+        await away.start()
+        await until("it is dead, or another one gave", donor_is_dead_or_not_needed, within_s=90)
+        if _is_dead(donor):
+            break
     await died(donor, name)
 
 
@@ -150,8 +176,7 @@ async def voting(cluster: ChaosCluster, name: str) -> None:
         leader = await cluster.leader()
         others = [member for member in cluster.members.values() if member is not leader]
         if leader is voter:
-            with contextlib.suppress(Gone):
-                await voter.ask("transfer", to=others[0].name)
+            await _yields(voter, others[0])
             continue
         for other in others:
             cluster.switch.cut(leader.name, other.name)
@@ -164,6 +189,13 @@ async def voting(cluster: ChaosCluster, name: str) -> None:
 
 def _is_dead(member: MemberProcess) -> bool:
     return member.process is None or member.process.poll() is not None
+
+
+async def _yields(member: MemberProcess, other: MemberProcess) -> None:
+    """Let another one lead, if it leads itself: only those who follow pass some places."""
+    if (await member.status()).get("role") == "leader":
+        with contextlib.suppress(Gone):
+            await member.ask("transfer", to=other.name)
 
 
 async def _leads(cluster: ChaosCluster, member: MemberProcess) -> bool:

@@ -37,7 +37,7 @@ left=$1
 while [ "$left" -gt 0 ] && [ ! -e "HURRY" ]; do sleep 0.2; left=$((left - 1)); done
 echo rested >nap.txt
 """
-PILOTS_END_S = 5.0  # Pilots without work end after one second.
+PILOTS_END_S = 3.0  # Pilots without work end after one second.
 LONG_S = 240.0  # A nap that is still going on when a test looks, however slow the machine is.
 
 
