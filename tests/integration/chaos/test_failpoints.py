@@ -216,7 +216,6 @@ SCENES: dict[str, Callable[[ChaosCluster, str], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.long
 async def test_a_member_that_dies_at_any_failpoint_comes_back_and_nothing_is_lost(
     cluster: ChaosCluster,
 ) -> None:

@@ -153,7 +153,6 @@ def cleans_up(node: WorkingNode) -> None:
     wait_for("what nobody needs is gone", lambda: not orphan.exists())
 
 
-@pytest.mark.long
 def test_a_site_that_dies_at_every_durable_step_ends_its_production_complete_and_once(
     node: WorkingNode,
 ) -> None:
