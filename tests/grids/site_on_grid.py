@@ -12,7 +12,7 @@ from typing import Any
 from iceprod_cli.commands.site import site_rows
 from iceprod_cli.demo_cluster import DemoCluster, DemoSite
 
-from iceprod_p2p.grids.base import Grid, GridJobStatus
+from iceprod_p2p.grids.base import Grid, GridJobStatus, Running
 from tests.grids.daemons import until
 from tests.integration.production import Production
 
@@ -226,6 +226,18 @@ def trip_wire(directory: Path, command: str, node_pid: Path, *, submits: bool) -
 def ours(grid: Grid, site: str = "madison") -> list[GridJobStatus]:
     """Every grid job of a site that the batch system still knows."""
     return grid.our_jobs(site)
+
+
+def a_running_one(grid: Grid, site: str = "madison") -> GridJobStatus:
+    """Wait until a grid job of a site runs, and return it."""
+    found: list[GridJobStatus] = []
+
+    def runs() -> bool:
+        found.extend(job for job in ours(grid, site) if isinstance(job.state, Running))
+        return bool(found)
+
+    until(runs, "a grid job runs", limit_s=60.0, pause_s=0.2)
+    return found[0]
 
 
 def until_done(running: GridProduction, dataset: str, least: int, *, limit_s: float = 120.0) -> None:

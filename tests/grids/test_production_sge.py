@@ -9,10 +9,10 @@ import pytest
 from iceprod_cli.commands.dataset import statistics_rows
 from iceprod_cli.commands.site import site_rows
 
-from iceprod_p2p.grids.base import Running
 from tests.grids.sge_system import SgeSystem
 from tests.grids.site_on_grid import (
     GPU_TASKS,
+    a_running_one,
     ours,
     site_on_grid,
     trip_wire,
@@ -41,7 +41,7 @@ def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilo
         dataset = running.submit(jobs=JOBS)
         looks = running.submit(GPU_TASKS, jobs=2)
         until_done(running, dataset, 1)
-        victim = next(job for job in ours(sge.grid()) if isinstance(job.state, Running))
+        victim = a_running_one(sge.grid())
         sge.run("qdel", victim.grid_job_id)
         until_done(running, dataset, 3)
         sge.stop_controller()

@@ -9,10 +9,10 @@ import pytest
 from iceprod_cli.commands.dataset import statistics_rows
 from iceprod_cli.commands.site import site_rows
 
-from iceprod_p2p.grids.base import Running
 from tests.grids.site_on_grid import (
     GPU_TASKS,
     GridProduction,
+    a_running_one,
     ours,
     site_on_grid,
     trip_wire,
@@ -87,7 +87,7 @@ def test_a_cancelled_pilot_costs_its_task_an_attempt_and_no_fault(
 ) -> None:
     dataset = running.submit(jobs=JOBS)
     until_done(running, dataset, 1)
-    victim = next(job for job in ours(slurm.grid()) if isinstance(job.state, Running))
+    victim = a_running_one(slurm.grid())
     slurm.run("scancel", victim.grid_job_id)
     assert running.watch(dataset) == "complete"
     running.assert_whole(dataset, TASKS, losses_most=1)

@@ -43,14 +43,21 @@ LONG_S = 240.0  # A nap that is still going on when a test looks, however slow t
 
 @dataclass
 class WorkingNode(NodeProcess):
-    """A founder whose pilots come and go: many short ones, two at once."""
+    """A founder whose pilots come and go: many short ones, two at once.
+
+    Few are submitted at a time: those that a death left noted take the room of others for half a minute.
+    """
 
     plugin: str = "local"
     options: str = "slots = 2\ninterval_s = 0.2"
 
     def text(self) -> str:
         """The configuration, with the batch system that was asked for."""
-        quick = super().text().replace("grid_jobs_max = 1", "grid_jobs_max = 12\nclaims_ahead = 4")
+        quick = (
+            super()
+            .text()
+            .replace("grid_jobs_max = 1", "grid_jobs_max = 30\nper_submit = 2\nclaims_ahead = 4")
+        )
         quick = quick.replace('plugin = "local"', f'plugin = "{self.plugin}"')
         return f"{quick}\n[queue.options]\n{self.options}\n"
 
