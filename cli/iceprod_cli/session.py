@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from iceprod_cli.output.show import FORMATS, Style, safe
+from iceprod_cli.output.show import FORMATS, Style, safe, say
 from iceprod_p2p.base.errors import IceProdError, Refused
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def output_options(function: Callable[P, R]) -> Callable[P, R]:
 
 def report_error(error: IceProdError) -> int:
     """Print what happened and what to do on stderr, and return the exit code."""
-    click.echo(f"error: {safe(error.message)}", err=True)
+    say(f"error: {safe(error.message)}", err=True)
     if error.remedy:
-        click.echo(f"  try: {safe(error.remedy)}", err=True)
+        say(f"  try: {safe(error.remedy)}", err=True)
     if isinstance(error, Refused):
-        click.echo(f"  code: {safe(error.code)}", err=True)
+        say(f"  code: {safe(error.code)}", err=True)
     return error.exit_code
 
 

@@ -49,10 +49,21 @@ def shell_script(
     """
     if request.carry and embed:
         first = (*first, *_carried(request))
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in request.full_environment().items()]
-    command = shlex.join((request.executable, *request.arguments))
+    exports = [f"export {name}={_quoted(value)}" for name, value in request.full_environment().items()]
+    words = (request.executable, *request.arguments)
+    if any("\n" in word for word in (*words, *request.environment.values())):
+        exports.insert(0, _LINE_BREAK)
+    command = " ".join(_quoted(word) for word in words)
     run = _FORWARDING.format(command=command) if forward_signals else f"exec {command}\n"
     return "\n".join(("#!/bin/sh", *directives, "unset LC_ALL", "export LANG=C.UTF-8", *exports, *first, run))
+
+
+def _quoted(text: str) -> str:
+    """Return a word of the shell on one line: batch systems look for directives at the beginning of any."""
+    return '"$LF"'.join(shlex.quote(line) for line in text.split("\n"))
+
+
+_LINE_BREAK: Final = "LF=$(printf '\\nx'); LF=${LF%x}"
 
 
 def _carried(request: GridRequest) -> list[str]:

@@ -15,6 +15,7 @@ TAG_VARIABLE = "ICEPROD_GRID_TAG"  # In every grid job's environment: marks its 
 TAG_PATTERN = re.compile(r"iceprod\.([A-Za-z0-9][A-Za-z0-9_-]{0,62})\.([A-Za-z0-9][A-Za-z0-9_-]{0,62})")
 PRIORITY_MAX = 100
 TEXT_MAX = 32_768  # One argument or value; Linux allows 128 KiB, batch systems less.
+HOST_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 VARIABLE_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -99,6 +100,11 @@ class GridRequest:
         return {**self.environment, TAG_VARIABLE: str(self.tag)}
 
 
+def is_host(text: str) -> bool:
+    """Return whether `text` may name a host to a batch system, to which brackets and commas mean something."""
+    return HOST_PATTERN.fullmatch(text) is not None
+
+
 def _request_faults(request: GridRequest) -> list[str]:
     faults = []
     for name in ("executable", "work_directory"):
@@ -116,10 +122,10 @@ def _request_faults(request: GridRequest) -> list[str]:
         *request.files_in,
         *request.extra_lines,
     )
-    if any(
-        ord(letter) < 32 or ord(letter) == 127 for line in (*lines, *request.exclude_hosts) for letter in line
-    ):
-        faults.append("a path, queue, host or extra line holds a control character")
+    if any(ord(letter) < 32 or ord(letter) == 127 for line in lines for letter in line):
+        faults.append("a path, queue or extra line holds a control character")
+    if not all(is_host(host) for host in request.exclude_hosts):
+        faults.append("a host to avoid has no name that a host could have")
     for text in (*request.arguments, *request.environment.values(), *lines):
         if "\0" in text or len(text) > TEXT_MAX:
             faults.append(f"a text holds NUL or more than {TEXT_MAX} characters")

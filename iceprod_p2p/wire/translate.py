@@ -24,6 +24,7 @@ WORD_LENGTH_MAX: Final = 128
 ATTRIBUTES_MAX: Final = 64
 NUMBER_MAX: Final = 2**53
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _KINDS: Final = frozenset({"permanent", "job_temp", "dataset_temp", "site_temp", "log"})
 
 
@@ -147,10 +148,12 @@ def statistics_from(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def text(value: str, what: str, length_max: int) -> str:
-    """Return `value`; BadInput when it is longer than `length_max` or holds control characters."""
+    """Return `value`; BadInput when it is longer than `length_max` or holds control characters, those that only
+    change lines or the direction of writing included.
+    """
     if len(value) > length_max:
         raise BadInput(f"{what} is longer than {length_max} characters")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+    if _CONTROLS.search(value):
         raise BadInput(f"{what} holds control characters")
     return value
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from iceprod_cli.commands.site import COLUMNS as SITE_COLUMNS
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, coloured, console, safe, show_object, show_rows, table
+from iceprod_cli.output.show import Column, coloured, console, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import number, size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.client.connection import request_id
@@ -130,7 +130,7 @@ def invite(session: Session, site: str, minutes: int) -> None:
     request = control_pb2.InviteRequest(site=site, lifetime_s=minutes * 60, request_id=request_id())
     reply = session.call("Invite", request)
     document = {"site": site, "line": reply.line, "expires_s": reply.expires_s}
-    show_object(session.style, document, people=lambda out: click.echo(reply.line), name="line")
+    show_object(session.style, document, people=lambda out: say(reply.line), name="line")
 
 
 @cluster.command()
@@ -183,7 +183,7 @@ def transfer_leader(session: Session, node_id: str) -> None:
 
 def _print_notes(reply: control_pb2.ControlReply) -> None:
     for note in reply.notes:
-        click.echo(note)
+        say(note)
 
 
 @cluster.command("raise-version")
@@ -198,7 +198,7 @@ def raise_version(session: Session, to: int | None, yes: bool) -> None:
     """
     confirm("Raise the ledger's version? No node can go back to an older release then.", yes=yes)
     request = control_pb2.RaiseVersionRequest(to=to or 0, request_id=request_id())
-    click.echo("; ".join(session.call("RaiseVersion", request).notes))
+    say("; ".join(session.call("RaiseVersion", request).notes))
 
 
 @cluster.command()
@@ -246,4 +246,4 @@ def backup(session: Session, file: Path) -> None:
         f"{file}: cluster {header.cluster}, up to entry {header.index}, {size(file.stat().st_size)},"
         f" {reader.tally.count} records with SHA-256 {document['sha256']}"
     )
-    show_object(session.style, document, people=lambda out: click.echo(words), name="file")
+    show_object(session.style, document, people=lambda out: say(words), name="file")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, show_object, show_rows
+from iceprod_cli.output.show import Column, say, show_object, show_rows
 from iceprod_cli.session import Session, output_options, pass_session
 from iceprod_p2p.client import contexts
 from iceprod_p2p.wire.pb import control_pb2
@@ -51,7 +51,7 @@ def list_(session: Session) -> None:
 def use(name: str) -> None:
     """Use this context from now on."""
     contexts.use_context(name)
-    click.echo(f"using context {name}")
+    say(f"using context {name}")
 
 
 @context.command("import")
@@ -63,7 +63,7 @@ def import_(directory: Path, name: str) -> None:
     Without a NAME it is called as its cluster.
     """
     name = contexts.import_context(directory, name)
-    click.echo(f"imported {directory} as {name}")
+    say(f"imported {directory} as {name}")
 
 
 @context.command()
@@ -71,7 +71,7 @@ def import_(directory: Path, name: str) -> None:
 def remove(name: str) -> None:
     """Forget a context and its key."""
     contexts.remove_context(name)
-    click.echo(f"removed context {name}")
+    say(f"removed context {name}")
 
 
 @click.command()
@@ -81,4 +81,4 @@ def whoami(session: Session) -> None:
     """Say who the cluster thinks you are, and what you may do."""
     document = plain(session.call("WhoAmI", control_pb2.WhoAmIRequest()))
     sentence = "{kind} {name}, role {role}, on cluster {cluster} (answered by {node_id})".format(**document)
-    show_object(session.style, document, people=lambda out: click.echo(sentence), name="name")
+    show_object(session.style, document, people=lambda out: say(sentence), name="name")

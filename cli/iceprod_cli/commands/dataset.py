@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, coloured, show_object, show_rows, table
+from iceprod_cli.output.show import Column, coloured, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.base.errors import BadInput
@@ -194,7 +194,7 @@ def watch(session: Session, dataset: str, interval_s: float, timeout_s: float | 
     from iceprod_cli.output.progress import watch_dataset
 
     final = watch_dataset(session, dataset, interval_s=interval_s, timeout_s=timeout_s)
-    click.echo(f"dataset {dataset}: {final}")
+    say(f"dataset {dataset}: {final}")
     if final != "complete":
         raise click.exceptions.Exit(6)
 
@@ -218,7 +218,7 @@ def _control(verb: str, words: str) -> None:
                 )
             request = control_pb2.ControlDatasetRequest(dataset=name, verb=word, request_id=request_id())
             reply = session.call("ControlDataset", request)
-            click.echo(f"dataset {name}: {'; '.join(reply.notes) or verb}")
+            say(f"dataset {name}: {'; '.join(reply.notes) or verb}")
 
 
 for _verb, _words in {
@@ -267,7 +267,7 @@ def set_(
         request.sites_allowed[:] = _names(sites) if sites is not None else detail.sites_allowed
         request.sites_excluded[:] = _names(exclude) if exclude is not None else detail.sites_excluded
     reply = session.call("SetDataset", request)
-    click.echo(f"dataset {dataset}: {'; '.join(reply.notes) or 'set'}")
+    say(f"dataset {dataset}: {'; '.join(reply.notes) or 'set'}")
 
 
 def _names(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, show_rows
+from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.output.units import size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, output_options, pass_session
@@ -107,7 +107,7 @@ def verify(session: Session, selector: str) -> None:
     )
     bad = sum(not row["good"] for row in rows)
     if session.style.for_people:
-        click.echo(f"{len(rows)} copies read, {bad} bad")
+        say(f"{len(rows)} copies read, {bad} bad")
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -152,7 +152,7 @@ def get(session: Session, name: str, target: Path | None) -> None:
         raise BadInput(
             f"cannot write {path}: {failure.strerror}", remedy="choose another place with --to"
         ) from None
-    click.echo(f"{path}: {size(found[0]['size_bytes'])}, sha256 {found[0]['sha256']}")
+    say(f"{path}: {size(found[0]['size_bytes'])}, sha256 {found[0]['sha256']}")
 
 
 def _fetch(session: Session, sha256: str, path: Path, *, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Final, TextIO
 
 import click
 
+from iceprod_cli.output.show import say
 from iceprod_cli.output.units import duration
 from iceprod_cli.session import Session, pass_session
 from iceprod_p2p.base.errors import BadInput, NotFound
@@ -72,7 +73,7 @@ def login(
         contexts.use_context(context_name)
     role = f"role {entered.role}" if entered.role else "no role yet: ask an administrator for one"
     time = duration(entered.lifetime_s * 1_000)
-    click.echo(f"logged in as {name} on cluster {cluster} for {time}, {role} (context {context_name})")
+    say(f"logged in as {name} on cluster {cluster} for {time}, {role} (context {context_name})")
 
 
 @click.command()
@@ -85,7 +86,7 @@ def logout(session: Session) -> None:
     if "/" in name:
         raise BadInput("a directory cannot be logged out of", remedy=f"remove it: rm -r {name}")
     contexts.remove_context(name)
-    click.echo(f"logged out of {name}")
+    say(f"logged out of {name}")
 
 
 def _cluster(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, show_rows
+from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.model.person import Role
@@ -69,12 +69,12 @@ def revoke(session: Session, name: str, reason: str, yes: bool) -> None:
     """Shut a person out: certificates are refused on every node within seconds, the account is removed."""
     confirm(f"Shut {name} out?", yes=yes)
     request = control_pb2.RevokePersonRequest(name=name, reason=reason)
-    click.echo("; ".join(session.call("RevokePerson", request).notes))
+    say("; ".join(session.call("RevokePerson", request).notes))
 
 
 def _set(session: Session, request: control_pb2.SetPersonRequest) -> None:
     request.request_id = request_id()
-    click.echo("; ".join(session.call("SetPerson", request).notes))
+    say("; ".join(session.call("SetPerson", request).notes))
 
 
 def _rows(session: Session) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from iceprod_cli.output.show import safe, show_object
+from iceprod_cli.output.show import safe, say, show_object
 from iceprod_cli.output.units import size
 from iceprod_cli.session import Session, output_options, pass_session
 from iceprod_p2p.base.errors import BadInput
@@ -89,7 +89,7 @@ def run_local(
         path = write_dag(
             dagman.absolute(), packed, wish, all_shapes(document), of_job=len(task_shapes(document))
         )
-        click.echo(f"{path}: {len(document.tasks)} nodes. Run it: condor_submit_dag {path}")
+        say(f"{path}: {len(document.tasks)} nodes. Run it: condor_submit_dag {path}")
         return
     with tempfile.TemporaryDirectory(prefix="iceprod-local-") as scratch:
         bundle = Path(scratch)
@@ -146,12 +146,12 @@ def _print(answer: dict[str, Any]) -> None:
         cpu_s, wall_s = used.get("cpu_ms", 0) / 1_000, used.get("wall_ms", 0) / 1_000
         state = "complete" if task["ok"] else f"failed ({task['reason']})"
         peak = used.get("memory_peak_mib", 0)
-        click.echo(f"{safe(task['task'])}: {state}, {wall_s:.1f} s, {cpu_s:.1f} s of CPU, {peak} MiB")
+        say(f"{safe(task['task'])}: {state}, {wall_s:.1f} s, {cpu_s:.1f} s of CPU, {peak} MiB")
         for name, value in task.get("statistics", {}).items():
-            click.echo(f"  {safe(name)} = {value:g}")
+            say(f"  {safe(name)} = {value:g}")
         for entry in task["files"]:
             if entry["kind"] != "log":
                 where = f" -> {entry['path']}" if "path" in entry else ""
-                click.echo(f"  wrote {safe(entry['name'])} ({size(entry['size_bytes'])}){safe(where)}")
+                say(f"  wrote {safe(entry['name'])} ({size(entry['size_bytes'])}){safe(where)}")
         if not task["ok"]:
-            click.echo("  " + safe(task["message"]).replace("\n", "\n  "))
+            say("  " + safe(task["message"]).replace("\n", "\n  "))

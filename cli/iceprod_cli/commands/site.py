@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, console, safe, show_object, show_rows, table
+from iceprod_cli.output.show import Column, console, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.base.errors import NotFound, Unavailable
@@ -125,7 +125,7 @@ def _control(verb: str, words: str) -> None:
         if verb == "ban":
             confirm(f"Ban site {name}? Everything it holds is taken back.", yes=yes)
         request = control_pb2.ControlSiteRequest(site=name, verb=verb, reason=reason, request_id=request_id())
-        click.echo(f"site {name}: {'; '.join(session.call('ControlSite', request).notes) or verb}")
+        say(f"site {name}: {'; '.join(session.call('ControlSite', request).notes) or verb}")
 
 
 for _verb, _words in {
@@ -160,11 +160,11 @@ def _say_of_queue(queue: Any) -> None:
     """Print a line about one node's queue, and what is wrong with it."""
     if queue.reachable:
         counts = ", ".join(f"{count.count} {count.state}" for count in queue.counts) or "nothing noted"
-        click.echo(f"{queue.node_id}: {queue.grid}, {counts}; at most {queue.grid_jobs_max} at once")
+        say(f"{queue.node_id}: {queue.grid}, {counts}; at most {queue.grid_jobs_max} at once")
     if queue.left_out:
-        click.echo(f"{queue.node_id}: {queue.left_out} more are not shown; see --limit")
+        say(f"{queue.node_id}: {queue.left_out} more are not shown; see --limit")
     for trouble in queue.troubles:
-        click.echo(f"{queue.node_id}: {safe(trouble)}", err=True)
+        say(f"{queue.node_id}: {safe(trouble)}", err=True)
 
 
 def _fail_without_an_answer(silent: list[str], asked: int, name: str) -> None:
@@ -174,7 +174,7 @@ def _fail_without_an_answer(silent: list[str], asked: int, name: str) -> None:
             remedy="`iceprod cluster status` tells more",
         )
     if silent:
-        click.echo(f"not answered: {', '.join(silent)}", err=True)
+        say(f"not answered: {', '.join(silent)}", err=True)
 
 
 @site.command()
@@ -190,9 +190,9 @@ def pilots(session: Session, name: str, limit: int) -> None:
     reply = session.call("ListPilots", control_pb2.ListPilotsRequest(site=name, limit=limit))
     show_rows(session.style, [plain(row) for row in reply.pilots], PILOT_COLUMNS, name="pilot")
     if reply.left_out and session.style.for_people:
-        click.echo(f"{reply.left_out} more are not shown; see --limit")
+        say(f"{reply.left_out} more are not shown; see --limit")
     if reply.silent_nodes:
-        click.echo(f"not answered: {', '.join(reply.silent_nodes)}", err=True)
+        say(f"not answered: {', '.join(reply.silent_nodes)}", err=True)
 
 
 @site.command()
@@ -226,7 +226,7 @@ def test(session: Session, name: str, resource_class: str, wait: int, node_id: s
     if "late" in results:
         raise click.exceptions.Exit(LATE_CODE)
     if session.style.for_people:
-        click.echo(f"pilots of this class can work at site {name}")
+        say(f"pilots of this class can work at site {name}")
 
 
 def _say_step(session: Session, row: dict[str, Any]) -> None:

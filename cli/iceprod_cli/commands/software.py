@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, show_rows
+from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.output.units import size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.base.errors import BadInput, NotFound
@@ -78,7 +78,7 @@ def publish(
         variables=dict(map(_variable, variables)),
         description=description,
     )
-    click.echo("; ".join(reply.notes))
+    say("; ".join(reply.notes))
 
 
 @software.command("list")
@@ -126,7 +126,7 @@ def retire(session: Session, name: str, version: str, platform: str, forget: boo
     request = control_pb2.RetireSoftwareRequest(
         name=name, version=version, platform=platform, forget=forget, request_id=request_id()
     )
-    click.echo("; ".join(session.call("RetireSoftware", request).notes))
+    say("; ".join(session.call("RetireSoftware", request).notes))
 
 
 def _rows(session: Session, name: str, version: str = "") -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 from rich.console import Console
 
-from iceprod_cli.output.show import Column, safe, show_object, table
+from iceprod_cli.output.show import Column, safe, say, show_object, table
 from iceprod_cli.session import Session, output_options, pass_session
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.model.steering import Configuration, Value
@@ -52,11 +52,11 @@ def check_(session: Session, file: Path | None, batch: Path | None) -> None:
 
     def people(_: Console) -> None:
         for fault in answer["faults"]:
-            click.echo(safe(_fault_line(fault)))
+            say(safe(_fault_line(fault)))
         for warning in answer["warnings"]:
-            click.echo(f"warning: {safe(warning)}")
+            say(f"warning: {safe(warning)}")
         if answer["valid"]:
-            click.echo(f"{safe(answer['file'])} is valid")
+            say(f"{safe(answer['file'])} is valid")
 
     show_object(session.style, answer, people=people, name="file")
     if not answer["valid"]:
@@ -113,7 +113,8 @@ def expand_(
 @click.option("--to", "syntax", type=click.Choice(SYNTAXES), required=True)
 def convert_(file: Path, syntax: str) -> None:
     """Write a steering FILE in another syntax to stdout; nothing of it is lost but comments."""
-    click.echo(commands.convert_text(_content(file), name=_name(file), syntax=syntax), nl=False)
+    text = commands.convert_text(_content(file), name=_name(file), syntax=syntax)
+    click.echo(safe(text) if sys.stdout.isatty() else text, nl=False)
 
 
 @steering.command("show")
@@ -222,36 +223,36 @@ def _fault_line(fault: Mapping[str, Any]) -> str:
 
 def _print_value(answer: Mapping[str, Any]) -> None:
     value = answer["value"]
-    click.echo(safe(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    say(safe(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     for problem in answer["problems"]:
-        click.echo(f"warning: {safe(problem)}", err=True)
+        say(f"warning: {safe(problem)}", err=True)
 
 
 def _print_tasks(answer: Mapping[str, Any]) -> None:
     for task in answer["tasks"]:
-        click.echo(f"task {safe(task['name'])} of job {answer['job']}")
+        say(f"task {safe(task['name'])} of job {answer['job']}")
         if "error" in task:
-            click.echo(f"  cannot run: {safe(task['error'])}")
+            say(f"  cannot run: {safe(task['error'])}")
             continue
         for data in task["data"]:
-            click.echo(f"  {data['movement']:<7} {safe(data['local'])} {safe(data['remote'])}")
+            say(f"  {data['movement']:<7} {safe(data['local'])} {safe(data['remote'])}")
         for tray in task["trays"]:
-            click.echo(f"  tray {safe(tray['name'])}, iteration {tray['iteration']}")
+            say(f"  tray {safe(tray['name'])}, iteration {tray['iteration']}")
             for module in tray["modules"]:
-                click.echo(f"    {safe(module['name'])}: {safe(module['class_name'] or module['src'])}")
+                say(f"    {safe(module['name'])}: {safe(module['class_name'] or module['src'])}")
                 if module["args"]:
-                    click.echo(f"      args = {safe(json.dumps(module['args'], ensure_ascii=False))}")
+                    say(f"      args = {safe(json.dumps(module['args'], ensure_ascii=False))}")
                 for known in module["parameters"]:
                     shown = json.dumps(known["value"], ensure_ascii=False)
-                    click.echo(f"      {safe(known['name'])} = {safe(shown)} {safe(known['unit'])}".rstrip())
+                    say(f"      {safe(known['name'])} = {safe(shown)} {safe(known['unit'])}".rstrip())
         for problem in task["problems"]:
-            click.echo("  warning: " + safe("{place}:{column}: {phrase} {reason}".format(**problem)))
+            say("  warning: " + safe("{place}:{column}: {phrase} {reason}".format(**problem)))
 
 
 def _print_dataset(out: Console, document: Mapping[str, Any]) -> None:
-    click.echo(safe(document["description"] or "a dataset without description"))
+    say(safe(document["description"] or "a dataset without description"))
     for name, value in document["parameters"].items():
-        click.echo(f"  {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
+        say(f"  {safe(name)} = {safe(json.dumps(value, ensure_ascii=False))}")
     columns = [
         Column("name", "task"),
         Column("depends", "waits for", ", ".join),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import safe, show_object
+from iceprod_cli.output.show import safe, say, show_object
 from iceprod_cli.session import Session, output_options, pass_session
 
 
@@ -76,24 +76,24 @@ def submit(
         dry_run=dry_run,
     )
     for warning in reply.warnings:
-        click.echo(f"warning: {safe(warning)}", err=True)
+        say(f"warning: {safe(warning)}", err=True)
 
     for sentence in reply.pinned:
-        click.echo(f"fetched {safe(sentence)}", err=True)
+        say(f"fetched {safe(sentence)}", err=True)
 
     def people(_: object) -> None:
         tasks = f"{reply.jobs} jobs of {len(reply.task_names)} tasks ({', '.join(reply.task_names)})"
         if dry_run:
-            click.echo(f"{file} can be submitted: {tasks}")
+            say(f"{file} can be submitted: {tasks}")
         else:
-            click.echo(f"dataset {reply.dataset}: {tasks}; its document is held by {reply.blob_copies} nodes")
+            say(f"dataset {reply.dataset}: {tasks}; its document is held by {reply.blob_copies} nodes")
 
     show_object(session.style, plain(reply), people=people, name="dataset")
     if wait and not dry_run:
         from iceprod_cli.output.progress import watch_dataset
 
         final = watch_dataset(session, str(reply.dataset))
-        click.echo(f"dataset {reply.dataset}: {final}", err=True)
+        say(f"dataset {reply.dataset}: {final}", err=True)
         if final != "complete":
             raise click.exceptions.Exit(6)
 
@@ -106,8 +106,8 @@ def _submit_unmonitored(
     rows = submit(file, directory, plugin=grid, options=options_of(options), jobs=jobs, seed=seed)
     refused = [row for row in rows if row["error"]]
     for row in refused:
-        click.echo(f"job {row['job']} was not taken: {safe(row['error'])}", err=True)
-    click.echo(f"{len(rows) - len(refused)} grid jobs submitted; see: iceprod unmonitored {directory}")
+        say(f"job {row['job']} was not taken: {safe(row['error'])}", err=True)
+    say(f"{len(rows) - len(refused)} grid jobs submitted; see: iceprod unmonitored {directory}")
     if refused:
         raise click.exceptions.Exit(1)
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from iceprod_cli.output.plain import plain
-from iceprod_cli.output.show import Column, coloured, safe, show_object, show_rows, table
+from iceprod_cli.output.show import Column, coloured, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number, size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, confirm, output_options, pass_session
@@ -154,9 +154,9 @@ def _print_task(out: Console, document: dict[str, Any]) -> None:
 def explain(session: Session, selector: str) -> None:
     """Say in one sentence why a task does not run or failed, and what to type next."""
     row = fetch_task(session, selector)
-    click.echo(f"{row.dataset}.{row.job}.{row.task} ({row.name}) is {row.state}: {safe(row.explanation)}")
+    say(f"{row.dataset}.{row.job}.{row.task} ({row.name}) is {row.state}: {safe(row.explanation)}")
     if row.remedy:
-        click.echo(f"  next: {safe(row.remedy)}")
+        say(f"  next: {safe(row.remedy)}")
 
 
 @task.command()
@@ -197,7 +197,7 @@ def control_tasks(session: Session, selector: Selector, verb: str) -> None:
         )
         reply = session.call("ControlTasks", request)
         where = f"{selector.dataset}.{first}" + (f"-{last}" if last != first else "")
-        click.echo(f"{where}{'.' + selector.task if selector.task else ''}: {'; '.join(reply.notes) or verb}")
+        say(f"{where}{'.' + selector.task if selector.task else ''}: {'; '.join(reply.notes) or verb}")
 
 
 def _task_index(session: Session, selector: Selector) -> int:

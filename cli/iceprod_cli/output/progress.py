@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from iceprod_cli.output.show import safe, say
 from iceprod_cli.session import Session
 from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.wire.pb import control_pb2
@@ -27,10 +27,10 @@ def watch_dataset(
     give_up_at = time.monotonic() + timeout_s if timeout_s else None
     drawn = sys.stderr.isatty()
     progress = Progress(
-        TextColumn("{task.description:>16}"),
+        TextColumn("{task.description:>16}", markup=False),
         BarColumn(bar_width=36),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=False,
@@ -44,10 +44,10 @@ def watch_dataset(
             _draw(progress, bars, detail)
             if not drawn and time.monotonic() - said_at >= PIPED_INTERVAL_S:
                 said_at = time.monotonic()
-                click.echo(one_line(detail), err=True)
+                say(one_line(detail), err=True)
             if _is_over(detail):
                 if not drawn:
-                    click.echo(one_line(detail), err=True)
+                    say(one_line(detail), err=True)
                 return detail.row.state
             if give_up_at is not None and time.monotonic() > give_up_at:
                 return detail.row.state
@@ -79,7 +79,7 @@ def _draw(progress: Progress, bars: dict[str, TaskID], detail: control_pb2.Datas
         counts = {count.state: count.count for count in entry.counts}
         total = sum(counts.values())
         if entry.name not in bars:
-            bars[entry.name] = progress.add_task(entry.name, total=total, note="")
+            bars[entry.name] = progress.add_task(safe(entry.name), total=total, note="")
         held = sum(counts.get(state, 0) for state in ("processing", "copying"))
         note = f"{held} running" if held else ""
         if counts.get("failed"):

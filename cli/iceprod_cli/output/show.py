@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,15 +67,28 @@ class Style:
         return self.form in ("table", "wide") and not self.query
 
 
+class PlainConsole(Console):
+    """Prints texts as they are: brackets are no markup in them, and control characters are shown, not sent."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `Console` does."""
+        super().print(*(Text(safe(one)) if isinstance(one, str) else one for one in objects), **options)
+
+
 def safe(text: str) -> str:
-    """Return `text` with control characters made visible."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Return `text` with control characters, and what reorders other text, made visible."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a sentence; what it holds of others can do nothing to the terminal."""
+    click.echo(safe(text), err=err, nl=nl)
 
 
 def console(style: Style, *, stderr: bool = False) -> Console:
     """Return the console for `style`: colours only where somebody sees them, full lines where nobody does."""
     watched = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(
+    return PlainConsole(
         stderr=stderr,
         force_terminal=True if style.colour else None,
         no_color=style.colour is False or None,
@@ -126,10 +140,16 @@ def table(
 ) -> Table:
     """Return rows as a table without ruling, as `kubectl` and `squeue` draw theirs."""
     shown = [column for column in columns if wide or not column.wide]
-    result = Table(box=None, pad_edge=False, title=title or None, title_justify="left", header_style="bold")
+    result = Table(
+        box=None,
+        pad_edge=False,
+        title=Text(safe(title)) if title else None,
+        title_justify="left",
+        header_style="bold",
+    )
     for column in shown:
         result.add_column(
-            column.heading.upper(), justify="right" if column.right else "left", overflow="fold"
+            Text(safe(column.heading.upper())), justify="right" if column.right else "left", overflow="fold"
         )
     for row in rows:
         result.add_row(*(_cell(column, row.get(column.key)) for column in shown))
@@ -154,8 +174,15 @@ def _as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> str
     writer.writerow([column.key for column in columns])
     for row in rows:
         cells = (row.get(column.key) for column in columns)
-        writer.writerow([json.dumps(c, sort_keys=True) if isinstance(c, dict | list) else c for c in cells])
+        writer.writerow([_csv_cell(cell) for cell in cells])
     return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, sort_keys=True)
+    # In a file it is data for programs, as it is.
+    return safe(value) if isinstance(value, str) and sys.stdout.isatty() else value
 
 
 def _queried(query: str, value: Any) -> Any:
@@ -166,4 +193,13 @@ def _queried(query: str, value: Any) -> Any:
 
 
 def _print_json(value: Any, *, indent: int | None) -> None:
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    click.echo(_BEYOND_ASCII.sub(_as_json_escape, text))
+
+
+_BEYOND_ASCII = re.compile("[^\\x20-\\x7e\\n]")
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    """JSON leaves DEL, C1 controls and marks of direction as they are; a terminal would act on them."""
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from iceprod_p2p.grids.request import is_host
+
 FAILURES_MAX: Final = 3
 SHUT_OUT_MS: Final = 900_000
 SHUT_OUT_MS_MAX: Final = 4 * 3_600_000
@@ -71,5 +73,8 @@ class HostWatch:
 
 
 def excluded(watched: Iterable[str], blamed: Iterable[str]) -> tuple[str, ...]:
-    """Return the hosts that a submission excludes, of those watched here and those that the ledger blames."""
-    return tuple(sorted({*watched, *blamed})[:EXCLUDED_MAX])
+    """Return the hosts that a submission excludes, of those watched here and those that the ledger blames.
+
+    Hosts bear the names that pilots give them: one that no host can bear is not told to a batch system.
+    """
+    return tuple(sorted(host for host in {*watched, *blamed} if is_host(host))[:EXCLUDED_MAX])

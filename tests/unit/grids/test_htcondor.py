@@ -68,7 +68,7 @@ def test_amounts_become_a_submit_description() -> None:
         priority=-5,
         queue="group_icecube",
         files_in=("/etc/a", "/etc/b c"),
-        exclude_hosts=('n"1', "n2"),
+        exclude_hosts=("n1", "n2"),
         extra_lines=('+SingularityImage = "x"',),
     )
     lines = text.description(asked, text.HtcondorOptions("yes")).splitlines()
@@ -83,7 +83,7 @@ def test_amounts_become_a_submit_description() -> None:
         "accounting_group = group_icecube",
         "should_transfer_files = yes",
         "transfer_input_files = a, b c",
-        'requirements = (TARGET.Machine != "n\\"1") && (TARGET.Machine != "n2")',
+        'requirements = (TARGET.Machine != "n1") && (TARGET.Machine != "n2")',
         'My.IceProdTag = "iceprod.madison.j"',
         '+SingularityImage = "x"',
     ):
@@ -164,7 +164,7 @@ def test_submission_writes_the_script_and_tells_kinds_of_trouble(fake: FakeComma
     fake.answer("condor_submit", "7.0 - 7.0\n")
     asked = request(tmp_path, environment={"A": "x\ny"})
     assert grid(fake).submit([asked]) == [Submitted(asked.tag, "7.0")]
-    assert "export A='x\ny'" in (tmp_path / "j" / "grid.sh").read_text()
+    assert 'export A=x"$LF"y\n' in (tmp_path / "j" / "grid.sh").read_text()
     assert fake.calls("condor_submit") == [["-terse", "-"]]
     fake.answer("condor_submit", complaint="\nERROR: Invalid accounting group\n", code=1)
     (refusal,) = grid(fake).submit([request(tmp_path, "b")])

@@ -42,7 +42,7 @@ def test_a_tag_that_could_not_be_a_file_name_is_refused(site: str, grid_job: str
         ({"files_in": ("/a/x", "/b/x")}, "same last name"),
         ({"queue": "long\n#SBATCH --uid=0"}, "control character"),
         ({"extra_lines": ("a\nb",)}, "control character"),
-        ({"exclude_hosts": ("a\rb",)}, "control character"),
+        ({"exclude_hosts": ("a\rb",)}, "no name that a host could have"),
         ({"arguments": ("a\0b",)}, "NUL"),
         ({"environment": {"A B": "1"}}, "cannot name an environment variable"),
         ({"environment": {"A": "x" * 40_000}}, "more than 32768"),
