@@ -79,6 +79,8 @@ def parse_external(src: str, revision: str = "") -> External:
     host = before if colon and not parts.netloc.endswith("]") else parts.netloc
     if _HOST.fullmatch(host) is None:
         raise BadInput(f"{host[:100]!r} in {src[:100]!r} is no host")
+    # The name that is judged is the name that is connected to, by git too: no dot at its end.
+    netloc = host.removesuffix(".") + parts.netloc[len(host) :]
     path = parts.path
     if is_git:
         path, at, in_url = path.partition("@")
@@ -90,7 +92,7 @@ def parse_external(src: str, revision: str = "") -> External:
     query = f"?{parts.query}" if parts.query and not is_git else ""
     return External(
         is_git=is_git,
-        url=f"https://{parts.netloc}{path}{query}",
+        url=f"https://{netloc}{path}{query}",
         host=host.strip("[]").rstrip(".").lower(),
         port=port,
         revision=revision,

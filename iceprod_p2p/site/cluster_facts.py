@@ -58,6 +58,11 @@ class Facts:
         record = self.sites.get(site)
         return record is None or record.state is not SiteState.ACTIVE
 
+    def banned(self, site: str) -> bool:
+        """Whether a site is known, and shut out."""
+        record = self.sites.get(site)
+        return record is not None and record.state is SiteState.BANNED
+
     def leases_ended(self, site: str) -> bool:
         """Whether a site was silent for so long that it lost what it held."""
         record = self.sites.get(site)

@@ -23,6 +23,7 @@ from iceprod_p2p.model.files import WHOLE_DATASET, FileEntry
 from iceprod_p2p.model.identity import Identity
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.resources import Offer, Requirements
+from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.trust import Trust
 from iceprod_p2p.site.cluster_facts import ClusterFacts
@@ -85,14 +86,25 @@ class ClusterView:
         not revoked and in date.
         """
         trust = self.trust()
-        if identity.name in self._facts.now().removed:
-            raise NotAllowed(
-                f"node {identity.name} was removed from the cluster", remedy="come back: iceprod-node rejoin"
-            )
+        record = self._facts.now().node_records.get(identity.name)
+        if record is None or record.member.role is not MemberRole.VOTER:
+            self.admit_node(
+                identity
+            )  # A vote ends when the node is removed: a ban alone must cost no quorum.
         if identity.fingerprint in trust.revoked:
             raise NotAllowed(f"the certificate of {identity.actor} was revoked")
         if identity.expires_ms < now_ms:
             raise NotAllowed(f"the certificate of {identity.actor} has expired")
+
+    def admit_node(self, identity: Identity) -> None:
+        """Raise NotAllowed for a node that was removed, and for every node of a site that is banned."""
+        facts = self._facts.now()
+        if identity.name in facts.removed:
+            raise NotAllowed(
+                f"node {identity.name} was removed from the cluster", remedy="come back: iceprod-node rejoin"
+            )
+        if facts.banned(identity.site):
+            raise NotAllowed(f"site {identity.site} is banned", remedy="ask an administrator")
 
     def role_of(self, person: str) -> Role | None:
         """A person's role."""

@@ -30,6 +30,7 @@ from iceprod_p2p.site.allowances import Allowances
 from iceprod_p2p.wire.addresses import host_of
 
 PEER: Final = "/iceprod.v1.Peer/"
+LINK: Final = f"{PEER}Link"
 UNARY_S_MAX: Final = 60.0  # No caller holds a unary call longer, whatever deadline it sends.
 log = get_logger("access")
 
@@ -39,6 +40,10 @@ class Admission(Protocol):
 
     def trust(self) -> Trust:
         """Whom the cluster believes now."""
+        ...
+
+    def admit_node(self, identity: Identity) -> None:
+        """Raise NotAllowed for a node that was removed or whose site is banned."""
         ...
 
     def role_of(self, person: str) -> Role | None:
@@ -100,6 +105,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _admit(self, identity: Identity, method: str) -> None:
         trust, now_ms = self._admission.trust(), self._clock.wall_ms()
+        if identity.kind is IdentityKind.NODE and method != LINK:
+            self._admission.admit_node(identity)  # Links are admitted message by message, by the transport.
         if (
             method.startswith(PEER)
             and identity.kind is IdentityKind.NODE

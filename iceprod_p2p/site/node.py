@@ -192,7 +192,7 @@ class SiteNode:
             backups=Backups(
                 raft=self.raft, environment=self.environment, node_id=lambda: node.id, clock=self.clock
             ),
-            urls=UrlCopies(config.transfers.credentials),
+            urls=UrlCopies(config.transfers.credentials, private=node.data_dir),
             problems=lambda: self.roles.problems(),
             copies=config.blobs,
             progress=self.board.progress,

@@ -168,15 +168,15 @@ class SiteCalls:
         if not isinstance(pattern, str):
             raise BadInput("find_files takes a pattern of file names")
         request = pilot_pb2.FindFilesRequest(dataset=call.dataset, job=call.job, pattern=pattern)
-        if isinstance(after, list) and len(after) == 2:
-            request.more, request.after_job, request.after_name = True, int(after[0]), str(after[1])
+        if after is not None:
+            request.more, (request.after_job, request.after_name) = True, _mark(after)
         reply = self._cluster.find_files(request)
         files: list[dict[str, Any]] = []
         size = 0
         for found in reply.files:
             entry = found.file
             size += 200 + len(entry.name) + sum(map(len, entry.urls))
-            if size > BYTES_MAX // 2:  # The rest with the next page.
+            if size > BYTES_MAX // 2 and files:  # The rest with the next page.
                 last = files[-1]
                 return {"files": files, "after": [last["job"], last["name"]]}
             files.append(
@@ -208,6 +208,14 @@ def installed_methods(*, reserved: Mapping[str, object]) -> dict[str, SiteMethod
             continue
         found[entry.name] = method
     return found
+
+
+def _mark(after: object) -> tuple[int, str]:
+    """Return where a page ended; BadInput for what no page has given."""
+    match after:
+        case [int(job), str(name)] if type(job) is int and -(2**31) <= job < 2**32 and len(name) < 1_000:
+            return job, name
+    raise BadInput("find_files goes on after what the page before gave as `after`")
 
 
 def _unpacked(content: bytes) -> Any:

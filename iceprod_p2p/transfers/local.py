@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,8 @@ def path_of(url: Url) -> Path:
     """Return the path of a ``file`` URL; BadInput when it names another machine or nothing."""
     if url.host not in ("", "localhost"):
         raise BadInput(f"{url} names a file of another machine", remedy="write file:///path")
+    if "\0" in url.path:
+        raise BadInput(f"{url} names no file")
     return Path(url.path)
 
 
@@ -55,6 +58,9 @@ class LocalStorage(Storage):
             found = path_of(url).stat()
         except OSError as failure:
             raise os_error(url, failure) from failure
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            # A device or a pipe would be read without end, or waited for.
+            raise NotAllowed(f"the file {url.path!r} may not be used: it is no regular file")
         return Stat(found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
 
     def open(self, url: Url, limits: Limits, *, part_of: Stat, offset: int = 0) -> Reading:

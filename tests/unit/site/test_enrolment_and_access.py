@@ -14,8 +14,9 @@ import pytest
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound, Refused
 from iceprod_p2p.ledger import versions
-from iceprod_p2p.ledger.commands import ControlSite, Invite, RevokeCertificate, SiteVerb
+from iceprod_p2p.ledger.commands import ControlSite, Invite, RemoveMember, RevokeCertificate, SiteVerb
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
+from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import authority_claim, chain_from_pem, make_request, new_key, to_pem
 from iceprod_p2p.security.enrolment import make_one_time_secret, secret_digest
 from iceprod_p2p.security.identity import identity_of
@@ -241,6 +242,40 @@ def test_a_revoked_certificate_and_a_banned_site_are_out_within_a_moment(door: D
     door.clock.advance(1)
     with pytest.raises(NotAllowed, match="not, or no longer"):
         door.access.check(pilot, EXCHANGE)
+
+
+@pytest.mark.parametrize(
+    "method", ["GetBlob", "PutBlob", "HasBlobs", "GetMember", "VerifyCopies", "Snapshot"]
+)
+async def test_a_removed_node_and_one_of_a_banned_site_are_told_nothing_more(door: Door, method: str) -> None:
+    """Their authority is the root's work still, so the handshake lets them in: the ledger decides."""
+    door.ledger.must(Invite(secret_digest("word"), "geneva"), actor="person:ada")
+    key = new_key()
+    reply = await door.enrol.Join(joining("word", keys=(new_key(), key)), None)
+    geneva = Authority(CLUSTER, "geneva", chain_from_pem(reply.authority_pem)[0], key)
+
+    def node(name: str) -> Caller:
+        asked = make_request(new_key(), identity_uri(IdentityKind.NODE, name, site="geneva", cluster=CLUSTER))
+        leaf = geneva.issue(asked, kind=IdentityKind.NODE, name=name, now_ms=NOW_MS, lifetime_ms=DAY_MS)
+        return Caller(to_pem(leaf))
+
+    call = f"/iceprod.v1.Peer/{method}"
+    door.clock.advance(1)
+    door.access.check(node("geneva-1"), call)
+    door.cluster.admit_link(identity_of(chain_from_pem(node("geneva-2").certificate_pem)[0]), now_ms=NOW_MS)
+    door.ledger.must(RemoveMember("geneva-1"), actor="person:ada")
+    door.clock.advance(1)
+    with pytest.raises(NotAllowed, match="was removed"):
+        door.access.check(node("geneva-1"), call)
+    door.access.check(node("geneva-2"), call)
+    door.ledger.must(ControlSite("geneva", SiteVerb.BAN), actor="person:ada")
+    door.clock.advance(1)
+    with pytest.raises(NotAllowed, match="is banned"):
+        door.access.check(node("geneva-2"), call)
+    with pytest.raises(NotAllowed, match="is banned"):
+        door.cluster.admit_link(
+            identity_of(chain_from_pem(node("geneva-2").certificate_pem)[0]), now_ms=NOW_MS
+        )
 
 
 def test_a_link_from_a_member_that_this_node_has_not_heard_of_is_let_in(tmp_path: Path) -> None:
