@@ -9,12 +9,15 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound
 from iceprod_p2p.model.states import FailReason
-from iceprod_p2p.modules.command import STATISTICS_VARIABLE, read_statistics, script_argv
+from iceprod_p2p.modules.command import STATISTICS_VARIABLE, argument_words, read_statistics, script_argv
+from iceprod_p2p.modules.executable import Executable
 from iceprod_p2p.modules.protocol import ModuleRequest, encode_request
+from iceprod_p2p.modules.registry import BUILT_IN
 from iceprod_pilot.attempt import TaskFailure
 from iceprod_pilot.plan import Step
 from iceprod_pilot.runner import Command, Ended, Runner
@@ -22,6 +25,14 @@ from iceprod_pilot.surroundings import Surroundings
 from iceprod_pilot.workspace import TaskDirectory
 
 STATISTICS_FILE: Final = "statistics.json"
+EXECUTABLE: Final = "Executable"
+
+
+class Program(NamedTuple):
+    """A program to run as it is, with variables added to the environment of its module."""
+
+    argv: list[str]
+    environ: Mapping[str, str]
 
 
 class ModuleStarter:
@@ -34,6 +45,9 @@ class ModuleStarter:
 
     def run(self, step: Step, around: Surroundings, *, src: str) -> dict[str, float]:
         """Run a module whose file lies at `src`; return its statistics.  TaskFailure when it does not end well."""
+        program = program_of(step)
+        if program is not None:
+            return self._run_program(step, around, program.argv, program.environ)
         if step.class_name or any(name.lower() == "execute" for name in step.parameters):
             return self._run_class(step, around, src)
         return self._run_script(step, around, src)
@@ -80,9 +94,14 @@ class ModuleStarter:
             ) from wrong
         if argv[0] == sys.executable:
             argv[0] = around.python
+        return self._run_program(step, around, argv, {})
+
+    def _run_program(
+        self, step: Step, around: Surroundings, argv: list[str], more: Mapping[str, str]
+    ) -> dict[str, float]:
         path = self._directory.root / STATISTICS_FILE
         path.unlink(missing_ok=True)
-        environ = {**around.environ, STATISTICS_VARIABLE: str(path)}
+        environ = {**around.environ, **more, STATISTICS_VARIABLE: str(path)}
         ended = self._runner.run(Command(around.command(_in_shell(step, argv)), environ))
         if ended.exit_code != 0:
             raise _without_result(step, ended)
@@ -90,6 +109,30 @@ class ModuleStarter:
             return read_statistics(path)
         except (IceProdError, OSError) as wrong:
             raise TaskFailure(FailReason.PAYLOAD, f"module {step.name}: {wrong}") from wrong
+
+
+def program_of(step: Step) -> Program | None:
+    """Return the program of a module of the class Executable, when nothing but its run is asked for.
+
+    None for every other module, and where that class itself has to judge what it was given: its process does.
+    """
+    if step.src or step.args or step.class_name not in (EXECUTABLE, BUILT_IN[EXECUTABLE]):
+        return None
+    module = Executable()
+    given = {name.lower() for name in step.parameters}
+    try:
+        for name, value in step.parameters.items():
+            module.SetParameter(name, value)
+        for name, value in step.inherited.items():
+            if name.lower() in module.parameters and name.lower() not in given | {"execute"}:
+                module.SetParameter(name, value)
+        words = argument_words(module.GetParameter("arguments"))
+    except (IceProdError, ValueError, TypeError):
+        return None
+    program, environ = module.GetParameter("executable"), module.GetParameter("environment")
+    if not program or module.GetParameter("output") or "execute" in given or not isinstance(environ, dict):
+        return None
+    return Program([program, *words], {str(name): str(value) for name, value in environ.items()})
 
 
 def _in_shell(step: Step, argv: tuple[str, ...] | list[str]) -> list[str]:
