@@ -72,6 +72,9 @@ interval_s = 1
 idle_end_s = 120
 claims_ahead = 1
 
+[queue.options]
+slots = {self._slots}
+
 [[queue.class]]
 name = "cpu"
 slots = {self._slots}

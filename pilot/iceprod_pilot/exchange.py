@@ -7,7 +7,7 @@ way; reports that come up meanwhile go with the next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from iceprod_p2p.base.clock import Clock
@@ -176,18 +176,25 @@ class Exchanger:
         for message in reply.stop:
             _LOG.info("task stopped", task=str(Ref.of(message)))
             self._stop(Ref.of(message))
-        for order in reply.orders:
-            self._take_order(order)
+        if reply.orders:
+            self._take_orders(reply.orders)
         self.drain_asked = self.drain_asked or reply.drain
 
-    def _take_order(self, order: pilot_pb2.Order) -> None:
-        ref = Ref.of(order.ref)
-        attempt = self._slots.find(ref)
-        if attempt is not None:
-            attempt.order.passkey = order.passkey
-            return
-        if any(Ref.of(report.ref) == ref for report in self._journal.pending()):
-            return  # It is done and its report on the way.
+    def _take_orders(self, orders: Iterable[pilot_pb2.Order]) -> None:
+        # A task leaves the slots when its report stands in the journal: looked at in this order, none is missed.
+        known = self._slots.refs()
+        known.update(Ref.of(report.ref) for report in self._journal.pending())
+        for order in orders:
+            ref = Ref.of(order.ref)
+            if ref not in known:
+                known.add(ref)
+                self._accept(order)
+                continue
+            attempt = self._slots.find(ref)
+            if attempt is not None:  # Else it is done and its report on the way.
+                attempt.order.passkey = order.passkey
+
+    def _accept(self, order: pilot_pb2.Order) -> None:
         self._journal.accept(order)
         if self.ending:
             self.give_back(Attempt(order))

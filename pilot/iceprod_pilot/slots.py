@@ -87,6 +87,10 @@ class Slots:
         with self._changed:
             return [*self._running.values(), *self._waiting]
 
+    def refs(self) -> set[Ref]:
+        """Return which attempts run or wait."""
+        return {attempt.ref for attempt in self.attempts()}
+
     @property
     def running(self) -> int:
         """How many attempts run now."""
