@@ -19,7 +19,7 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import StartTasks, TaskRef, TaskStart
 from iceprod_p2p.ledger.outcome import Applied
 from iceprod_p2p.model.identity import Identity
-from iceprod_p2p.security.passkeys import PasskeySigner
+from iceprod_p2p.security.passkeys import PasskeySigner, SignedHere
 from iceprod_p2p.security.random import new_passkey_id, new_request_id
 from iceprod_p2p.site.consensus import Consensus
 from iceprod_p2p.site.plans.orders import Candidate, Room
@@ -94,6 +94,7 @@ class Orders:
         self._clock = clock
         self._refused_until_s: dict[bytes, float] = {}
         self._given: OrderedDict[bytes, OrderedDict[int, _Given]] = OrderedDict()
+        self.signed = SignedHere()
 
     def use(self, system: Mapping[str, str], environment: Mapping[str, str]) -> None:
         """Go on with changed values of the site; orders that were given keep theirs."""
@@ -153,11 +154,13 @@ class Orders:
 
     def _sign(self, chosen: Sequence[Candidate], identity: Identity, host: str) -> _Given:
         signer, now_ms = self._signer(), self._cluster.time_ms()
+        public_key = signer.public_key
+        facts_of = {number: self._cluster.dataset_facts(number) for number in {e.ref.dataset for e in chosen}}
         starts: list[TaskStart] = []
         orders: dict[TaskRef, pilot_pb2.Order] = {}
         for entry in chosen:
             ref = entry.ref
-            facts = self._cluster.dataset_facts(ref.dataset)
+            facts = facts_of[ref.dataset]
             if facts is None:
                 continue
             passkey_id = new_passkey_id()
@@ -172,6 +175,7 @@ class Orders:
                 now_ms=now_ms,
                 lifetime_ms=self._lifetime_ms,
             )
+            self.signed.add(passkey, public_key)
             starts.append(
                 TaskStart(
                     ref=ref,

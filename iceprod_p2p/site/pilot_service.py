@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -279,34 +279,44 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
     async def _reports(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> list[pilot_pb2.Ack]:
         if not request.reports:
             return []
-        edge = self._cluster.edge()
-        answers = await asyncio.gather(*(self._report(report, identity, edge) for report in request.reports))
-        acks = [ack for ack in answers if ack is not None]
+        edge = replace(self._cluster.edge(), signed_here=self._orders.signed)
+        acks: list[pilot_pb2.Ack] = []
+        proposed: list[Proposed] = []
+        for report in request.reports:
+            try:
+                proposed.append(read_report(report, identity, edge, here=self._site))
+            except PasskeyRefused as refusal:
+                fault = str(refusal.fault)
+                log.warning("passkey refused", pilot=identity.name, fault=fault, why=refusal.message)
+                acks.append(_refused(report.report_id, fault, refusal.message))
+            except BadInput as wrong:
+                acks.append(_refused(report.report_id, "malformed", wrong.message))
+        acks += await self._proposed(proposed, identity)
         if not acks:
             raise Unavailable("no report could be taken now", remedy="send them again", retry_after_s=1.0)
         return acks
 
-    async def _report(self, report: pilot_pb2.Report, identity: Identity, edge: Edge) -> pilot_pb2.Ack | None:
-        """Return the answer to one report; None when it must be sent again."""
+    async def _proposed(self, reports: Sequence[Proposed], identity: Identity) -> list[pilot_pb2.Ack]:
+        """Return the answers to reports that may be proposed; those without one must be sent again."""
+        with_files = [report for report in reports if report.files]
+        held = await asyncio.gather(*(self._holds(report, identity) for report in with_files))
+        missing = {report.report_id for report, here in zip(with_files, held, strict=True) if not here}
+        ready = [report for report in reports if report.report_id not in missing]
+        if not ready:
+            return []
         try:
-            proposed = read_report(report, identity, edge, here=self._site)
-        except PasskeyRefused as refusal:
-            log.warning("passkey refused", pilot=identity.name, fault=str(refusal.fault), why=refusal.message)
-            return _refused(report.report_id, str(refusal.fault), refusal.message)
-        except BadInput as fault:
-            return _refused(report.report_id, "malformed", fault.message)
-        try:
-            if not await self._holds(proposed, identity):
-                return None
             passing("pilot.report.before")
-            outcome = await self._consensus.propose(
-                proposed.command, actor=identity.actor, request_id=proposed.request_id, timeout_s=PROPOSE_S
+            outcomes = await self._consensus.propose_all(
+                [report.command for report in ready],
+                actor=identity.actor,
+                request_ids=[report.request_id for report in ready],
+                timeout_s=PROPOSE_S,
             )
         except Unavailable as failure:
-            log.info("report not taken yet", pilot=identity.name, why=failure.message)
-            return None
+            log.info("reports not taken yet", pilot=identity.name, count=len(ready), why=failure.message)
+            return []
         passing("pilot.report.after")
-        return _answer(report.report_id, outcome)
+        return [_answer(report.report_id, outcome) for report, outcome in zip(ready, outcomes, strict=True)]
 
     async def _holds(self, proposed: Proposed, identity: Identity) -> bool:
         """Return whether this node holds every file of a report, after a look at other nodes for missing

@@ -17,7 +17,7 @@ from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.identity import Identity
 from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.security import passkeys
-from iceprod_p2p.security.passkeys import Operation, PasskeyKey
+from iceprod_p2p.security.passkeys import Operation, PasskeyKey, SignedHere
 from iceprod_p2p.site.consensus import stable_task_request_id
 from iceprod_p2p.wire import translate
 from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
@@ -32,6 +32,7 @@ class Edge:
     cluster: str
     now_ms: int  # Ledger time.
     keys: Mapping[str, PasskeyKey]
+    signed_here: SignedHere | None = None
 
     def claims(self, passkey: bytes, ref: TaskRef, identity: Identity) -> passkeys.Claims:
         """Return what a passkey says; PasskeyRefused unless it lets this pilot report on this attempt."""
@@ -43,6 +44,7 @@ class Edge:
             operation=Operation.REPORT,
             holder=identity.key_digest,
             task=(ref.dataset, ref.job, ref.task, ref.attempt),
+            signed_here=self.signed_here,
         )
 
 

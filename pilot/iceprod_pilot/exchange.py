@@ -29,6 +29,8 @@ POLL_MIN_S: Final = 0.2
 POLL_MAX_S: Final = 60.0
 POLL_FIRST_S: Final = 1.0  # Until a node has said how often to call.
 SPACING_S: Final = 0.02  # Between two exchanges, so that many short tasks share one.
+SPACING_MAX_S: Final = 0.1  # While work for longer lies ready, more of them do.
+SPACING_SHARE: Final = 0.25  # Of the time for which work lies ready.
 RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 2.0
 
@@ -102,13 +104,14 @@ class Exchanger:
         self._repeat = None
         now_s = self._clock.monotonic_s()
         self._retry_s, self.last_answer_s = RETRY_FIRST_S, now_s
-        self._not_before_s = started_s + SPACING_S
         if reply.poll_ms:
             self._poll_s = min(POLL_MAX_S, max(POLL_MIN_S, reply.poll_ms / 1_000))
         self._poll_at_s = now_s + self._poll_s
         self.told_ending = self.told_ending or request.ending
         self._sent = self._offered
         self._take(reply)
+        ready_s = self._slots.ready_s() * SPACING_SHARE
+        self._not_before_s = started_s + min(SPACING_MAX_S, max(SPACING_S, ready_s))
         answered = {ack.report_id for ack in reply.acks}
         self._carry([report for report in request.reports if report.report_id not in answered])
 

@@ -87,6 +87,13 @@ class Slots:
         with self._changed:
             return [*self._running.values(), *self._waiting]
 
+    def ready_s(self) -> float:
+        """Return for about how long what waits will keep the slots busy; 0 until a task has ended."""
+        with self._changed:
+            if self._duration_s == float("inf"):
+                return 0.0
+            return len(self._waiting) * self._duration_s / self._slots
+
     def refs(self) -> set[Ref]:
         """Return which attempts run or wait."""
         return {attempt.ref for attempt in self.attempts()}
