@@ -1,4 +1,4 @@
-"""`python -m benchmarks [ledger] [scale] [failover] [catchup]`: measure; the tables go into docs/performance.md."""
+"""`python -m benchmarks [PART]...`: measure; the tables go into docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import catchup, etcd, failover, ledger, machine, report, scale
+from benchmarks import catchup, etcd, failover, grids, ledger, machine, report, scale
 
-PARTS = ("ledger", "scale", "failover", "catchup")
+PARTS = ("ledger", "scale", "failover", "catchup", "grids")
+GRID_ROUNDS_MOST = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +39,9 @@ def _measure(part: str, directory: Path, options: argparse.Namespace) -> list[st
         ),
         "failover": lambda: failover.measure(directory, kills=options.kills, say=say),
         "catchup": lambda: catchup.measure(directory, entries=options.entries, say=say),
+        "grids": lambda: grids.measure(
+            directory, tasks=options.tasks, rounds=min(options.rounds, GRID_ROUNDS_MOST), say=say
+        ),
     }
     return parts[part]()
 
@@ -84,6 +88,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--entries", type=int, default=catchup.ENTRIES, help="catchup: how many entries the node is behind"
     )
+    parser.add_argument("--tasks", type=int, default=3_000, help="grids: how many tasks a round has")
     parser.add_argument(
         "--directory", type=Path, help="where the stores lie during the run (a real disk, not tmpfs)"
     )

@@ -123,6 +123,19 @@ def test_a_task_runs_from_order_to_report(cluster: FakeCluster, start: Any) -> N
     assert report.finished.usage.wall_ms > 0 and report.finished.usage.cpu_ms > 0
 
 
+def test_an_executable_is_started_by_the_pilot_itself(cluster: FakeCluster, start: Any) -> None:
+    words = f"echo '{STATISTICS}' > $ICEPROD_STATISTICS; tr '\\0' ' ' < /proc/$PPID/cmdline; echo $WORD"
+    parameters = {"executable": "sh", "arguments": ["-c", words], "environment": {"WORD": "given"}}
+    cluster.order(document(cluster, task("run", {"class": "Executable", "parameters": parameters})))
+    start()
+    cluster.until(lambda: cluster.accepted, what="a report")
+    (report,) = cluster.accepted
+    assert report.WhichOneof("what") == "finished", report
+    assert dict(report.finished.statistics) == {"events": 100.0, "energy": 2.5}
+    said = cluster.blobs[report.finished.files[0].sha256].decode()
+    assert "iceprod_pilot.main" in said and said.endswith("given\n")
+
+
 def test_many_short_tasks_share_exchanges(cluster: FakeCluster, start: Any) -> None:
     doc = document(cluster, task("true", {"src": "/bin/true"}))
     for job in range(200):

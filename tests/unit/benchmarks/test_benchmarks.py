@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare, catchup, etcd, failover, ledger, numbers, report, scale
+from benchmarks import bare, catchup, etcd, failover, grids, ledger, numbers, report, scale
 from benchmarks.children import Child
 from benchmarks.ledger import Load
 
@@ -44,7 +44,7 @@ def test_a_table_replaces_only_what_stands_between_its_markers(tmp_path: Path) -
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for part in ("ledger", "scale", "failover", "catchup"):
+    for part in ("ledger", "scale", "failover", "catchup", "grids"):
         assert text.index(f"<!-- begin {part} -->") < text.index(f"<!-- end {part} -->")
 
 
@@ -100,3 +100,8 @@ def test_a_node_that_is_far_behind_catches_up_in_little_memory_while_the_cluster
         assert outcome.most_bytes[who] - first_bytes < 32 << 20, who
     text = "\n".join(outcome.lines(entries=12_000, state_mib=64, slice_s=1.0))
     assert "12,000 entries behind, 64 MiB of tables: caught up in" in text
+
+
+def test_the_floor_counts_processes_that_ended() -> None:
+    lives = grids.spawn_floor(10, threads=2)
+    assert lives.tasks == 10 and lives.per_s == pytest.approx(10 / lives.seconds)

@@ -137,3 +137,19 @@ def test_gpus_are_given_by_name_and_come_back() -> None:
     assert sorted(third.gpus) == ["GPU-a", "GPU-b"]
     bench.gates[2].set()
     bench.slots.close()
+
+
+def test_it_tells_which_attempts_it_has_and_for_how_long_they_last(bench: Bench) -> None:
+    assert bench.slots.ready_s() == 0
+    for job in range(3):
+        bench.give(job)
+    bench.expect(0, 1)
+    assert {ref.job for ref in bench.slots.refs()} == {0, 1, 2}
+    assert bench.slots.ready_s() == 0, "nothing has ended, so nobody knows how long tasks take"
+    bench.clock.advance(8)
+    bench.gates[0].set()
+    bench.expect(0, 1, 2)
+    bench.give(3)
+    assert bench.slots.ready_s() == pytest.approx(1 * 8 / 2)
+    for gate in bench.gates.values():
+        gate.set()

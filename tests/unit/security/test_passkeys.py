@@ -21,6 +21,7 @@ from iceprod_p2p.security.passkeys import (
     PasskeyKey,
     PasskeyRefused,
     PasskeySigner,
+    SignedHere,
     new_signing_key,
     signing_key_from_bytes,
     signing_key_to_bytes,
@@ -186,6 +187,36 @@ def test_each_reason_is_a_distinct_refusal(
 
 def test_every_reason_has_been_shown() -> None:
     assert {fault for fault, _, _ in REFUSALS} == set(PasskeyFault)
+
+
+def test_only_the_signature_of_ones_own_passkeys_is_taken_on_trust() -> None:
+    own, passkey = SignedHere(), make()
+    another = new_signing_key().public_key().public_bytes_raw()
+    unsigned = bytes(64) + passkey[64:]
+    own.add(unsigned, SIGNER.public_key)
+    assert check(unsigned, signed_here=own).task_ref == TASK
+    for changes, fault in (
+        ({"now_ms": ISSUED_MS + LIFE_MS}, PasskeyFault.EXPIRED),
+        ({"holder": bytes(32)}, PasskeyFault.WRONG_HOLDER),
+        ({"task": (12, 5, 3, 2)}, PasskeyFault.WRONG_TASK),
+        ({"keys": {}}, PasskeyFault.UNKNOWN_KEY),
+        # A key that took the place of the one that signed: what that one signed is worthless.
+        ({"keys": {"madison-abc": PasskeyKey("madison", another)}}, PasskeyFault.BAD_SIGNATURE),
+    ):
+        with pytest.raises(PasskeyRefused) as refused:
+            check(unsigned, signed_here=own, **changes)
+        assert refused.value.fault is fault
+    with pytest.raises(PasskeyRefused) as refused:
+        check(unsigned[:-1] + bytes([unsigned[-1] ^ 1]), signed_here=own)
+    assert refused.value.fault is PasskeyFault.BAD_SIGNATURE
+
+
+def test_the_oldest_of_ones_own_passkeys_are_forgotten() -> None:
+    own = SignedHere(most=2)
+    for passkey in (b"a", b"b", b"c"):
+        own.add(passkey, b"key")
+    assert [own.has(passkey, b"key") for passkey in (b"a", b"b", b"c")] == [False, True, True]
+    assert not own.has(b"c", b"another key")
 
 
 def test_the_longest_names_fit_and_longer_ones_are_not_signed() -> None:
