@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SEEDS ?= 300
 # Tests with real processes share the machine with whatever else it does: a failure is tried twice more, and said.
 AGAIN := --reruns 2 --rerun-show-tracebacks -rR
+# They mostly wait: two files at once take little more than half of the time; each has servers of its own.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 SECONDS ?= 60
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -28,7 +30,8 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 
 test: servers check ## everything the README promises, with real processes and servers (installs those when root, Debian)
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) -n $$(nproc)
-	$(BIN)/python -m pytest tests/integration tests/people tests/security tests/transfers tests/acceptance --ignore tests/integration/chaos $(AGAIN)
+	$(BIN)/python -m pytest tests/integration tests/people --ignore tests/integration/chaos $(TWO) $(AGAIN)
+	$(BIN)/python -m pytest tests/security tests/transfers tests/acceptance $(AGAIN)
 
 servers:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/install.sh && tests/transfers/install.sh; fi

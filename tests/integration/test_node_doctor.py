@@ -28,6 +28,11 @@ def findings(node: NodeProcess, *, code: int = 0) -> list[dict[str, Any]]:
     return found
 
 
+def clocks_of(node: NodeProcess) -> list[dict[str, Any]]:
+    """What the doctor says of clocks: nothing while the other node has not answered."""
+    return [finding for finding in findings(node) if finding["what"] == "clocks"]
+
+
 def bad(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [finding for finding in found if finding["verdict"] == "BAD"]
 
@@ -66,7 +71,7 @@ def test_the_clocks_of_two_nodes_are_compared(node: NodeProcess, tmp_path: Path)
         with other.connect(node) as connection:
             wait_for("it knows the leader", lambda: leads(connection))
         for asked, about in ((node, "geneva-1"), (other, "madison-1")):
-            clocks = [finding for finding in findings(asked) if finding["what"] == "clocks"]
+            clocks = wait_for("the other one answers", lambda asked=asked: clocks_of(asked))
             assert [finding["verdict"] for finding in clocks] == ["ok"]
             assert f"the clock of {about} differs by" in clocks[0]["words"]
     finally:
