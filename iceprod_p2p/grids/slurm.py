@@ -1,4 +1,4 @@
-"""The Slurm plugin: sbatch, squeue, scancel, and sacct where there is accounting.
+"""The Slurm plugin: sbatch, squeue, scancel, and sacct where there is accounting; or slurmrestd (`slurm_rest`).
 
 A grid job carries its tag as its name.  Slurm lists ended jobs for a while (MinJobAge, five minutes as
 installed), so exit codes are known without accounting; with it they are known for as long as a site keeps it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Self, TypeVar
 
 from iceprod_p2p.base.settings import Setting
 from iceprod_p2p.grids import slurm_text as text
@@ -35,6 +35,7 @@ from iceprod_p2p.grids.errors import GridDown, GridError
 from iceprod_p2p.grids.submitting import in_parts, submit_each
 
 REMEDY: Final = "check slurmctld and munge with `scontrol ping`; the site tries again"
+AnySlurm = TypeVar("AnySlurm", bound="SlurmGrid")
 HISTORY_START: Final = "now-7days"  # How far back a lost tag is looked for in the accounting.
 
 
@@ -54,6 +55,16 @@ class SlurmGrid(Grid):
         Setting(
             "notice_s", "whole", 0, "TERM this long before the wall time; 0: KillWait is enough", 0, 3_600
         ),
+        Setting(
+            "rest",
+            "text",
+            "",
+            "slurmrestd in place of commands: unix:///path, http://127.0.0.1:6820, https://...",
+        ),
+        Setting("rest_token", "path", "", "file with its JSON web token; empty: [queue] credential"),
+        Setting("rest_user", "text", "", "whose token it is; empty: the node's user"),
+        Setting("rest_version", "text", "v0.0.38", "of its API"),
+        Setting("rest_authorities", "path", "", "file of authorities for https; empty: the system's"),
     )
 
     def __init__(self, commands: Commands, options: text.SlurmOptions, *, accounting: str = "auto") -> None:
@@ -64,7 +75,9 @@ class SlurmGrid(Grid):
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; asks Slurm nothing."""
-        values = dict(options)
+        values = {name: value for name, value in options.items() if not name.startswith("rest")}
+        if options["rest"]:
+            return _by_rest(cls, options, values)
         commands = Commands(
             bin_directory=str(values.pop("bin_directory")),
             environment=dict(values.pop("environment")),  # type: ignore[call-overload]
@@ -198,6 +211,16 @@ class SlurmGrid(Grid):
         if result.exit_code != 0:
             raise _failure(result)
         return result.stdout
+
+
+def _by_rest(kind: type[AnySlurm], options: Mapping[str, object], values: Mapping[str, object]) -> AnySlurm:
+    """Return the plugin that speaks to slurmrestd: it is one of this kind, and knows it."""
+    from iceprod_p2p.grids.slurm_rest import SlurmRestGrid
+
+    slurm = {name: value for name, value in values.items() if name in text.SlurmOptions.__slots__}
+    made = SlurmRestGrid.of(options, text.SlurmOptions(**slurm))  # type: ignore[arg-type]
+    assert isinstance(made, kind)
+    return made
 
 
 def _failure(result: CommandResult) -> GridError:

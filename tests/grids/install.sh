@@ -4,7 +4,7 @@
 #   tests/grids/install.sh [slurm] [sge] [htcondor] [arc] [torque] [chaos]  (none: all of them; root on Debian 12 or newer)
 set -euo pipefail
 declare -A packages=(
-  [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
+  [slurm]="slurmctld slurmd slurm-client munge slurmdbd mariadb-server slurmrestd slurm-wlm-jwt-plugin"
   [sge]="gridengine-master gridengine-exec gridengine-client"
   [htcondor]="patchelf"
   [torque]="slurmctld slurmd slurm-client munge perl"

@@ -11,27 +11,45 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create
 from tests.grids.daemons import Daemons, need_root_and, private_directory, until
+from tests.grids.users import USER, user_ids
 
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
 ACCOUNTING_COMMANDS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db")
 NODES = ("n1", "n2")
 END_JOBS_S = 20.0
+JWT_PLUGIN = Path("/usr/lib/x86_64-linux-gnu/slurm-wlm/auth_jwt.so")
 
 
 class SlurmSystem:
     """One private Slurm; `start` it, give `environment` to its commands, `stop` it."""
 
-    def __init__(self, *, accounting: bool = False, hidden: Path | None = None, kill_wait_s: int = 2) -> None:
-        """`hidden` is a directory that worker nodes, unlike this test, find empty: they share no file system."""
+    def __init__(
+        self,
+        *,
+        accounting: bool = False,
+        rest: bool = False,
+        hidden: Path | None = None,
+        kill_wait_s: int = 2,
+    ) -> None:
+        """`hidden` is a directory that worker nodes, unlike this test, find empty: they share no file system.
+
+        With `rest` there is a slurmrestd too, for `rest_options`.
+        """
         self._hidden = hidden
         self._kill_wait_s = kill_wait_s
         need_root_and(*COMMANDS, *(ACCOUNTING_COMMANDS if accounting else ()))
+        if rest:
+            need_root_and("slurmrestd")
+            if not JWT_PLUGIN.exists():
+                pytest.skip("slurm-wlm-jwt-plugin not installed; run tests/grids/install.sh")
         self.accounting = accounting
+        self.rest = rest
         self.root = private_directory("slurm")
         self.environment = {"SLURM_CONF": str(self.root / "slurm.conf")}
         self._host = socket.gethostname().partition(".")[0]
@@ -48,6 +66,8 @@ class SlurmSystem:
             self.start_controller()
             for name in NODES:
                 self.start_node(name)
+            if self.rest:
+                self._start_rest()
             until(self._nodes_idle, "Slurm's nodes are idle")
         except BaseException as failed:
             failed.add_note(self.daemons.tail())
@@ -69,6 +89,33 @@ class SlurmSystem:
     def site_options(self) -> str:
         """Return `[queue.options]` of a site on it."""
         return f'environment = {{ SLURM_CONF = "{self.environment["SLURM_CONF"]}" }}\n'
+
+    def rest_options(self, *, socket_: bool = False) -> dict[str, object]:
+        """Return the plugin's options for slurmrestd, by its port or its socket."""
+        home = self.root / "rest"
+        url = f"unix://{home}/socket" if socket_ else f"http://127.0.0.1:{self._rest_port}"
+        return {"rest": url, "rest_token": str(self.root / "token")}
+
+    def _start_rest(self) -> None:
+        user_ids(USER)
+        home = self._directory("rest", owner=USER)
+        (self._rest_port,) = free_ports(1)
+        apis = ",".join(("openapi/v0.0.38", *(("openapi/dbv0.0.38",) if self.accounting else ())))
+        line = ("env", "SLURM_JWT=daemon", "slurmrestd", "-a", "rest_auth/jwt", "-s", apis)
+        where = (f"127.0.0.1:{self._rest_port}", f"unix:{home}/socket")
+        self.daemons.start("slurmrestd", (*line, "-f", str(self.root / "slurm.conf"), *where), user=USER)
+        token = self.root / "token"
+        token.touch(0o600)
+        token.write_text(
+            self.run("scontrol", "token", "username=root", "lifespan=36000").strip().partition("=")[2]
+        )
+        until(
+            lambda: self.daemons.alive("slurmrestd") and self._accepts(self._rest_port), "slurmrestd listens"
+        )
+
+    def _accepts(self, port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def start_controller(self) -> None:
         """Start slurmctld and wait until it answers."""
@@ -209,6 +256,11 @@ class SlurmSystem:
             "".join(f"NodeName={name} Name=gpu File={gpus}/gpu[0-1]\n" for name in NODES)
         )
         (self.root / "slurm.conf").write_text(self._slurm_conf())
+        if self.rest:
+            key = self.root / "state" / "jwt.key"
+            key.touch(0o600)
+            key.write_bytes(os.urandom(32))
+            shutil.chown(key, "slurm", "slurm")
         if self.accounting:
             path = self.root / "slurmdbd.conf"
             path.write_text(self._slurmdbd_conf())
@@ -245,7 +297,12 @@ class SlurmSystem:
             "GresTypes=gpu\nSlurmdParameters=config_overrides\nMessageTimeout=2\n"
             f"{accounting}{nodes}"
             "PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefMemPerCPU=100 State=UP\n"
+            f"{self._jwt_lines()}"
         )
+
+    def _jwt_lines(self) -> str:
+        key = self.root / "state" / "jwt.key"
+        return f"AuthAltTypes=auth/jwt\nAuthAltParameters=jwt_key={key}\n" if self.rest else ""
 
     def _slurmdbd_conf(self) -> str:
         b = self.root
@@ -254,4 +311,5 @@ class SlurmSystem:
             f"DbdPort={self._ports[3]}\nSlurmUser=slurm\nLogFile={b}/log/slurmdbd.log\n"
             f"PidFile={b}/log/slurmdbd.pid\nStorageType=accounting_storage/mysql\nStorageHost=127.0.0.1\n"
             f"StoragePort={self._ports[4]}\nStorageUser=slurm\nStoragePass=private\nStorageLoc=accounting\n"
+            f"{self._jwt_lines()}"
         )

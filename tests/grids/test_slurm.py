@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from iceprod_p2p.grids.base import Completed, Failed, Removed
-from iceprod_p2p.grids.errors import GridError
+from iceprod_p2p.grids.base import Completed, Failed, Grid, Removed, Tag
+from iceprod_p2p.grids.errors import GridDown, GridError
+from iceprod_p2p.grids.registry import create
 from iceprod_p2p.grids.slurm import SlurmGrid
+from iceprod_p2p.grids.slurm_rest import SlurmRestGrid
+from iceprod_p2p.grids.slurm_text import SlurmJob
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.slurm_system import SlurmSystem
 
 
-def started(*, accounting: bool) -> Iterator[SlurmSystem]:
-    made = SlurmSystem(accounting=accounting)
+def started(*, accounting: bool, rest: bool = False) -> Iterator[SlurmSystem]:
+    made = SlurmSystem(accounting=accounting, rest=rest)
     made.start()
     yield made
     made.stop()
@@ -29,7 +33,7 @@ def bare() -> Iterator[SlurmSystem]:
 
 @pytest.fixture(scope="module")
 def accounted() -> Iterator[SlurmSystem]:
-    yield from started(accounting=True)
+    yield from started(accounting=True, rest=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,6 +133,99 @@ class TestSlurmWithAccounting(SlurmBehaviour):
                 work.grid.history(["999999"])
         finally:
             system.start_accounting()
+
+
+class ByRest:
+    """The same Slurm, spoken to through its slurmrestd."""
+
+    def __init__(self, slurm: SlurmSystem) -> None:
+        self._slurm = slurm
+
+    def grid(self, **options: object) -> Grid:
+        return self._slurm.grid(**self._slurm.rest_options(), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._slurm, name)
+
+
+class TestSlurmByRest(SlurmBehaviour):
+    @pytest.fixture
+    def system(self, accounted: SlurmSystem) -> ByRest:
+        return ByRest(accounted)
+
+    def controller_pid(self, system: System) -> int:
+        assert isinstance(system, ByRest)
+        return int(system.daemons.pid("slurmctld"))
+
+    def test_amounts_reach_slurm(self, work: Work, system: SlurmSystem) -> None:
+        asked = work.request(
+            "j", "sleep 30", cores=3, memory_mib=700, gpus=2, walltime_s=3_000, queue="main", priority=-7
+        )
+        (grid_job_id,) = work.submit(asked)
+        work.until_running(grid_job_id)
+        shown = system.run("scontrol", "show", "job", grid_job_id)
+        for part in ("NumCPUs=3", "mem=700M", "gres:gpu:2", "TimeLimit=00:50:00", "Nice=70"):
+            assert part in shown, shown
+
+    def test_a_lost_node_fails_its_grid_jobs_and_nothing_is_run_again(
+        self, work: Work, system: SlurmSystem
+    ) -> None:
+        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 60"))
+        out = work.directory / "j" / "grid.out"
+        until(lambda: out.exists() and "run" in out.read_text(), "the grid job runs")
+        node = system.run("squeue", "--noheader", "--jobs", grid_job_id, "--format=%N").strip()
+        system.lose_node(node)
+        try:
+            end = work.until_ended([grid_job_id])[grid_job_id]
+        finally:
+            system.find_node(node)
+        assert end.state == Failed("its worker node failed (NODE_FAIL)")
+        assert out.read_text().count("run") == 1
+
+    def test_while_the_controller_is_away_nothing_is_known_and_nothing_is_lost(self, work: Work) -> None:
+        (grid_job_id,) = work.submit(work.request("j", "sleep 3; exit 5"))
+        work.until_running(grid_job_id)
+        work.system.stop_controller()
+        try:
+            with pytest.raises(GridDown):
+                work.grid.status([grid_job_id])
+            with pytest.raises(GridDown):
+                work.grid.submit([work.request("late", "true")])
+        finally:
+            work.system.start_controller()
+        assert work.until_ended([grid_job_id])[grid_job_id].state == Completed(5)
+        assert work.grid.find_by_tag([Tag(work.site, "late")]) == {}
+
+    # The same code as by commands, or shown by others of these.
+    test_an_operators_cancellation_is_a_removal = None  # type: ignore[assignment]
+    test_many_run_and_all_ends_are_known = None  # type: ignore[assignment]
+    test_a_directory_that_is_gone_on_the_node_is_named = None  # type: ignore[assignment]
+
+    def test_the_plugin_says_what_it_speaks_to(self, work: Work, system: SlurmSystem) -> None:
+        assert "slurmrestd v0.0.38" in work.grid.check() and "user root" in work.grid.check()
+        by_socket = create("slurm", system.rest_options(socket_=True))
+        assert "unix:///" in by_socket.check()
+        (system.root / "bad").touch(0o600)
+        (system.root / "bad").write_text("eyJhbGciOiJIUzI1NiJ9.e30.x")
+        with pytest.raises(GridError, match="token"):
+            create("slurm", {**system.rest_options(), "rest_token": str(system.root / "bad")}).check()
+
+    def test_ends_outlive_the_controllers_memory(self, work: Work, system: SlurmSystem) -> None:
+        """By what the accounting says of single ones; slurmrestd of 22.05 tells no exit codes of it."""
+        assert isinstance(work.grid, SlurmRestGrid)
+        ids = work.submit(work.request("good", "sleep 1"), work.request("bad", "sleep 1; exit 7"))
+        assert [work.until_ended([name])[name].state for name in ids] == [Completed(0), Completed(7)]
+        grid = work.grid
+
+        def told(what: str) -> list[SlurmJob]:
+            return [job for job in grid._accounted(what) if job.history is not None]
+
+        until(lambda: bool(told(f"job/{ids[0]}")) and bool(told(f"job/{ids[1]}")), "both ends are accounted")
+        assert told(f"job/{ids[0]}")[0].state == Completed(0)
+        assert isinstance(told(f"job/{ids[1]}")[0].state, Failed | Completed)
+        tag = Tag(work.site, "bad")
+        until(lambda: [job.tag for job in told(f"jobs?job_name={tag}")] == [tag], "its name is accounted")
+        assert grid._accounted("job/999999") == []
 
 
 class TestSlurmWithoutAccounting(SlurmBehaviour):
