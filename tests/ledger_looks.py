@@ -184,6 +184,28 @@ def _software(kv: KeyValue, o: Options) -> str:
     return "; ".join(words) or "none"
 
 
+def _roots(kv: KeyValue, o: Options) -> str:
+    o.text("roots")
+    return ", ".join(row.certificate.decode() for row in queries.roots(kv)) or "none"
+
+
+def _authorities(kv: KeyValue, o: Options) -> str:
+    scope = o.text("authorities")
+    if scope == "people":
+        return ", ".join(f"{node} {der.decode()}" for node, der in queries.people_authorities(kv)) or "none"
+    return ", ".join(der.decode() for site, der in queries.issuing_authorities(kv) if site == scope) or "none"
+
+
+def _asked(kv: KeyValue, o: Options) -> str:
+    o.text("asked")
+    return ", ".join(" ".join(filter(None, words)) for words in sorted(queries.asked(kv))) or "nothing"
+
+
+def _shut_out(kv: KeyValue, o: Options) -> str:
+    out, before_ms = queries.shut_out(kv).get(o.text("shut-out"), (False, 0))
+    return f"{'out' if out else 'in'}, nothing counts from before {before_ms}"
+
+
 LOOKS: dict[str, Callable[[KeyValue, Options], str]] = {
     "task": _task,
     "job": _job,
@@ -196,6 +218,10 @@ LOOKS: dict[str, Callable[[KeyValue, Options], str]] = {
     "person": _person,
     "invitation": _invitation,
     "certificate": _certificate,
+    "roots": _roots,
+    "authorities": _authorities,
+    "asked": _asked,
+    "shut-out": _shut_out,
     "audit": _audit,
     "content": _content,
     "transfers": _transfers,

@@ -19,6 +19,7 @@ from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
@@ -26,6 +27,7 @@ from iceprod_p2p.model.resources import Offer, Requirements, Usage
 from iceprod_p2p.model.site import Member, MemberRole, SiteCounts
 from iceprod_p2p.model.software import Build, parse_platform
 from iceprod_p2p.model.states import FailReason
+from iceprod_p2p.model.trust import Renewal
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -218,6 +220,8 @@ def _set(o: Options) -> Command:
         o.names("excluded") if o.has("excluded") else None,
         o.number("attempts") if o.has("attempts") else None,
         o.text("alias") if o.has("alias") else None,
+        owner=o.text("owner") if o.has("owner") else None,
+        group=o.text("group") if o.has("group") else None,
     )
 
 
@@ -329,6 +333,14 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "renew": lambda o: c.RenewNode(_member(o), digest(o.text("certificate", "renewed"))),
     "person": lambda o: c.SetPerson(o.text("name"), Role(o.text("role")), o.names("groups")),
     "revoke": lambda o: c.RevokeCertificate(digest(o.text("certificate")), o.text("reason", "")),
+    "add-authority": lambda o: AddAuthority(
+        o.text("node"), o.text("scope", ""), o.text("certificate", "").encode(), o.text("above", "").encode()
+    ),
+    "retire-authority": lambda o: RetireAuthority(
+        o.text("node"), o.text("scope", ""), o.text("certificate").encode()
+    ),
+    "ask-renewal": lambda o: AskRenewal(Renewal(o.text("what")), o.text("node", "")),
+    "remove-person": lambda o: RemovePerson(o.text("name"), o.number("before", 1), o.text("reason", "")),
     "announce": lambda o: c.AnnounceVersions(o.text("node"), o.number("least"), o.number("most")),
     "raise-version": lambda o: c.RaiseVersion(o.number("to", 0)),
     "settings": lambda o: c.SetSettings(o.time_ms("grace", "0s")),

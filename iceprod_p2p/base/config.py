@@ -55,7 +55,7 @@ NODE: Final = (
     Setting("claim_interval_s", "number", 1.0, "the volunteer looks for work this often", 0.05, 3_600),
     Setting("pilot_poll_s", "number", 2.0, "an idle pilot calls again after this", 0.05, 600),
     Setting("passkey_lifetime_s", "whole", 172_800, "longest validity of a passkey", 60, 2_592_000),
-    Setting("pilot_certificate_s", "whole", 3_600, "validity of a pilot's certificate", 60, 86_400),
+    Setting("pilot_certificate_s", "whole", 3_600, "validity of a pilot's certificate", 5, 86_400),
     Setting(
         "calls_max", "whole", 4_096, "concurrent calls served; others are told to come back", 16, 100_000
     ),
@@ -114,7 +114,8 @@ SYSTEM: Final = (
 )
 ENVIRONMENT: Final = (Setting("variables", "table", {}, "environment of every payload at this site"),)
 PEOPLE: Final = (
-    Setting("certificate_h", "number", 12.0, "validity of a person's certificate", 0.01, 8_760),
+    Setting("certificate_h", "number", 12.0, "validity of a person's certificate", 0.002, 8_760),
+    Setting("vouch", "switch", True, "let people log in at this node too, once it is a voter"),
     Setting("administrator", "text", "admin", "founding only: the first administrator"),
 )
 TRANSFERS: Final = (
@@ -240,6 +241,7 @@ class PeopleConfig:
 
     certificate_h: float
     administrator: str
+    vouch: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ NAMES: Final = {
     "backup.rename.before": "a backup is written and read again, it has no name yet",
     "node.succession.raft": "the old store is set aside, the new one is not in its place",
     "node.succession.keys": "the store is in its place, the keys are not",
+    "node.turn.between": "a renewed certificate is in its place, its key is still named the next one",
     "node.succession.config": "store and keys are in their places, site.toml names the old node",
 }
 """Name -> where it stands."""

@@ -28,6 +28,7 @@ import platformdirs
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotAllowed, NotFound
 from iceprod_p2p.base.ids import is_name
 from iceprod_p2p.security import certificates
+from iceprod_p2p.security.trust import descends
 from iceprod_p2p.wire.channel import TlsMaterial
 
 REPLACE = "log in again, or import it again from where it was made"
@@ -140,7 +141,7 @@ def check_identity(context: Context, *, now_ms: int) -> None:
         raise ConfigError(f"{where} cannot be used: {fault.message}", remedy=REPLACE) from fault
     if not belongs:
         raise ConfigError(f"{where} cannot be used: certificate and key are not a pair", remedy=REPLACE)
-    if not any(certificates.is_signed_by(chain[-1], root) for root in roots):
+    if not descends(chain[min(1, len(chain) - 1)], chain[2:], roots):
         raise NotAllowed(
             f"the certificate in {where} is not one of cluster {context.cluster}", remedy=REPLACE
         )

@@ -23,13 +23,13 @@ from iceprod_p2p.security.certificates import (
     certificate_key,
     chain_from_pem,
     fingerprint,
-    is_signed_by,
     key_to_pem,
     make_request,
     new_key,
     to_pem,
 )
 from iceprod_p2p.security.identity import identity_of
+from iceprod_p2p.security.trust import descends, succeeding_roots
 from iceprod_p2p.wire.addresses import parse_address
 from iceprod_p2p.wire.calls import call_blocking
 from iceprod_p2p.wire.channel import TlsMaterial, blocking_channel
@@ -79,8 +79,9 @@ def find_root(address: str, root_fingerprint: str) -> Root:
     server_name = f"{identity.name}.{identity.site}.{identity.cluster}"
     tls = TlsMaterial.anonymous(to_pem(leaf))
     reply = enrol_call(address, tls, server_name, "GetRoot", enrol_pb2.GetRootRequest(), timeout_s=CONNECT_S)
-    root = chain_from_pem(reply.root_pem, name="the cluster's root")[0]
-    if not hmac.compare_digest(fingerprint(root), root_fingerprint):
+    told = chain_from_pem(reply.root_pem, name="the cluster's root")
+    root = next((root for root in told if hmac.compare_digest(fingerprint(root), root_fingerprint)), None)
+    if root is None:
         raise NotAllowed(
             f"the server at {address} belongs to another cluster than the fingerprint says",
             remedy="ask for the line anew, and report this: somebody may stand in between",
@@ -111,6 +112,7 @@ def log_in(
         name=name, password=password, token=token, csr_pem=make_request(key, claim)
     )
     last: Unavailable | None = None
+    refusal: NotAllowed | None = None
     for node in nodes:
         if not node.enrol_address:
             continue
@@ -120,11 +122,13 @@ def log_in(
         except Unavailable as silent:
             last = silent
             continue
+        except NotAllowed as refused:  # Another node may keep the account, or ask another directory.
+            refusal = refusal or refused
+            continue
         chain = chain_from_pem(reply.chain_pem)
         roots = chain_from_pem(root_pem)
-        if certificate_key(chain[0]) != key.public_key() or not any(
-            is_signed_by(chain[-1], root) for root in roots
-        ):
+        ours = len(chain) > 1 and descends(chain[1], chain[2:], roots)
+        if certificate_key(chain[0]) != key.public_key() or not ours:
             raise NotAllowed(f"node {node.node_id} answered with a certificate that is not ours")
         return LoggedIn(
             person=name,
@@ -133,12 +137,22 @@ def log_in(
             lifetime_s=reply.lifetime_s,
             chain_pem=reply.chain_pem,
             key_pem=key_to_pem(key),
-            root_pem=root_pem,
+            root_pem=_roots(roots, reply.root_pem, chain),
             nodes=node_entries(reply.nodes) or tuple(nodes),
         )
-    raise last or Unavailable(
-        "no node is known at which people log in", remedy="give its address: iceprod login HOST:PORT"
+    raise (
+        refusal
+        or last
+        or Unavailable(
+            "no node is known at which people log in", remedy="give its address: iceprod login HOST:PORT"
+        )
     )
+
+
+def _roots(known: Sequence[x509.Certificate], told_pem: bytes, chain: Sequence[x509.Certificate]) -> bytes:
+    """Return the roots to believe from now on, as far as those that are known vouch for what the server told."""
+    told = chain_from_pem(told_pem, name="the cluster's roots") if told_pem else known
+    return to_pem(*succeeding_roots(known, told, chain[2:]))
 
 
 def node_entries(nodes: Sequence[common_pb2.NodeAddress]) -> tuple[NodeEntry, ...]:

@@ -11,6 +11,7 @@ from iceprod_p2p.ledger import keys, versions
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import Proposal
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
 from iceprod_p2p.ledger.limits import AUDIT_MAX
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.ledger.tables import Tables
@@ -26,6 +27,10 @@ _ALWAYS: Final = frozenset(
         c.RemoveMember,
         ReplaceNode,
         RestoreCluster,
+        AddAuthority,
+        RetireAuthority,
+        AskRenewal,
+        RemovePerson,
         c.SetPerson,
         c.RevokeCertificate,
         c.SetSettings,

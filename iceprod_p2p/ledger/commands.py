@@ -20,6 +20,7 @@ from iceprod_p2p.ledger import commands_cluster
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
 from iceprod_p2p.model.bounds import (
     Actor,
     Amount,
@@ -162,6 +163,8 @@ class SetDataset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24)
     attempts_max: Number32 | None = None
     alias: Name | None = None
     description: Line | None = None
+    owner: Name | None = None
+    group: Name | None = None
 
 
 class ControlSite(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
@@ -299,6 +302,10 @@ Command = (
     | SetSettings
     | ReplaceNode
     | RestoreCluster
+    | AddAuthority
+    | RetireAuthority
+    | AskRenewal
+    | RemovePerson
     | AnnounceVersions
     | RaiseVersion
     | SubmitDataset

@@ -36,6 +36,10 @@ REQUIREMENTS_READY: Final = b"\x15"  # number -> how many tasks of this class ar
 SHARE: Final = b"\x16"  # kind, name -> ShareRecord
 SOFTWARE: Final = b"\x17"  # name, version, platform -> SoftwareRecord
 BLOB_USE: Final = b"\x18"  # sha256, who needs it -> empty
+ROOT: Final = b"\x19"  # SHA-256 of the certificate -> RootRecord, of every root after the founding one
+PEOPLE_AUTHORITY: Final = b"\x1a"  # node id -> AuthoritiesRecord
+ASKED: Final = b"\x1b"  # what, and which node -> when it was asked to be made anew
+SHUT_OUT: Final = b"\x1c"  # person -> ShutOutRecord
 
 # Datasets.
 DATASET: Final = b"\x20"

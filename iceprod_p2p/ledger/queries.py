@@ -8,6 +8,7 @@ from __future__ import annotations
 from iceprod_p2p.ledger.query_blobs import blobs, uses
 from iceprod_p2p.ledger.query_cluster import (
     applied_index,
+    asked,
     audit,
     content_digest,
     invitation,
@@ -20,10 +21,13 @@ from iceprod_p2p.ledger.query_cluster import (
     nodes,
     passkey_keys,
     people,
+    people_authorities,
     person,
     ready_counts,
     root_certificate,
+    roots,
     settings,
+    shut_out,
     site,
     sites,
     state_digest,
@@ -37,6 +41,7 @@ from iceprod_p2p.ledger.query_tasks import explain, find_task, held_by, start_re
 
 __all__ = [
     "applied_index",
+    "asked",
     "audit",
     "blobs",
     "content_digest",
@@ -60,10 +65,13 @@ __all__ = [
     "nodes",
     "passkey_keys",
     "people",
+    "people_authorities",
     "person",
     "ready_counts",
     "root_certificate",
+    "roots",
     "settings",
+    "shut_out",
     "site",
     "sites",
     "software",

@@ -66,9 +66,43 @@ def settings(kv: KeyValue) -> rows.Settings | None:
 
 
 def root_certificate(kv: KeyValue) -> bytes | None:
-    """Return the cluster's root certificate in DER; None before it is founded."""
+    """Return the root certificate that has stood longest, in DER; None before the cluster is founded."""
+    standing = roots(kv)
+    return standing[0].certificate if standing else None
+
+
+def roots(kv: KeyValue) -> tuple[rows.RootRow, ...]:
+    """Return the roots that stand, the oldest first: two while one takes the other's turn."""
     raw = kv.get(keys.CLUSTER)
-    return None if raw is None else _cluster(raw).root_certificate
+    if raw is None:
+        return ()
+    founding = _cluster(raw).root_certificate
+    later = [record for _, record in Tables(kv).roots.under(keys.ROOT, limits.ROOTS_MAX)]
+    first = () if any(record.certificate == founding for record in later) else (rows.RootRow(founding, b""),)
+    standing = sorted((record for record in later if not record.retired), key=lambda root: root.number)
+    return (*first, *(rows.RootRow(record.certificate, record.above) for record in standing))
+
+
+def people_authorities(kv: KeyValue) -> tuple[tuple[str, bytes], ...]:
+    """Return every certificate of an authority for people in DER, with the node whose it is."""
+    return tuple(
+        (key[1:].decode(), certificate)
+        for key, record in Tables(kv).people_authorities.under(keys.PEOPLE_AUTHORITY, limits.NODES_MAX)
+        for certificate in record.certificates
+    )
+
+
+def asked(kv: KeyValue) -> frozenset[tuple[str, str]]:
+    """Return what was asked to be made anew and has not been: kind and node, as `model.trust.Renewal` says."""
+    found = Tables(kv).numbers.under(keys.ASKED, limits.NODES_MAX)
+    words = (key[1:].decode().partition("/") for key, _ in found)
+    return frozenset((what, node_id) for what, _, node_id in words)
+
+
+def shut_out(kv: KeyValue) -> dict[str, tuple[bool, int]]:
+    """Return who was ever shut out: whether now, and the wall time before which certificates are refused."""
+    found = Tables(kv).shut_out.under(keys.SHUT_OUT, limits.PEOPLE_MAX)
+    return {key[1:].decode(): (record.out, record.before_ms) for key, record in found}
 
 
 def members(kv: KeyValue) -> tuple[Member, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.model.dataset import TaskShape
@@ -55,6 +55,13 @@ class NodeRow:
     joined_ms: int
     version_least: int  # The versions of the ledger that its program reads, as it announced.
     version_most: int
+
+
+class RootRow(NamedTuple):
+    """A root that stands, and its key's certificate by the root before (empty for the founding one); DER."""
+
+    certificate: bytes
+    above: bytes
 
 
 @dataclass(frozen=True, slots=True)

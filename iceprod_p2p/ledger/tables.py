@@ -14,6 +14,7 @@ import msgspec
 
 from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
+from iceprod_p2p.ledger import records_trust as rt
 from iceprod_p2p.ledger.dag import Dag, dag_of
 from iceprod_p2p.ledger.job import Job, decode_job, encode_job
 from iceprod_p2p.ledger.keyvalue import KEY_BYTES_MAX, KeyValue
@@ -58,11 +59,7 @@ class Dataset:
         self.record = record
         self.dag = dag
         self.counts = counts
-        # The shares that the dataset counts for: its group's and its owner's.
-        self.share_keys = (
-            keys.by_name(keys.SHARE, "g" + record.group),
-            keys.by_name(keys.SHARE, "o" + record.owner),
-        )
+        self.share_keys = _share_keys(record)
 
     def cells(self, task: int) -> dict[int, list[int]]:
         """Counts of one task of the DAG: requirement class -> how many jobs have it in each state."""
@@ -103,7 +100,14 @@ class Dataset:
     def replace(self, **changes: object) -> None:
         """Change fields of the record."""
         self.record = msgspec.structs.replace(self.record, **changes)
+        if "owner" in changes or "group" in changes:
+            self.share_keys = _share_keys(self.record)
         self._tables.datasets.put(keys.by_dataset(keys.DATASET, self.number), self.record)
+
+
+def _share_keys(record: r.DatasetRecord) -> tuple[bytes, bytes]:
+    """The shares that a dataset counts for: its group's and its owner's."""
+    return keys.by_name(keys.SHARE, "g" + record.group), keys.by_name(keys.SHARE, "o" + record.owner)
 
 
 class Tables:
@@ -118,6 +122,9 @@ class Tables:
     people: Table[r.PersonRecord]
     revoked: Table[r.RevokedRecord]
     invitations: Table[r.InvitationRecord]
+    roots: Table[rt.RootRecord]
+    people_authorities: Table[rt.AuthoritiesRecord]
+    shut_out: Table[rt.ShutOutRecord]
     blobs: Table[r.BlobRecord]
     software: Table[r.SoftwareRecord]
     sweeps: Table[r.SweepRecord]
@@ -336,6 +343,9 @@ _TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]]
     "people": _plain(r.PersonRecord),
     "revoked": _plain(r.RevokedRecord),
     "invitations": _plain(r.InvitationRecord),
+    "roots": _plain(rt.RootRecord),
+    "people_authorities": _plain(rt.AuthoritiesRecord),
+    "shut_out": _plain(rt.ShutOutRecord),
     "blobs": _plain(r.BlobRecord),
     "software": _plain(r.SoftwareRecord),
     "sweeps": _plain(r.SweepRecord),

@@ -41,7 +41,8 @@ class Identity:
     another site's node bears that node's site here, its home site stands in the ledger.  `fingerprint` is
     the SHA-256 of the certificate in hex, `key_digest` the SHA-256 of its public key (the *holder* of
     passkeys), `issuer` the key identifier of the issuing authority in hex, `expires_ms` the end of validity
-    in wall time.  The last four are empty for an identity that did not come from a certificate.
+    in wall time, `made_ms` when it was issued.  The last five are empty for an identity that did not come
+    from a certificate.
     """
 
     kind: IdentityKind
@@ -52,6 +53,7 @@ class Identity:
     key_digest: bytes = b""
     issuer: str = ""
     expires_ms: int = 0
+    made_ms: int = 0
 
     @property
     def uri(self) -> str:

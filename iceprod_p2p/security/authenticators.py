@@ -106,6 +106,11 @@ class LocalAccounts:
             self._write(accounts)
             return True
 
+    @property
+    def exist(self) -> bool:
+        """Whether accounts are kept here at all."""
+        return self._path.exists()
+
     def names(self) -> tuple[str, ...]:
         """Return the names of all accounts, sorted."""
         return tuple(sorted(self._read()))

@@ -12,7 +12,7 @@ Keys are made by those who use them and never travel; authorities see certificat
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -39,6 +39,7 @@ from iceprod_p2p.security.certificates import (
     check_request,
     expires_ms,
     key_identifier,
+    to_pem,
 )
 
 DAY_MS: Final = 86_400_000
@@ -65,6 +66,8 @@ class Authority:
     scope: str
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
+    # Shown behind it: the certificate of its root's key by the root before, for those who know that one alone.
+    above: tuple[x509.Certificate, ...] = ()
 
     def issue(
         self,
@@ -97,6 +100,10 @@ class Authority:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
+    def chain(self, certificate: x509.Certificate) -> bytes:
+        """Return what the holder of a certificate of this authority shows: it, this, and what leads further up."""
+        return to_pem(certificate, self.certificate, *self.above)
+
     def issue_authority(self, request_pem: bytes, *, scope: str, now_ms: int) -> x509.Certificate:
         """Issue the certificate of the issuing authority of a site, or of ``people``; only the root may.
 
@@ -122,9 +129,27 @@ def found_root(cluster: str, key: PrivateKey, *, now_ms: int) -> Authority:
     public = key.public_key()
     subject = _subject(cluster, f"root {key_identifier(public).hex()[:12]}")
     builder = _certificate(subject, subject, public, public, now_ms, now_ms + ROOT_LIFETIME_MS)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+    # Below it may stand the root that follows it, and below that one the issuing authorities.
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=2), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
     return Authority(cluster, "", builder.sign(key, hashes.SHA256()), key)
+
+
+def follow_root(old: Authority, key: PrivateKey, *, now_ms: int) -> Authority:
+    """Make the root that follows `old`; `above` it holds its key's certificate by the old one.
+
+    Whoever believes the old root alone believes what the new one made, as long as that certificate is shown: so
+    roots take turns while everybody learns of it in their own time.
+    """
+    new = found_root(old.cluster, key, now_ms=now_ms)
+    public = key.public_key()
+    end_ms = expires_ms(old.certificate)
+    builder = _certificate(
+        new.certificate.subject, old.certificate.subject, public, old.key.public_key(), now_ms, end_ms
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+    builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+    return replace(new, above=(builder.sign(old.key, hashes.SHA256()),))
 
 
 def scope_constraints(scope: str, cluster: str) -> x509.NameConstraints:

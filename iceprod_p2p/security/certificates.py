@@ -176,6 +176,11 @@ def expires_ms(certificate: x509.Certificate) -> int:
     return int(certificate.not_valid_after_utc.timestamp()) * 1_000
 
 
+def made_ms(certificate: x509.Certificate) -> int:
+    """Return the wall time at which the certificate was issued: it begins `CLOCK_TOLERANCE_MS` before."""
+    return int(certificate.not_valid_before_utc.timestamp()) * 1_000 + CLOCK_TOLERANCE_MS
+
+
 def renewal_due_ms(certificate: x509.Certificate) -> int:
     """Return the wall time from which the certificate should be renewed: half of its life."""
     begin = int(certificate.not_valid_before_utc.timestamp()) * 1_000

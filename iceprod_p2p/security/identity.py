@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from iceprod_p2p.base.errors import NotAllowed
 from iceprod_p2p.model.identity import Identity, IdentityKind, identity_from_names
-from iceprod_p2p.security.certificates import certificate_key, expires_ms, fingerprint, key_digest
+from iceprod_p2p.security.certificates import certificate_key, expires_ms, fingerprint, key_digest, made_ms
 
 _CERTIFICATE_BYTES_MAX: Final = 8 * 1024  # Ours have about 700; a longer one is not ours.
 _ISSUER_BYTES: Final = 20  # `certificates.key_identifier`
@@ -97,6 +97,7 @@ def identity_of(certificate: x509.Certificate) -> Identity:
         key_digest=key_digest(certificate_key(certificate)),
         issuer=issuer.hex(),
         expires_ms=expires_ms(certificate),
+        made_ms=made_ms(certificate),
     )
 
 

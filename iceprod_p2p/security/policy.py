@@ -46,6 +46,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Peer/GetUpload": {Caller.NODE},
         "Peer/HasBlobs": {Caller.NODE},
         "Peer/GetMember": {Caller.NODE},
+        "Peer/IssueAuthority": {Caller.NODE},  # Of its own site; voters also for people.
         "Peer/VerifyCopies": {Caller.NODE},
         "Peer/GetGridJobs": {Caller.NODE},
         "Peer/GetPilots": {Caller.NODE},
@@ -89,6 +90,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/Backup": {Caller.ADMINISTRATOR},  # Everything that the cluster knows.
         "Control/Invite": {Caller.ADMINISTRATOR},
         "Control/ControlMember": {Caller.ADMINISTRATOR},
+        "Control/Rotate": {Caller.ADMINISTRATOR},
         "Control/RaiseVersion": {Caller.ADMINISTRATOR},
         "Control/SetPerson": {Caller.ADMINISTRATOR},
         "Control/RevokePerson": {Caller.ADMINISTRATOR},

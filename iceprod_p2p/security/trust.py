@@ -65,15 +65,17 @@ def read_issuer(der: bytes, *, scope: str, cluster: str) -> Issuer:
 class Trust:
     """A snapshot of whom to believe; build a new one when the ledger's list of authorities changes.
 
-    `issuers` maps key identifiers (hex) to authorities.  A people's authority need not be listed: only a
-    root can have made it, and its name constraint lets it speak for people alone.  `revoked` holds
-    fingerprints of callers' certificates and key identifiers of authorities, in hex.
+    `issuers` maps key identifiers (hex) to authorities.  A people's authority need not be listed while
+    none is: only a root can have made it, and its name constraint lets it speak for people alone.  `revoked` holds
+    fingerprints of callers' certificates and key identifiers of authorities, in hex.  `shut_out` says of people
+    whose access was ended whether it still is, and the wall time before which their certificates are refused.
     """
 
     cluster: str
     roots: tuple[x509.Certificate, ...]
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    shut_out: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,9 +84,11 @@ class Trust:
         roots: Sequence[x509.Certificate],
         issuers: Iterable[Issuer],
         revoked: Iterable[str] = (),
+        shut_out: Mapping[str, tuple[bool, int]] | None = None,
     ) -> Trust:
         """Build a snapshot from lists."""
-        return cls(cluster, tuple(roots), {issuer.key_id: issuer for issuer in issuers}, frozenset(revoked))
+        by_key = {issuer.key_id: issuer for issuer in issuers}
+        return cls(cluster, tuple(roots), by_key, frozenset(revoked), shut_out or {})
 
     def admit(self, identity: Identity, *, now_ms: int) -> None:
         """Raise NotAllowed unless this caller, whose TLS handshake succeeded, may still speak at wall time
@@ -98,17 +102,28 @@ class Trust:
             raise NotAllowed(
                 f"the certificate of {identity.actor} was revoked", remedy="ask an administrator"
             )
+        if identity.kind is IdentityKind.PERSON and identity.name in self.shut_out:
+            out, before_ms = self.shut_out[identity.name]
+            if out or identity.made_ms <= before_ms:
+                raise NotAllowed(
+                    f"the certificate of {identity.actor} was revoked: an administrator ended their access",
+                    remedy="log in again" if not out else "ask an administrator",
+                )
         if identity.expires_ms < now_ms:
             raise NotAllowed(f"the certificate of {identity.actor} has expired", remedy="renew it")
         issuer = self.issuers.get(identity.issuer)
         if issuer is None:
-            if identity.kind is IdentityKind.PERSON:
+            if identity.kind is IdentityKind.PERSON and not self._lists_people:
                 return
             raise NotAllowed(
                 f"the authority that vouched for {identity.actor} is not, or no longer, one of the cluster",
                 remedy="enrol again at a site that is a member",
             )
         require_scope(identity, issuer.scope)
+
+    @property
+    def _lists_people(self) -> bool:
+        return any(issuer.scope == PEOPLE for issuer in self.issuers.values())
 
     def verify_chain(self, chain_pem: bytes, *, now_ms: int) -> Identity:
         """Return the identity of a chain (leaf, issuer, perhaps root); NotAllowed says which link fails and
@@ -121,7 +136,7 @@ class Trust:
             raise NotAllowed(f"the certificate of {identity.actor} comes without the one of its issuer")
         scope = PEOPLE if identity.kind is IdentityKind.PERSON else identity.site
         read_issuer(to_der(issuer), scope=scope, cluster=self.cluster)
-        if not any(is_signed_by(issuer, root) for root in self.roots):
+        if not descends(issuer, others, self.roots):
             raise NotAllowed(f"the issuer of {identity.actor} was not made by this cluster's root")
         for certificate, name in ((leaf, identity.actor), (issuer, f"the authority of {scope}")):
             if not is_in_time(certificate, now_ms):
@@ -130,6 +145,59 @@ class Trust:
                 )
         self.admit(identity, now_ms=now_ms)
         return identity
+
+
+def descends(
+    issuer: x509.Certificate, others: Iterable[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> bool:
+    """Return whether a root made this authority, or a root that followed one of them, whose certificate by that one
+    is among `others`.
+    """
+    followers = [other for other in others if _is_follower(other, roots)]
+    return any(is_signed_by(issuer, root) for root in (*roots, *followers))
+
+
+def _is_follower(certificate: x509.Certificate, roots: Sequence[x509.Certificate]) -> bool:
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return False
+    return basic.ca and basic.path_length == 1 and any(is_signed_by(certificate, root) for root in roots)
+
+
+def succeeding_roots(
+    known: Sequence[x509.Certificate],
+    told: Sequence[x509.Certificate],
+    above: Sequence[x509.Certificate],
+) -> tuple[x509.Certificate, ...]:
+    """Return the roots to believe from now on: those of `told` that are known, or that a believed root vouches for.
+
+    `above` are certificates of keys of new roots by the roots before them.  When none of `told` can be believed, the
+    known ones stay: whoever tells is wrong, or speaks of another cluster.
+    """
+    believed = list(known)
+    accepted = [root for root in told if root in believed]
+    while True:
+        news = [root for root in told if root not in accepted and _is_vouched(root, above, believed)]
+        if not news:
+            break
+        accepted += news
+        believed += news
+    return tuple(root for root in told if root in accepted) or tuple(known)
+
+
+def _is_vouched(
+    root: x509.Certificate, above: Sequence[x509.Certificate], believed: Sequence[x509.Certificate]
+) -> bool:
+    if not is_signed_by(root, root):
+        return False
+    key = key_identifier(certificate_key(root))
+    return any(
+        cross.subject == root.subject
+        and key_identifier(certificate_key(cross)) == key
+        and _is_follower(cross, believed)
+        for cross in above
+    )
 
 
 def require_scope(identity: Identity, scope: str) -> None:

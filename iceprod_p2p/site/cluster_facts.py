@@ -7,7 +7,7 @@ that is not cut off, and a flood of calls costs no flood of reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -17,11 +17,12 @@ from cryptography import x509
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import NotAllowed
 from iceprod_p2p.base.logs import get_logger
-from iceprod_p2p.ledger import keys
+from iceprod_p2p.ledger import keys, queries
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.limits import NODES_MAX, SITES_MAX
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.model.identity import PEOPLE
 from iceprod_p2p.model.states import SiteState
 from iceprod_p2p.security.passkeys import PasskeyKey
 from iceprod_p2p.security.trust import Issuer, Trust, read_issuer
@@ -73,8 +74,9 @@ class ClusterFacts:
     """Used on the event loop only."""
 
     def __init__(
-        self, views: Views, *, cluster: str, roots: tuple[x509.Certificate, ...], clock: Clock
+        self, views: Views, *, cluster: str, roots: Callable[[], tuple[x509.Certificate, ...]], clock: Clock
     ) -> None:
+        """`roots` gives those that this node believes now."""
         self._views = views
         self._cluster = cluster
         self._roots = roots
@@ -107,6 +109,9 @@ class ClusterFacts:
                 key[1:].decode("utf-8", "replace") for key, _ in tables.scan_keys(keys.REMOVED, REMOVED_MAX)
             )
             revoked = frozenset(key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX))
+            people = queries.people_authorities(kv)
+            shut_out = queries.shut_out(kv)
+        issuers = self._issuers_of(sites) + self._people_of(people)
         return Facts(
             time_ms=time_ms,
             nodes=tuple(_address(record) for record in sorted(records, key=lambda node: node.joined_ms)),
@@ -120,7 +125,7 @@ class ClusterFacts:
                     (record.passkey_key_id, record.passkey_public_key),
                 )
             },
-            trust=Trust.of(self._cluster, self._roots, self._issuers_of(sites), revoked),
+            trust=Trust.of(self._cluster, self._roots(), issuers, revoked, shut_out),
             removed=removed,
         )
 
@@ -130,14 +135,21 @@ class ClusterFacts:
             if record.state is SiteState.BANNED:
                 continue  # Its node and pilots may not speak.
             for der in record.issuing_certificates:
-                try:
-                    issuer = self._issuers.get(der) or read_issuer(der, scope=site, cluster=self._cluster)
-                except NotAllowed as fault:
-                    log.error("issuing certificate in the ledger not usable", site=site, fault=fault.message)
-                    continue
-                self._issuers[der] = issuer
-                issuers.append(issuer)
+                issuers += self._issuer(der, site)
         return issuers
+
+    def _people_of(self, authorities: Sequence[tuple[str, bytes]]) -> list[Issuer]:
+        return [issuer for _, der in authorities for issuer in self._issuer(der, PEOPLE)]
+
+    def _issuer(self, der: bytes, scope: str) -> list[Issuer]:
+        """Return the authority, none when its certificate is not what it must be."""
+        try:
+            issuer = self._issuers.get(der) or read_issuer(der, scope=scope, cluster=self._cluster)
+        except NotAllowed as fault:
+            log.error("issuing certificate in the ledger not usable", scope=scope, fault=fault.message)
+            return []
+        self._issuers[der] = issuer
+        return [issuer]
 
 
 def _address(record: r.NodeRecord) -> common_pb2.NodeAddress:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from cryptography import x509
+
 import iceprod_p2p
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import IceProdError
@@ -16,7 +18,7 @@ from iceprod_p2p.ledger.rows import NodeRow
 from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.raft.status import RaftStatus
-from iceprod_p2p.security.certificates import expires_ms
+from iceprod_p2p.security.certificates import chain_from_pem, days_left
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.wire.calls import call
@@ -63,7 +65,7 @@ class ClusterStatus:
         keys, status = self._keys(), self._raft.status()
         with self._raft.view() as kv:
             applied, digest = queries.applied_index(kv), queries.state_digest(kv)
-        disk = shutil.disk_usage(self._data_dir)
+        disk, roots = shutil.disk_usage(self._data_dir), chain_from_pem(keys.root_pem)
         return control_pb2.MemberStatus(
             node_id=keys.node_id,
             site=keys.site,
@@ -75,13 +77,20 @@ class ClusterStatus:
             applied_index=applied,
             digest=digest.hex(),
             digest_index=applied,
-            certificate_days=max(0, (expires_ms(keys.certificate) - self._clock.wall_ms()) // DAY_MS),
+            certificate_days=self._days(keys.certificate),
+            authority_days=self._days(keys.authority.certificate),
+            root_days=min(map(self._days, roots)),
+            people_days=self._days(keys.people.certificate) if keys.people is not None else -1,
+            roots=len(roots),
             disk_used_bytes=disk.used,
             disk_free_bytes=disk.free,
             failed=status.failed or "",
             wall_ms=self._clock.wall_ms(),
             troubles=self._problems(),
         )
+
+    def _days(self, certificate: x509.Certificate) -> int:
+        return max(0, days_left(certificate, self._clock.wall_ms()))
 
     async def members(self) -> tuple[list[control_pb2.MemberStatus], bool]:
         """Return a row for each member, and whether all that answered have equal digests at a common

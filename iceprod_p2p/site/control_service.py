@@ -183,6 +183,10 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
         """Promote or remove a node, or hand leadership over."""
         return await self._writes.control_member(request, _person(context))
 
+    async def Rotate(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """Let certificates be made anew."""
+        return await self._writes.rotate(request, _person(context))
+
     async def RaiseVersion(self, request: Any, context: Any) -> control_pb2.ControlReply:
         """Let the cluster use what a later version of the ledger brings."""
         return await self._writes.raise_version(request, _person(context))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from iceprod_p2p.base.errors import BadInput, Unavailable
+from iceprod_p2p.base.errors import BadInput, NotFound, Unavailable
+from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import (
     Command,
     ControlDataset,
@@ -17,11 +18,13 @@ from iceprod_p2p.ledger.commands import (
     SiteVerb,
     Verb,
 )
+from iceprod_p2p.ledger.commands_trust import AskRenewal
 from iceprod_p2p.model.identity import is_site_name
+from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
 from iceprod_p2p.security.random import new_request_id, new_secret
-from iceprod_p2p.site.consensus import Consensus, applied
+from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
 from iceprod_p2p.site.membership import WAIT_S, Membership
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, NodeKeys
 from iceprod_p2p.wire.pb import common_pb2, control_pb2
@@ -93,6 +96,8 @@ class ControlWrites:
             attempts_max=request.attempts_max if given("attempts_max") else None,
             alias=text(request.alias, "an alias", 63) if given("alias") else None,
             description=text(request.description, "a description", 500) if given("description") else None,
+            owner=text(request.owner, "a person", 63) if given("owner") else None,
+            group=text(request.group, "a group", 63) if given("group") else None,
         )
         return await self._do(command, person, request.request_id)
 
@@ -164,6 +169,48 @@ class ControlWrites:
                     f"{request.verb[:40]!r} cannot be done to a member",
                     remedy="one of: promote, remove, transfer_leader",
                 )
+
+    async def rotate(self, request: control_pb2.RotateRequest, person: str) -> control_pb2.ControlReply:
+        """Ask that certificates are made anew; the nodes whose they are do so within seconds."""
+        try:
+            what = Renewal(request.what)
+        except ValueError:
+            raise BadInput(
+                f"{request.what[:40]!r} cannot be made anew", remedy=f"one of: {', '.join(Renewal)}"
+            ) from None
+        name = text(request.name, "a node or a site", 63)
+        request_id = checked_request_id(request.request_id)
+        commands = [AskRenewal(what, node_id) for node_id in self._whose(what, name)]
+        notes: list[str] = []
+        for number, command in enumerate(commands):
+            outcome = await self._consensus.propose(
+                command,
+                actor=f"person:{person}",
+                request_id=stable_request_id("rotate", request_id.hex(), number),
+            )
+            notes += applied(outcome).notes
+        return control_pb2.ControlReply(notes=notes)
+
+    def _whose(self, what: Renewal, name: str) -> list[str]:
+        """Return the nodes that a wish is for: one by its id, all of a site, or all that vouch for people."""
+        if what is Renewal.ROOT:
+            if name:
+                raise BadInput("a cluster has one root", remedy="leave the name out")
+            return [""]
+        with self._consensus.view() as kv:
+            vouching = {node_id for node_id, _ in queries.people_authorities(kv)}
+        nodes = [
+            node.node_id
+            for node in self._cluster.nodes()
+            if name in (node.node_id, node.site) or (not name and what is Renewal.PEOPLE)
+        ]
+        found = [node_id for node_id in nodes if what is not Renewal.PEOPLE or node_id in vouching]
+        if not found:
+            raise NotFound(
+                f"there is no node or site {name!r} with a {what} certificate",
+                remedy="see `iceprod cluster members`",
+            )
+        return found
 
     async def raise_version(
         self, request: control_pb2.RaiseVersionRequest, person: str

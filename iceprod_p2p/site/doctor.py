@@ -123,12 +123,14 @@ def _certificates(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
             f"the authority of {keys.site}",
             keys.authority.certificate,
             DAYS_LEAST,
-            "renew it at the founder's",
+            "start the node: it is made anew by the root, whose node must run, unlocked",
         ),
-        ("the root", chain_from_pem(keys.root_pem)[0], DAYS_LEAST, "replace it on every node"),
+        ("the root", chain_from_pem(keys.root_pem)[-1], DAYS_LEAST, "iceprod cluster rotate root"),
     ]
     if keys.people is not None:
-        wanted.append(("the people's authority", keys.people.certificate, DAYS_LEAST, "renew it here"))
+        wanted.append(
+            ("the people's authority", keys.people.certificate, DAYS_LEAST, "start the node: it is made anew")
+        )
     for name, certificate, least, remedy in wanted:
         days = (expires_ms(certificate) - now_ms) // DAY_MS
         if days < 0:

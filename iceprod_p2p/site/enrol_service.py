@@ -129,7 +129,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         return enrol_pb2.JoinReply(
             cluster=keys.cluster,
             root_pem=keys.root_pem,
-            authority_pem=to_pem(recorded),
+            authority_pem=to_pem(recorded, *root.above),
             nodes=self._cluster.nodes(),
         )
 
@@ -213,7 +213,7 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         )
         log.info("pilot enrolled", pilot=pilot, host=host)
         return enrol_pb2.EnrolPilotReply(
-            chain_pem=to_pem(certificate, keys.authority.certificate),
+            chain_pem=keys.authority.chain(certificate),
             root_pem=keys.root_pem,
             cluster=keys.cluster,
             nodes=self._cluster.nodes(),

@@ -14,22 +14,21 @@ from iceprod_p2p.ledger import versions
 from iceprod_p2p.ledger.apply import apply
 from iceprod_p2p.ledger.codec import encode_entry
 from iceprod_p2p.ledger.commands import AddNode, Command, FoundCluster, Proposal, SetPerson
+from iceprod_p2p.ledger.commands_trust import AddAuthority
 from iceprod_p2p.ledger.outcome import Refused
-from iceprod_p2p.model.identity import is_person_name
+from iceprod_p2p.model.identity import PEOPLE, is_person_name
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.raft.founding import found
 from iceprod_p2p.security.certificates import chain_from_pem, expires_ms, fingerprint, to_der
 from iceprod_p2p.security.keyfiles import make_private_directory
 from iceprod_p2p.security.random import new_request_id
+from iceprod_p2p.site.administrator import LIFETIME_MS
 from iceprod_p2p.site.issued import FILE, IssuedCertificates
 from iceprod_p2p.site.node_keys import AUTHORITY, NodeKeys, found_keys, has_keys, issue_person, save_keys
 from iceprod_p2p.store.environment import Environment
 
 RAFT_DIRECTORY: Final = "raft"
-ADMINISTRATOR_MS: Final = (
-    365 * 86_400_000
-)  # The founder's own certificate; others log in for a day at a time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def found_cluster(
     now_ms = clock.wall_ms()
     keys, signing_key = found_keys(cluster=node.cluster, site=node.site, node_id=node.id, now_ms=now_ms)
     assert keys.people is not None
-    chain_pem, key_pem = issue_person(keys.people, administrator, now_ms=now_ms, lifetime_ms=ADMINISTRATOR_MS)
+    chain_pem, key_pem = issue_person(keys.people, administrator, now_ms=now_ms, lifetime_ms=LIFETIME_MS)
     passing("node.found.before")
     _write_first_entry(config, keys, administrator)
     passing("node.found.after")
@@ -104,7 +103,7 @@ def _write_first_entry(config: SiteConfig, keys: NodeKeys, administrator: str) -
 
 
 def _genesis(config: SiteConfig, keys: NodeKeys, administrator: str) -> list[Command]:
-    assert keys.root is not None
+    assert keys.root is not None and keys.people is not None
     node = config.node
     return [
         FoundCluster(
@@ -124,6 +123,7 @@ def _genesis(config: SiteConfig, keys: NodeKeys, administrator: str) -> list[Com
             version_least=versions.VERSION_LEAST,
             version_most=versions.VERSION_MOST,
         ),
+        AddAuthority(keys.node_id, PEOPLE, to_der(keys.people.certificate)),
         SetPerson(administrator, Role.ADMINISTRATOR),
     ]
 

@@ -84,8 +84,9 @@ def join_cluster(config: SiteConfig, invitation: Invitation, clock: Clock, *, re
     )
     tls = TlsMaterial.anonymous(root_pem)
     reply = enrol_call(invitation.enrol_address, tls, root.server_name, "Join", request, timeout_s=JOIN_S)
-    certificate = _checked_authority(reply.authority_pem, root_pem, config)
-    authority = Authority(node.cluster, node.site, certificate, authority_key)
+    root_pem = _believed(reply.root_pem, root_pem)
+    certificate, *above = _checked_authority(reply.authority_pem, root_pem, config)
+    authority = Authority(node.cluster, node.site, certificate, authority_key, tuple(above))
     keys = NodeKeys(
         cluster=node.cluster,
         site=node.site,
@@ -117,13 +118,19 @@ def _check(config: SiteConfig, invitation: Invitation) -> None:
         )
 
 
-def _checked_authority(pem: bytes, root_pem: bytes, config: SiteConfig) -> x509.Certificate:
-    certificate = chain_from_pem(pem, name="the site's issuing certificate")[0]
-    root = chain_from_pem(root_pem)[0]
+def _believed(told_pem: bytes, pinned_pem: bytes) -> bytes:
+    """Return the roots as the server, verified up to the pinned one, tells them: two while they take turns."""
+    pinned = chain_from_pem(pinned_pem)[0]
+    return told_pem if pinned in chain_from_pem(told_pem, name="the cluster's roots") else pinned_pem
+
+
+def _checked_authority(pem: bytes, root_pem: bytes, config: SiteConfig) -> tuple[x509.Certificate, ...]:
+    chain = chain_from_pem(pem, name="the site's issuing certificate")
+    certificate, roots = chain[0], chain_from_pem(root_pem)
     read_issuer(to_der(certificate), scope=config.node.site, cluster=config.node.cluster)
-    if not is_signed_by(certificate, root):
+    if not any(is_signed_by(certificate, root) for root in roots):
         raise IceProdError("the issuing certificate that came was not made by the cluster's root")
-    return certificate
+    return chain
 
 
 def _prepare_store(config: SiteConfig) -> None:

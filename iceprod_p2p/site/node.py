@@ -40,6 +40,7 @@ from iceprod_p2p.site.grid_desk import GridDesk
 from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.grid_probe import GridProbe
 from iceprod_p2p.site.interceptors import AccessInterceptor
+from iceprod_p2p.site.issuing import RootDesk
 from iceprod_p2p.site.keeper import PILOTS_DIRECTORY
 from iceprod_p2p.site.node_keys import NodeKeys, load_keys, save_certificate
 from iceprod_p2p.site.node_roles import NodeRoles
@@ -105,8 +106,10 @@ class SiteNode:
             clock=self.clock,
             on_failed=lambda reason: log.error("raft ended", node=node.id, reason=reason),
         )
-        roots = chain_from_pem(self._keys.root_pem)
-        self.facts = ClusterFacts(self.raft, cluster=node.cluster, roots=roots, clock=self.clock)
+        self._roots = chain_from_pem(self._keys.root_pem)
+        self.facts = ClusterFacts(
+            self.raft, cluster=node.cluster, roots=lambda: self._roots, clock=self.clock
+        )
         self.cluster = ClusterView(self.raft, self.facts, cluster=node.cluster, clock=self.clock)
         self.peers = Peers(node_id=node.id, tls=self.tls, known=self.cluster.nodes)
 
@@ -148,6 +151,7 @@ class SiteNode:
             consensus=self.raft,
             cluster=self.cluster,
             authority=lambda: self._keys.authority,
+            root_pem=lambda: self._keys.root_pem,
             times=PilotTimes(node.pilot_poll_s, node.pilot_certificate_s * 1_000),
             clock=self.clock,
             only_gpu_tasks=self._only_gpu_tasks,
@@ -262,6 +266,7 @@ class SiteNode:
             verification=self.control.verification,
             dataset_number=self.cluster.dataset_number,
             grids=self.grids,
+            root_desk=RootDesk(keys=self.keys, cluster=self.cluster, clock=self.clock),
         )
         peer_pb2_grpc.add_PeerServicer_to_server(peer, main)
         pilot_pb2_grpc.add_PilotsServicer_to_server(self.pilots, main)
@@ -303,11 +308,11 @@ class SiteNode:
         """What the node shows and trusts now; quick, from any thread."""
         return self._keys.tls
 
-    def renew_certificate(self) -> bool:
-        """Renew this node's certificate at half of its life; return whether that was done."""
-        before = self._keys
-        self._renew_certificate()
-        return self._keys is not before
+    def take_keys(self, keys: NodeKeys) -> None:
+        """Go on with other keys and roots: every connection from now on uses them."""
+        self._keys = keys
+        self._roots = chain_from_pem(keys.root_pem)
+        self.kit.root_pem = keys.root_pem
 
     def _renew_certificate(self) -> None:
         renewed = self._keys.renewed(now_ms=self.clock.wall_ms())

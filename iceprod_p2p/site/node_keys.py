@@ -5,7 +5,9 @@
     DATA/keys/node.*           this node's own certificate (its chain) and key
     DATA/keys/passkey.key      the Ed25519 key that signs passkeys
     DATA/authority/root.*      the founder's only: the cluster's root; who can read it can make any identity
-    DATA/authority/people.*    the founder's only: the authority that vouches for people
+    DATA/authority/people.*    of voters: the authority by which this node vouches for people
+
+A certificate file of an authority may hold, behind its own, that of its root's key by the root before.
 
 Keys are 0600 and never leave; certificates travel.
 """
@@ -28,6 +30,7 @@ from iceprod_p2p.security.ca import Authority, found_root
 from iceprod_p2p.security.certificates import (
     PrivateKey,
     authority_claim,
+    certificate_key,
     chain_from_pem,
     key_from_pem,
     key_to_pem,
@@ -41,6 +44,7 @@ from iceprod_p2p.security.keyfiles import (
     make_private_directory,
     read_public,
     read_secret,
+    sync_directory,
     write_public,
     write_secret,
 )
@@ -102,14 +106,15 @@ def issue_node(authority: Authority, key: PrivateKey, node_id: str, *, now_ms: i
     """Return the chain (node, authority) of a new certificate for a node of the authority's site."""
     uri = identity_uri(IdentityKind.NODE, node_id, site=authority.scope, cluster=authority.cluster)
     certificate = authority.issue(make_request(key, uri), kind=IdentityKind.NODE, name=node_id, now_ms=now_ms)
-    return to_pem(certificate, authority.certificate)
+    return authority.chain(certificate)
 
 
 def new_authority(root: Authority, scope: str, *, now_ms: int) -> Authority:
     """Make the issuing authority of a site or of people below `root`, with a key of its own."""
     key = new_key()
     request = make_request(key, authority_claim(scope, root.cluster))
-    return Authority(root.cluster, scope, root.issue_authority(request, scope=scope, now_ms=now_ms), key)
+    certificate = root.issue_authority(request, scope=scope, now_ms=now_ms)
+    return Authority(root.cluster, scope, certificate, key, root.above)
 
 
 def found_keys(*, cluster: str, site: str, node_id: str, now_ms: int) -> tuple[NodeKeys, bytes]:
@@ -145,7 +150,7 @@ def issue_person(people: Authority, name: str, *, now_ms: int, lifetime_ms: int)
     certificate = people.issue(
         make_request(key, uri), kind=IdentityKind.PERSON, name=name, now_ms=now_ms, lifetime_ms=lifetime_ms
     )
-    return to_pem(certificate, people.certificate), key_to_pem(key)
+    return people.chain(certificate), key_to_pem(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,7 @@ def load_keys(
         )
     directory = data_dir / KEYS
     founder = (data_dir / AUTHORITY / "root.key").exists()
+    people = data_dir / AUTHORITY / "people"
     signing_key = signing_key_from_bytes(
         read_secret(directory / "passkey.key"), name=str(directory / "passkey.key")
     )
@@ -229,11 +235,11 @@ def load_keys(
         root_pem=read_public(directory / "root.pem"),
         authority=load_authority(directory / "authority", cluster, site),
         node_chain_pem=read_public(directory / "node.pem"),
-        node_key=_load_key(directory / "node.key"),
+        node_key=_paired_key(directory / "node", chain_from_pem(read_public(directory / "node.pem"))[0]),
         signer=PasskeySigner(signing_key, key_id=node_id, cluster=cluster, site=site),
         root=root,
         root_is_locked=locked,
-        people=load_authority(data_dir / AUTHORITY / "people", cluster, PEOPLE) if founder else None,
+        people=load_authority(people, cluster, PEOPLE) if people.with_suffix(".pem").exists() else None,
     )
     _check_identity(keys, directory / "node.pem")
     return keys
@@ -278,14 +284,32 @@ def load_root(data_dir: Path, cluster: str, environ: Mapping[str, str]) -> tuple
 
 def _save_authority(stem: Path, authority: Authority, *, passphrase: bytes | None = None) -> None:
     write_secret(stem.with_suffix(".key"), key_to_pem(authority.key, passphrase=passphrase))
-    write_public(stem.with_suffix(".pem"), to_pem(authority.certificate))
+    write_public(stem.with_suffix(".pem"), to_pem(authority.certificate, *authority.above))
 
 
 def load_authority(stem: Path, cluster: str, scope: str, *, passphrase: bytes | None = None) -> Authority:
     """Read an authority from STEM.pem and STEM.key; ConfigError names what is missing or damaged."""
-    certificate = chain_from_pem(read_public(stem.with_suffix(".pem")), name=str(stem.with_suffix(".pem")))[0]
-    key = _load_key(stem.with_suffix(".key"), passphrase=passphrase)
-    return Authority(cluster, scope, certificate, key)
+    chain = chain_from_pem(read_public(stem.with_suffix(".pem")), name=str(stem.with_suffix(".pem")))
+    key = _paired_key(stem, chain[0], passphrase=passphrase)
+    return Authority(cluster, scope, chain[0], key, chain[1:])
+
+
+def next_key_path(stem: Path) -> Path:
+    """Return where the key lies that takes the place of STEM.key once its certificate is in STEM.pem."""
+    return stem.with_name(f"{stem.name}-next.key")
+
+
+def _paired_key(stem: Path, certificate: x509.Certificate, *, passphrase: bytes | None = None) -> PrivateKey:
+    """Read the key of a certificate: STEM.key, or the next one, when a turn of both was cut short between them."""
+    path, following = stem.with_suffix(".key"), next_key_path(stem)
+    key = _load_key(path, passphrase=passphrase)
+    if key.public_key() != certificate_key(certificate) and following.exists():
+        later = _load_key(following, passphrase=passphrase)
+        if later.public_key() == certificate_key(certificate):
+            following.rename(path)
+            sync_directory(path.parent)
+            return later
+    return key
 
 
 def _load_key(path: Path, *, passphrase: bytes | None = None) -> PrivateKey:

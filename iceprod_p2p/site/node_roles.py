@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
@@ -20,6 +19,7 @@ from iceprod_p2p.security.random import Jitter
 from iceprod_p2p.site.blob_keeper import BlobKeeper
 from iceprod_p2p.site.capacity import Capacity
 from iceprod_p2p.site.cluster_view import ClusterView
+from iceprod_p2p.site.control_service import ControlService
 from iceprod_p2p.site.credential_watch import CredentialWatch
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.grid_jobs import GridJobBook
@@ -29,9 +29,12 @@ from iceprod_p2p.site.lost_pilots import LostPilots
 from iceprod_p2p.site.newcomer import Newcomer
 from iceprod_p2p.site.node_keys import NodeKeys
 from iceprod_p2p.site.orders import Orders
+from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.releases import announce_versions
+from iceprod_p2p.site.renewal import KeyRenewal
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.roles import Role, Roles
 from iceprod_p2p.site.scrub import Scrub
@@ -46,7 +49,8 @@ LOST_S: Final = 2.0
 JANITOR_S: Final = 300.0
 NEWCOMER_S: Final = 1.0
 SCRUB_S: Final = 2.0
-RENEWAL_S: Final = 3_600.0
+RENEWAL_S: Final = 2.0  # What an administrator asks for is done soon.
+PEOPLE_S: Final = 5.0
 CREDENTIAL_S: Final = 60.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
 HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
@@ -70,6 +74,9 @@ class NodeParts(Protocol):
     replicas: Replicas
     files: FileService
     blobs: BlobStore
+    peers: Peers
+    people: People
+    control: ControlService
     disk: ThreadPoolExecutor
     grid_thread: ThreadPoolExecutor
 
@@ -77,8 +84,8 @@ class NodeParts(Protocol):
         """The node's present keys."""
         ...
 
-    def renew_certificate(self) -> bool:
-        """Renew the node's certificate when it is due; return whether that was done."""
+    def take_keys(self, keys: NodeKeys) -> None:
+        """Go on with other keys."""
         ...
 
 
@@ -163,10 +170,27 @@ class NodeRoles:
             consensus=node.raft,
             copies=lambda: node.config.blobs.copies + 1,
         )
+        self.renewal = self._made_renewal()
         self._add_all()
         self._disk_is_low = False
         self._hungry_at_s = float("-inf")
         self._kept_at_s = float("-inf")
+
+    def _made_renewal(self) -> KeyRenewal:
+        node, config = self._node, self._node.config
+        return KeyRenewal(
+            node,
+            data_dir=config.node.data_dir,
+            consensus=node.raft,
+            nodes=node.cluster.nodes,
+            peers=node.peers,
+            ask=node.control.status.ask,
+            introduce=self._introduce,
+            pilot_lifetime_ms=config.node.pilot_certificate_s * 1_000,
+            person_lifetime_ms=int(config.people.certificate_h * 3_600_000),
+            vouches=config.people.vouch,
+            clock=node.clock,
+        )
 
     def _add_all(self) -> None:
         times = self._node.config.node
@@ -180,7 +204,8 @@ class NodeRoles:
         blobs = self._node.config.blobs
         self.roles.add(Role("blobs", blobs.interval_s, self.blob_keeper.step))
         self.roles.add(Role("janitor", min(JANITOR_S, max(1.0, blobs.temp_grace_s)), self.janitor.step))
-        self.roles.add(Role("renewal", RENEWAL_S, self._renew))
+        self.roles.add(Role("renewal", RENEWAL_S, self.renewal.step))
+        self.roles.add(Role("people", PEOPLE_S, self._node.people.step))
         self.roles.add(Role("scrub", SCRUB_S, Scrub(self._node.raft).step))
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
         self.roles.add(Role("credential", CREDENTIAL_S, self.credential.step))
@@ -197,7 +222,7 @@ class NodeRoles:
     def problems(self) -> list[str]:
         """Return what is wrong with this node's work, one sentence each."""
         own = [*self.roles.problems(), *self.keeper.problems(), *self.credential.problems()]
-        return [*own, *self._node.files.problems()]
+        return [*own, *self.renewal.problems(), *self._node.files.problems()]
 
     def start(self) -> None:
         """Start all roles."""
@@ -224,10 +249,6 @@ class NodeRoles:
 
     async def _refresh_stock(self) -> None:
         self._node.stock.refresh()
-
-    async def _renew(self) -> None:
-        if await asyncio.to_thread(self._node.renew_certificate):
-            log.info("own certificate renewed")
 
     async def _introduce(self) -> None:
         """Tell the ledger this node's certificate and addresses when they are not what it has."""

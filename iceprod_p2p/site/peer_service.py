@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.raft.transport import PeerTransport
+from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site.cluster_status import ClusterStatus
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.grid_desk import GridDesk
+from iceprod_p2p.site.issuing import RootDesk
 from iceprod_p2p.site.verification import Verification
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, peer_pb2, peer_pb2_grpc
 
@@ -30,6 +32,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
         verification: Verification,
         dataset_number: Callable[[str], int],
         grids: GridDesk,
+        root_desk: RootDesk,
     ) -> None:
         self._files = files
         self._transport = transport
@@ -37,6 +40,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
         self._verification = verification
         self._dataset_number = dataset_number
         self._grids = grids
+        self._root_desk = root_desk
 
     async def Link(self, request_iterator: AsyncIterator[peer_pb2.Frame], context: Any) -> None:
         """Exchange consensus frames until one side leaves."""
@@ -45,6 +49,12 @@ class PeerService(peer_pb2_grpc.PeerServicer):  # type: ignore[misc]
     async def GetMember(self, request: peer_pb2.GetMemberRequest, context: Any) -> control_pb2.MemberStatus:
         """Say how this node is."""
         return self._status.own()
+
+    async def IssueAuthority(
+        self, request: peer_pb2.IssueAuthorityRequest, context: Any
+    ) -> peer_pb2.IssueAuthorityReply:
+        """Make an authority for the caller's site, or for people."""
+        return self._root_desk.issue(request, peer_identity(context))
 
     async def VerifyCopies(
         self, request: control_pb2.VerifyFilesRequest, context: Any

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc.aio
 
 from iceprod_p2p.base.logs import get_logger
-from iceprod_p2p.wire.channel import TlsSource, secure_channel
+from iceprod_p2p.wire.channel import TlsMaterial, TlsSource, secure_channel
 from iceprod_p2p.wire.pb import common_pb2, peer_pb2_grpc
 
+CLOSE_S: Final = 600.0  # A large file may take so long; nothing new begins on an old channel.
 log = get_logger("peers")
 
 
@@ -27,7 +29,8 @@ class Peers:
         self._node_id = node_id
         self._tls = tls
         self._known = known
-        self._channels: dict[str, tuple[tuple[str, str], grpc.aio.Channel]] = {}
+        self._channels: dict[str, tuple[tuple[str, str, TlsMaterial], grpc.aio.Channel]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def others(self) -> list[common_pb2.NodeAddress]:
         """Return every other node, in the ledger's order."""
@@ -47,12 +50,18 @@ class Peers:
         for _, channel in self._channels.values():
             await channel.close(None)
         self._channels.clear()
+        for closing in self._closing:
+            closing.cancel()
 
     def _channel(self, node: common_pb2.NodeAddress) -> grpc.aio.Channel:
-        where = (node.address, node.server_name)
+        where = (node.address, node.server_name, self._tls())
         present = self._channels.get(node.node_id)
         if present is not None and present[0] == where:
             return present[1]
-        channel = secure_channel(node.address, self._tls(), server_name=node.server_name)
+        if present is not None:  # Moved, or our certificates changed: calls under way end first.
+            closing = asyncio.create_task(present[1].close(CLOSE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        channel = secure_channel(node.address, where[2], server_name=node.server_name)
         self._channels[node.node_id] = (where, channel)
         return channel

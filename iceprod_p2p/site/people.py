@@ -1,7 +1,8 @@
 """People: passwords for certificates, roles, and how somebody is shut out.
 
-Only a node with the people's authority (the founder's) lets people log in and revokes them; every other says
-Unavailable, so that callers go on to the one that does.  Roles are in the ledger, and any node changes them.
+A node with an authority for people (the founder's, and every voter's whose site wants it) lets people log in, if it
+has accounts, a directory or a token issuer to ask; every other says Unavailable, so that callers go on to one that
+does.  Roles are in the ledger, and so is who was shut out: any node changes them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,13 +19,15 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger import queries
-from iceprod_p2p.ledger.commands import Command, RevokeCertificate, SetPerson
+from iceprod_p2p.ledger.commands import Command, SetPerson
+from iceprod_p2p.ledger.commands_trust import RemovePerson
 from iceprod_p2p.model.identity import IdentityKind, identity_uri, is_person_name
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.security.authenticators import Authenticator, LocalAccounts, Login, wrong_password
 from iceprod_p2p.security.ca import Authority
-from iceprod_p2p.security.certificates import check_request, expires_ms, fingerprint, to_pem
+from iceprod_p2p.security.certificates import check_request, expires_ms, fingerprint
 from iceprod_p2p.security.tokens import TokenIssuer
+from iceprod_p2p.security.trust import Trust
 from iceprod_p2p.site.consensus import Consensus, applied
 from iceprod_p2p.site.control_writes import checked_request_id
 from iceprod_p2p.site.issued import FILE, IssuedCertificates
@@ -50,6 +54,10 @@ class PeopleView(Protocol):
 
     def person(self, name: str) -> tuple[Role | None, tuple[str, ...]]:
         """A person's role and groups."""
+        ...
+
+    def trust(self) -> Trust:
+        """Whom the cluster believes."""
         ...
 
 
@@ -93,6 +101,7 @@ class People:
         uri = identity_uri(IdentityKind.PERSON, name, site="", cluster=authority.cluster)
         check_request(request.csr_pem, claim=uri)
         login = await self._vouched(request, caller)
+        self._require_not_out(name)
         if login.role_is_given:
             await self._take_role(login)
         now_ms = self._clock.wall_ms()
@@ -105,7 +114,7 @@ class People:
         role, _ = self._cluster.person(name)
         log.info("person logged in", person=name, caller=caller, fingerprint=mark)
         return enrol_pb2.LoginReply(
-            chain_pem=to_pem(certificate, authority.certificate),
+            chain_pem=authority.chain(certificate),
             root_pem=self._keys().root_pem,
             cluster=authority.cluster,
             nodes=self._cluster.nodes(),
@@ -146,28 +155,47 @@ class People:
 
     async def revoke(self, request: control_pb2.RevokePersonRequest, actor: str) -> control_pb2.ControlReply:
         """Refuse every certificate of a person from now on, on all nodes, and remove the account."""
-        self._authority()
         name, reason = text(request.name, "a person", 63), text(request.reason, "a reason", 500)
         if name == actor:
             raise BadInput("nobody can revoke themselves", remedy="ask another administrator")
+        await self._consensus.barrier()
         role, _ = self._cluster.person(name)
-        async with self._disk:
-            had_account = await self._on_thread(lambda: self._accounts.remove(name))
-            now_ms = self._clock.wall_ms()
-            marks = await self._on_thread(lambda: self._issued.of(name, now_ms=now_ms))
+        now_ms = self._clock.wall_ms()
+        had_account = name in await self._on_thread(self._accounts.names)
+        marks = await self._on_thread(lambda: self._issued.of(name, now_ms=now_ms))
         if role is None and not had_account and not marks:
             raise NotFound(
-                f"there is no person {name!r}", remedy="`iceprod person list` shows those there are"
+                f"there is no person {name!r}",
+                remedy="`iceprod person list` shows those there are; who logged in without a role is known to the"
+                " node that let them in: iceprod --node NODE person remove NAME",
             )
-        for mark in marks:
-            await self._do(RevokeCertificate(bytes.fromhex(mark), reason), f"person:{actor}", b"")
-        log.info("person revoked", person=name, certificates=len(marks), by=actor)
+        if role is Role.ADMINISTRATOR:
+            self._require_another_administrator(name)
+        await self._do(RemovePerson(name, now_ms, reason), f"person:{actor}", b"")
+        async with self._disk:
+            await self._on_thread(lambda: self._accounts.remove(name))
+        log.info("person shut out", person=name, certificates=len(marks), by=actor)
         return control_pb2.ControlReply(
             notes=[
-                f"{len(marks)} certificates of {name} are refused from now on",
-                "the account is gone" if had_account else "there was no account",
+                f"every certificate of {name} is refused from now on",
+                "the account is gone" if had_account else "there was no account here",
             ]
         )
+
+    async def step(self) -> None:
+        """Remove the accounts here of people who were shut out at another node."""
+        out = [name for name, (now, _) in self._cluster.trust().shut_out.items() if now]
+        if not out:
+            return
+        for name in set(await self._on_thread(self._accounts.names)).intersection(out):
+            async with self._disk:
+                await self._on_thread(partial(self._accounts.remove, name))
+            log.info("account removed", person=name)
+
+    def _require_not_out(self, name: str) -> None:
+        out, _ = self._cluster.trust().shut_out.get(name, (False, 0))
+        if out:
+            raise NotAllowed(f"an administrator ended the access of {name}", remedy="ask an administrator")
 
     def close(self) -> None:
         """End the threads."""
@@ -252,7 +280,8 @@ class People:
 
     def _authority(self) -> Authority:
         keys = self._keys()
-        if keys.people is None:
+        nobody = self._directory is None and self._tokens is None and not self._accounts.exist
+        if keys.people is None or nobody:
             founder = next(iter(self._cluster.nodes()), None)
             where = f"{founder.enrol_address} ({founder.node_id})" if founder else "the founder's node"
             raise Unavailable(f"node {keys.node_id} does not vouch for people", remedy=f"log in at {where}")

@@ -22,7 +22,7 @@ from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.model.identity import Identity, IdentityKind
 from iceprod_p2p.security.ca import Authority
-from iceprod_p2p.security.certificates import expires_ms, to_pem
+from iceprod_p2p.security.certificates import expires_ms
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.security.passkeys import PasskeyRefused
 from iceprod_p2p.site.consensus import Consensus
@@ -108,6 +108,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         consensus: Consensus,
         cluster: PilotView,
         authority: Callable[[], Authority],
+        root_pem: Callable[[], bytes],
         times: PilotTimes,
         clock: Clock,
         only_gpu_tasks: Callable[[str], bool],
@@ -126,6 +127,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         self._consensus = consensus
         self._cluster = cluster
         self._authority = authority
+        self._root_pem = root_pem
         self._times = times
         self._clock = clock
         self._only_gpu_tasks = only_gpu_tasks
@@ -232,7 +234,8 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         )
         log.info("pilot certificate renewed", pilot=identity.name, was_of=identity.site)
         return pilot_pb2.RenewReply(
-            chain_pem=to_pem(certificate, authority.certificate),
+            chain_pem=authority.chain(certificate),
+            root_pem=self._root_pem(),
             lifetime_s=max(1, (expires_ms(certificate) - now_ms) // 1_000),
         )
 

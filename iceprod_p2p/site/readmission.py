@@ -130,9 +130,9 @@ class Readmission:
         if len(request.node_chain_pem) > CHAIN_BYTES_MAX:
             raise BadInput(f"a chain of certificates has at most {CHAIN_BYTES_MAX} bytes")
         chain = chain_from_pem(request.node_chain_pem)
-        if len(chain) != 2:
+        if len(chain) < 2:
             raise BadInput("the chain must hold the node's certificate and that of its site's authority")
-        leaf, issuer = chain
+        leaf, issuer = chain[:2]
         # The root made this authority, perhaps just now and for this: the ledger need not list it yet.
         issuing = read_issuer(to_der(issuer), scope=request.site, cluster=cluster)
         trust = self._cluster.trust()

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.x509 import Certificate
+
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotAllowed, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.security import certificates, keyfiles
+from iceprod_p2p.security.trust import succeeding_roots
 from iceprod_p2p.wire.calls import call_blocking
 from iceprod_p2p.wire.channel import TlsMaterial, blocking_channel
 from iceprod_p2p.wire.pb import enrol_pb2, enrol_pb2_grpc
@@ -39,7 +42,9 @@ class Credentials:
         self._root_pem = _pinned_root(config)
         directory = config.state_path
         self._key_path, self._chain_path = directory / "key.pem", directory / "chain.pem"
+        self._roots_path = directory / "roots.pem"
         self._key = _load_key(self._key_path)
+        self._keep_roots()
         self._adopt_kept()
 
     @property
@@ -72,12 +77,17 @@ class Credentials:
         name = identity_uri(IdentityKind.PILOT, self._config.pilot, site=site, cluster=self._config.cluster)
         return certificates.make_request(self._key, name)
 
-    def adopt(self, chain_pem: bytes, lifetime_s: float) -> None:
-        """Take a new certificate into use and keep it; NotAllowed when it is not for this pilot's key."""
+    def adopt(self, chain_pem: bytes, lifetime_s: float, root_pem: bytes = b"") -> None:
+        """Take a new certificate into use and keep it; NotAllowed when it is not for this pilot's key.
+
+        Of the roots that came along those are believed that the present ones vouch for.
+        """
         chain = certificates.chain_from_pem(chain_pem)
         if certificates.certificate_key(chain[0]) != self._key.public_key():
             raise NotAllowed("the certificate that came is for another key than this pilot's")
         keyfiles.write_public(self._chain_path, chain_pem)
+        if root_pem and root_pem != self._root_pem:
+            self._learn_roots(root_pem, chain[2:])
         self._use(chain_pem, lifetime_s)
 
     def _use(self, chain_pem: bytes, lifetime_s: float) -> None:
@@ -87,6 +97,19 @@ class Credentials:
             self.generation += 1
             # Monotonic time: a worker node's wall clock may be wrong by hours.
             self._renew_at_s = self._clock.monotonic_s() + lifetime_s / 2
+
+    def _learn_roots(self, told_pem: bytes, above: Sequence[Certificate]) -> None:
+        known = certificates.chain_from_pem(self._root_pem)
+        roots = succeeding_roots(known, certificates.chain_from_pem(told_pem), above)
+        if roots != known:
+            self._root_pem = certificates.to_pem(*roots)
+            keyfiles.write_public(self._roots_path, self._root_pem)
+            _LOG.info("roots of the cluster changed", roots=len(roots))
+
+    def _keep_roots(self) -> None:
+        """Believe the roots that an earlier life of this pilot had learnt."""
+        if self._roots_path.exists():
+            self._root_pem = keyfiles.read_public(self._roots_path)
 
     def _adopt_kept(self) -> None:
         """Take up the certificate of an earlier life of this pilot, when it is still good for a while."""
@@ -122,7 +145,7 @@ def enrol(config: PilotConfig, credentials: Credentials, nodes: Sequence[Node], 
             _LOG.warning("node refused the pilot", node=node.node_id, why=fault.message)
             refusal = refusal or fault
         else:
-            credentials.adopt(reply.chain_pem, float(reply.lifetime_s))
+            credentials.adopt(reply.chain_pem, float(reply.lifetime_s), reply.root_pem)
             Path(config.secret_file).unlink(missing_ok=True)
             _LOG.info("pilot enrolled", node=node.node_id, lifetime_s=reply.lifetime_s)
             return list(reply.nodes)

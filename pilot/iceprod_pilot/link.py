@@ -151,7 +151,7 @@ class Link:
             return reply
 
         reply = self._attempt(ask)
-        self._credentials.adopt(reply.chain_pem, float(reply.lifetime_s))
+        self._credentials.adopt(reply.chain_pem, float(reply.lifetime_s), reply.root_pem)
         _LOG.info("certificate renewed", lifetime_s=reply.lifetime_s)
 
     def refused_everywhere(self) -> str:

@@ -15,6 +15,7 @@ from iceprod_cli.output.show import Column, coloured, console, safe, say, show_o
 from iceprod_cli.output.units import number, size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
 from iceprod_p2p.client.connection import request_id
+from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.store.backup_file import new_backup, open_backup
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -30,6 +31,10 @@ MEMBER_COLUMNS = [
     Column("digest", "digest", lambda digest: str(digest)[:12]),
     Column("round_trip_ms", "round trip", lambda ms: f"{ms:.1f} ms" if ms else "-", right=True),
     Column("certificate_days", "cert. days", right=True),
+    Column("authority_days", "site days", right=True),
+    Column("root_days", "root days", right=True),
+    Column("people_days", "people days", lambda days: "-" if days < 0 else str(days), right=True, wide=True),
+    Column("roots", "roots", right=True, wide=True),
     Column("disk_free_bytes", "disk free", size, right=True),
     Column("version", "version", wide=True),
     Column("versions", "ledger", wide=True),
@@ -184,6 +189,25 @@ def transfer_leader(session: Session, node_id: str) -> None:
 def _print_notes(reply: control_pb2.ControlReply) -> None:
     for note in reply.notes:
         say(note)
+
+
+@cluster.command()
+@click.argument("what", type=click.Choice([str(kind) for kind in Renewal]))
+@click.argument("name", default="")
+@click.option("--yes", is_flag=True, help="do not ask")
+@pass_session
+def rotate(session: Session, what: str, name: str, yes: bool) -> None:
+    """Make keys and certificates anew now, while calls go on; by itself this happens at half of their life.
+
+    WHAT is `node` (a node's own certificate), `site` (the authority of a site), `people` (the authorities that
+    vouch for people), or `root`.  NAME is a node or a site; without it `people` means every node that vouches.  The
+    old ones stand until all that they vouched for has ended: pilots' certificates within an hour, people's within a
+    day.  `cluster status` shows the days that are left.
+    """
+    if what == Renewal.ROOT:
+        confirm("Make a new root? Every authority below it is made anew too.", yes=yes)
+    request = control_pb2.RotateRequest(what=what, name=name, request_id=request_id())
+    _print_notes(session.call("Rotate", request))
 
 
 @cluster.command("raise-version")

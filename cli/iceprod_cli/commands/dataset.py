@@ -240,6 +240,8 @@ for _verb, _words in {
 @click.option("--attempts", type=click.IntRange(1, 1000), help="how often a payload may fail")
 @click.option("--sites", help="only these sites, with commas; empty for every site")
 @click.option("--exclude", help="not these sites, with commas")
+@click.option("--owner", help="give it to this person")
+@click.option("--group", help="let it belong to this group; empty for none")
 @pass_session
 def set_(
     session: Session,
@@ -250,6 +252,8 @@ def set_(
     attempts: int | None,
     sites: str | None,
     exclude: str | None,
+    owner: str | None,
+    group: str | None,
 ) -> None:
     """Change what may change after submission."""
     request = control_pb2.SetDatasetRequest(dataset=dataset, request_id=request_id())
@@ -261,6 +265,10 @@ def set_(
         request.description = description
     if attempts is not None:
         request.attempts_max = attempts
+    if owner is not None:
+        request.owner = owner
+    if group is not None:
+        request.group = group
     if sites is not None or exclude is not None:
         detail = detail_of(session, dataset)
         request.sites_given = True

@@ -60,16 +60,23 @@ def role(session: Session, name: str, role: str, groups: tuple[str, ...]) -> Non
     )
 
 
-@person.command()
+@person.command("remove")
 @click.argument("name")
 @click.option("--reason", default="", help="kept in the ledger")
 @click.option("--yes", is_flag=True, help="do not ask")
 @pass_session
-def revoke(session: Session, name: str, reason: str, yes: bool) -> None:
-    """Shut a person out: certificates are refused on every node within seconds, the account is removed."""
+def remove(session: Session, name: str, reason: str, yes: bool) -> None:
+    """End a person's access: certificates are refused on every node within seconds, accounts are removed.
+
+    Datasets stay theirs until they are given to somebody else: iceprod dataset set NUMBER --owner NAME.  To let the
+    person in again: iceprod person add NAME ROLE.
+    """
     confirm(f"Shut {name} out?", yes=yes)
     request = control_pb2.RevokePersonRequest(name=name, reason=reason)
     say("; ".join(session.call("RevokePerson", request).notes))
+
+
+person.add_command(remove, "revoke")  # The same, by the name that it had first.
 
 
 def _set(session: Session, request: control_pb2.SetPersonRequest) -> None:

@@ -10,7 +10,7 @@ from iceprod_p2p.base.ids import is_name
 from iceprod_p2p.ledger import keys, limits
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import AddJobs, ControlDataset, SetDataset, SubmitDataset, Verb
-from iceprod_p2p.ledger.counting import publish_ready, retract_ready
+from iceprod_p2p.ledger.counting import publish_ready, retract_ready, shift_share
 from iceprod_p2p.ledger.dag import encode_shapes
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
 from iceprod_p2p.ledger.rollup import dataset_state
@@ -242,6 +242,7 @@ def set_dataset(t: Tables, command: SetDataset, asked: Asked) -> Outcome:
         or _check_priority(command.priority or 0)
         or _check_sites(t, command.sites_allowed or (), command.sites_excluded or ())
         or _check_attempts(1 if command.attempts_max is None else command.attempts_max)
+        or _check_heir(t, asked, ds, command)
     )
     if refusal is not None:
         return refusal
@@ -263,8 +264,38 @@ def set_dataset(t: Tables, command: SetDataset, asked: Asked) -> Outcome:
     }
     if changes:
         ds.replace(**changes)
+    if command.owner is not None or command.group is not None:
+        _give(t, ds, command)
     if command.priority is not None and command.priority != ds.record.priority:
         ready = retract_ready(t, ds)  # The index of ready tasks is sorted by priority.
         ds.replace(priority=command.priority)
         publish_ready(t, ds, ready)
     return Applied((f"dataset {ds.number} changed",), number=ds.number)
+
+
+def _check_heir(t: Tables, asked: Asked, ds: Dataset, command: SetDataset) -> Refused | None:
+    """Its owner gives a dataset away, or an operator; to a person that the ledger knows, and to a group of theirs."""
+    if command.owner is None and command.group is None:
+        return None
+    person = person_of(asked.actor)
+    role, groups = role_of(t, person) if person else (None, ())
+    if role is Role.PRODUCTION:
+        if ds.record.owner != person:
+            return Refused(
+                Refusal.NOT_ALLOWED,
+                f"dataset {ds.number} belongs to {ds.record.owner}: the role operator is needed",
+            )
+        if command.group and command.group not in groups:
+            return Refused(Refusal.NOT_ALLOWED, f"{person} is not in group {command.group}")
+    if command.owner is not None and t.people.get(keys.by_name(keys.PERSON, command.owner)) is None:
+        return Refused(Refusal.NOT_FOUND, f"there is no person {command.owner!r} to own it")
+    return None
+
+
+def _give(t: Tables, ds: Dataset, command: SetDataset) -> None:
+    """Let it belong to another person or group, and to their share of the sites."""
+    held_cpus = ds.counts.held_cpus
+    shift_share(t, ds, held_cpus=-held_cpus)
+    owner = ds.record.owner if command.owner is None else command.owner
+    ds.replace(owner=owner, group=ds.record.group if command.group is None else command.group)
+    shift_share(t, ds, held_cpus=held_cpus)

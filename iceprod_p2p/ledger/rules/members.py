@@ -22,12 +22,14 @@ from iceprod_p2p.ledger.commands import (
     SetPerson,
 )
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
-from iceprod_p2p.ledger.rules.asked import Asked, at_least
+from iceprod_p2p.ledger.rules import trust
+from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import MemberRole
+from iceprod_p2p.model.trust import Renewal
 
-NOT_FOUNDED = Refused(Refusal.WRONG_STATE, "the cluster has not been founded")
+NOT_FOUNDED = trust.NOT_FOUNDED
 
 
 def found_cluster(t: Tables, command: FoundCluster, asked: Asked) -> Outcome:
@@ -269,6 +271,7 @@ def remove_member(t: Tables, command: RemoveMember, asked: Asked) -> Outcome:
         note_change(t)
     t.nodes.delete(key)
     t.kv.put(keys.by_name(keys.REMOVED, command.node_id), t.now_ms.to_bytes(8, "big"))
+    trust.forget_node(t, command.node_id)
     cluster.nodes -= 1
     t.save_cluster(cluster)
     return Applied((f"node {command.node_id} removed",))
@@ -282,6 +285,8 @@ def renew_node(t: Tables, command: RenewNode, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_FOUND, f"there is no node {command.member.node_id!r}")
     if node.member.site != command.member.site:
         return Refused(Refusal.WRONG_SITE, f"node {command.member.node_id} belongs to {node.member.site}")
+    if node.fingerprint != command.certificate_fingerprint:
+        trust.forget_wish(t, Renewal.NODE, command.member.node_id)
     t.nodes.put(
         key,
         msgspec.structs.replace(
@@ -305,6 +310,13 @@ def set_person(t: Tables, command: SetPerson, asked: Asked) -> Outcome:
         return NOT_FOUNDED
     if not command.name or len(command.groups) > limits.GROUPS_MAX:
         return Refused(Refusal.MALFORMED, f"a person has a name and at most {limits.GROUPS_MAX} groups")
+    out = t.shut_out.get(keys.by_name(keys.SHUT_OUT, command.name))
+    if out is not None and out.out:
+        if not person_of(asked.actor):
+            return Refused(
+                Refusal.NOT_ALLOWED, f"{command.name} was shut out: only an administrator lets them in again"
+            )
+        trust.let_in(t, command.name)
     key = keys.by_name(keys.PERSON, command.name)
     if t.people.get(key) is None:
         if cluster.people >= limits.PEOPLE_MAX:

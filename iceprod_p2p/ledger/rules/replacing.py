@@ -17,6 +17,7 @@ from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import AddNode
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
+from iceprod_p2p.ledger.rules import trust
 from iceprod_p2p.ledger.rules.asked import Asked, find_site
 from iceprod_p2p.ledger.rules.members import (
     NOT_FOUNDED,
@@ -143,6 +144,7 @@ def _take_place(t: Tables, command: ReplaceNode, place: _Place) -> Applied:
     if old is not None:
         earlier = ((old.passkey_key_id, old.passkey_public_key), *old.earlier_keys)[:EARLIER_KEYS_MAX]
         t.nodes.delete(keys.by_name(keys.NODE, command.replaces))
+        trust.forget_node(t, command.replaces)
         if old.member.role is MemberRole.VOTER:
             note_change(t)
     else:
@@ -216,6 +218,7 @@ def restore_cluster(t: Tables, command: RestoreCluster, asked: Asked) -> Outcome
     for key, node in t.nodes.page(keys.NODE, keys.prefix_stop(keys.NODE), limits.NODES_MAX):
         votes = node.member.role is MemberRole.VOTER or node.votes_next
         t.nodes.delete(key)
+        trust.forget_node(t, node.member.node_id)
         marker = now + (b"v" if votes else b"o") + node.member.site.encode()
         t.kv.put(keys.by_name(keys.REMOVED, node.member.node_id), marker)
     invitations = t.invitations.page(

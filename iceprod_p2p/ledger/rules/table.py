@@ -9,6 +9,7 @@ from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.ledger.rules import (
     blobs,
@@ -23,6 +24,7 @@ from iceprod_p2p.ledger.rules import (
     sites,
     software,
     tasks,
+    trust,
 )
 from iceprod_p2p.ledger.rules.asked import Asked
 from iceprod_p2p.ledger.tables import Tables
@@ -42,6 +44,10 @@ RULES: Final[dict[type, Rule]] = {
     c.SetSettings: clock.set_settings,
     ReplaceNode: replacing.replace_node,
     RestoreCluster: replacing.restore_cluster,
+    AddAuthority: trust.add_authority,
+    RetireAuthority: trust.retire_authority,
+    AskRenewal: trust.ask_renewal,
+    RemovePerson: trust.remove_person,
     c.AnnounceVersions: releases.announce_versions,
     c.RaiseVersion: releases.raise_version,
     c.SubmitDataset: datasets.submit,

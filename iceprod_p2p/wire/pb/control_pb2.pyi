@@ -538,7 +538,7 @@ class ControlTasksRequest(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., verb: _Optional[str] = ..., first_job: _Optional[int] = ..., last_job: _Optional[int] = ..., task: _Optional[int] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class SetDatasetRequest(_message.Message):
-    __slots__ = ("dataset", "priority", "alias", "description", "attempts_max", "sites_given", "sites_allowed", "sites_excluded", "request_id")
+    __slots__ = ("dataset", "priority", "alias", "description", "attempts_max", "sites_given", "sites_allowed", "sites_excluded", "request_id", "owner", "group")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
@@ -548,6 +548,8 @@ class SetDatasetRequest(_message.Message):
     SITES_ALLOWED_FIELD_NUMBER: _ClassVar[int]
     SITES_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     priority: int
     alias: str
@@ -557,7 +559,9 @@ class SetDatasetRequest(_message.Message):
     sites_allowed: _containers.RepeatedScalarFieldContainer[str]
     sites_excluded: _containers.RepeatedScalarFieldContainer[str]
     request_id: bytes
-    def __init__(self, dataset: _Optional[str] = ..., priority: _Optional[int] = ..., alias: _Optional[str] = ..., description: _Optional[str] = ..., attempts_max: _Optional[int] = ..., sites_given: _Optional[bool] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+    owner: str
+    group: str
+    def __init__(self, dataset: _Optional[str] = ..., priority: _Optional[int] = ..., alias: _Optional[str] = ..., description: _Optional[str] = ..., attempts_max: _Optional[int] = ..., sites_given: _Optional[bool] = ..., sites_allowed: _Optional[_Iterable[str]] = ..., sites_excluded: _Optional[_Iterable[str]] = ..., request_id: _Optional[bytes] = ..., owner: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class ControlReply(_message.Message):
     __slots__ = ("notes",)
@@ -768,7 +772,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms", "version_least", "version_most", "troubles")
+    __slots__ = ("node_id", "site", "address", "role", "leader", "reachable", "version", "last_index", "applied_index", "lag", "digest", "digest_index", "round_trip_ms", "certificate_days", "disk_used_bytes", "disk_free_bytes", "failed", "server_name", "enrol_address", "wall_ms", "version_least", "version_most", "troubles", "authority_days", "root_days", "people_days", "roots")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -792,6 +796,10 @@ class MemberStatus(_message.Message):
     VERSION_LEAST_FIELD_NUMBER: _ClassVar[int]
     VERSION_MOST_FIELD_NUMBER: _ClassVar[int]
     TROUBLES_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_DAYS_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ROOTS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     site: str
     address: str
@@ -815,7 +823,11 @@ class MemberStatus(_message.Message):
     version_least: int
     version_most: int
     troubles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ..., troubles: _Optional[_Iterable[str]] = ...) -> None: ...
+    authority_days: int
+    root_days: int
+    people_days: int
+    roots: int
+    def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ..., troubles: _Optional[_Iterable[str]] = ..., authority_days: _Optional[int] = ..., root_days: _Optional[int] = ..., people_days: _Optional[int] = ..., roots: _Optional[int] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
     __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info", "ledger_version", "ledger_version_possible")
@@ -888,6 +900,16 @@ class ControlMemberRequest(_message.Message):
     request_id: bytes
     wait_s: int
     def __init__(self, node_id: _Optional[str] = ..., verb: _Optional[str] = ..., request_id: _Optional[bytes] = ..., wait_s: _Optional[int] = ...) -> None: ...
+
+class RotateRequest(_message.Message):
+    __slots__ = ("what", "name", "request_id")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    name: str
+    request_id: bytes
+    def __init__(self, what: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
 class RaiseVersionRequest(_message.Message):
     __slots__ = ("to", "request_id")

@@ -160,6 +160,11 @@ class ControlStub:
                 request_serializer=control__pb2.ControlMemberRequest.SerializeToString,
                 response_deserializer=control__pb2.ControlReply.FromString,
                 _registered_method=True)
+        self.Rotate = channel.unary_unary(
+                '/iceprod.v1.Control/Rotate',
+                request_serializer=control__pb2.RotateRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
         self.RaiseVersion = channel.unary_unary(
                 '/iceprod.v1.Control/RaiseVersion',
                 request_serializer=control__pb2.RaiseVersionRequest.SerializeToString,
@@ -359,6 +364,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rotate(self, request, context):
+        """A node's certificate, its site's or people's authority, or the root, made anew while calls go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RaiseVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -533,6 +545,11 @@ def add_ControlServicer_to_server(servicer, server):
             'ControlMember': grpc.unary_unary_rpc_method_handler(
                     servicer.ControlMember,
                     request_deserializer=control__pb2.ControlMemberRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'Rotate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rotate,
+                    request_deserializer=control__pb2.RotateRequest.FromString,
                     response_serializer=control__pb2.ControlReply.SerializeToString,
             ),
             'RaiseVersion': grpc.unary_unary_rpc_method_handler(
@@ -1250,6 +1267,33 @@ class Control:
             target,
             '/iceprod.v1.Control/ControlMember',
             control__pb2.ControlMemberRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rotate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/Rotate',
+            control__pb2.RotateRequest.SerializeToString,
             control__pb2.ControlReply.FromString,
             options,
             channel_credentials,

@@ -51,3 +51,17 @@ class HasBlobsReply(_message.Message):
 class GetMemberRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class IssueAuthorityRequest(_message.Message):
+    __slots__ = ("scope", "csr_pem")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    CSR_PEM_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    csr_pem: bytes
+    def __init__(self, scope: _Optional[str] = ..., csr_pem: _Optional[bytes] = ...) -> None: ...
+
+class IssueAuthorityReply(_message.Message):
+    __slots__ = ("authority_pem",)
+    AUTHORITY_PEM_FIELD_NUMBER: _ClassVar[int]
+    authority_pem: bytes
+    def __init__(self, authority_pem: _Optional[bytes] = ...) -> None: ...

@@ -71,6 +71,11 @@ class PeerStub:
                 request_serializer=peer__pb2.GetMemberRequest.SerializeToString,
                 response_deserializer=control__pb2.MemberStatus.FromString,
                 _registered_method=True)
+        self.IssueAuthority = channel.unary_unary(
+                '/iceprod.v1.Peer/IssueAuthority',
+                request_serializer=peer__pb2.IssueAuthorityRequest.SerializeToString,
+                response_deserializer=peer__pb2.IssueAuthorityReply.FromString,
+                _registered_method=True)
         self.VerifyCopies = channel.unary_stream(
                 '/iceprod.v1.Peer/VerifyCopies',
                 request_serializer=control__pb2.VerifyFilesRequest.SerializeToString,
@@ -142,6 +147,13 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IssueAuthority(self, request, context):
+        """A certificate of the root for the issuing authority of the caller's site, or of people at a voter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyCopies(self, request, context):
         """The copies that the site of the node holds, read again and recorded.
         """
@@ -206,6 +218,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.GetMember,
                     request_deserializer=peer__pb2.GetMemberRequest.FromString,
                     response_serializer=control__pb2.MemberStatus.SerializeToString,
+            ),
+            'IssueAuthority': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueAuthority,
+                    request_deserializer=peer__pb2.IssueAuthorityRequest.FromString,
+                    response_serializer=peer__pb2.IssueAuthorityReply.SerializeToString,
             ),
             'VerifyCopies': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyCopies,
@@ -417,6 +434,33 @@ class Peer:
             '/iceprod.v1.Peer/GetMember',
             peer__pb2.GetMemberRequest.SerializeToString,
             control__pb2.MemberStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueAuthority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Peer/IssueAuthority',
+            peer__pb2.IssueAuthorityRequest.SerializeToString,
+            peer__pb2.IssueAuthorityReply.FromString,
             options,
             channel_credentials,
             insecure,

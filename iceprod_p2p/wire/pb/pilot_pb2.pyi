@@ -14,12 +14,14 @@ class RenewRequest(_message.Message):
     def __init__(self, csr_pem: _Optional[bytes] = ...) -> None: ...
 
 class RenewReply(_message.Message):
-    __slots__ = ("chain_pem", "lifetime_s")
+    __slots__ = ("chain_pem", "lifetime_s", "root_pem")
     CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
     LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    ROOT_PEM_FIELD_NUMBER: _ClassVar[int]
     chain_pem: bytes
     lifetime_s: int
-    def __init__(self, chain_pem: _Optional[bytes] = ..., lifetime_s: _Optional[int] = ...) -> None: ...
+    root_pem: bytes
+    def __init__(self, chain_pem: _Optional[bytes] = ..., lifetime_s: _Optional[int] = ..., root_pem: _Optional[bytes] = ...) -> None: ...
 
 class Free(_message.Message):
     __slots__ = ("slots", "cpus", "gpus", "memory_mib", "disk_mib", "walltime_s", "attributes")

@@ -55,7 +55,8 @@ class Door:
         self.ledger = OneLedger()
         self.keys = self.ledger.found()
         self.clock = ManualClock(wall_ms=NOW_MS)
-        facts = ClusterFacts(self.ledger, cluster=CLUSTER, roots=root_of(self.keys), clock=self.clock)  # type: ignore[arg-type]
+        roots = root_of(self.keys)
+        facts = ClusterFacts(self.ledger, cluster=CLUSTER, roots=lambda: roots, clock=self.clock)  # type: ignore[arg-type]
         self.cluster = ClusterView(self.ledger, facts, cluster=CLUSTER, clock=self.clock)  # type: ignore[arg-type]
         self.book = GridJobBook(directory)
         self.people = People(

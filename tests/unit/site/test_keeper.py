@@ -129,7 +129,8 @@ class Site:
             f'[node]\nsite = "madison"\nid = "madison-1"\ncluster = "ice"\ndata_dir = "{directory}"\n'
             '[queue]\ngrid_jobs_max = 3\n[[queue.class]]\nname = "cpu"\nslots = 2\n'
         )
-        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(ledger.keys), clock=clock)  # type: ignore[arg-type]
+        roots = root_of(ledger.keys)
+        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=lambda: roots, clock=clock)  # type: ignore[arg-type]
         self.cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=clock)  # type: ignore[arg-type]
         self.book = GridJobBook(directory / "pilots")
         self.board = PilotBoard(clock)

@@ -107,7 +107,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     clock = ManualClock(wall_ms=NOW_MS)
     ledger = OneLedger()
     keys = ledger.found()
-    facts = ClusterFacts(ledger, cluster=CLUSTER, roots=root_of(keys), clock=clock)  # type: ignore[arg-type]
+    roots = root_of(keys)
+    facts = ClusterFacts(ledger, cluster=CLUSTER, roots=lambda: roots, clock=clock)  # type: ignore[arg-type]
     cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=clock)  # type: ignore[arg-type]
     board, stock = PilotBoard(clock), Stock(lambda: cluster.claimed("madison"))
     blobs = BlobStore(tmp_path / "blobs")
@@ -137,6 +138,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         consensus=ledger,
         cluster=cluster,
         authority=lambda: keys.authority,
+        root_pem=lambda: keys.root_pem,
         times=PilotTimes(2.0, 3_600_000, long_poll_s=0.2),
         clock=clock,
         only_gpu_tasks=lambda name: False,

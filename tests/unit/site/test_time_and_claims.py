@@ -122,7 +122,7 @@ class Site:
     def __init__(self, ledger: OneLedger, directory: Path) -> None:
         self.clock = ManualClock()
         keys = root_of(ledger.keys)
-        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=keys, clock=self.clock)  # type: ignore[arg-type]
+        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=lambda: keys, clock=self.clock)  # type: ignore[arg-type]
         cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=self.clock)  # type: ignore[arg-type]
         self.stock = Stock(lambda: cluster.claimed("madison"))
         queue = site_config.parse(CONFIG).queue
