@@ -158,6 +158,29 @@ class SiteNode:
             resolved=self.replicas.resolved,
             hungry=lambda: self.roles.hungry(),
         )
+        self._build_ways_in()
+        self.control = ControlService(
+            config=node,
+            raft=self.raft,
+            cluster=self.cluster,
+            files=self.files,
+            peers=self.peers,
+            people=self.people,
+            keys=self.keys,
+            backups=Backups(
+                raft=self.raft, environment=self.environment, node_id=lambda: node.id, clock=self.clock
+            ),
+            urls=UrlCopies(config.transfers.credentials, private=node.data_dir),
+            problems=lambda: self.roles.problems(),
+            copies=config.blobs,
+            progress=self.board.progress,
+            grids=self._build_grid_desk(),
+            clock=self.clock,
+            external=config.external,
+        )
+
+    def _build_ways_in(self) -> None:
+        config, node = self.config, self.config.node
         self.people = People(
             keys=self.keys,
             data_dir=node.data_dir,
@@ -184,25 +207,6 @@ class SiteNode:
             cluster=self.cluster,
             pilot_lifetime_ms=node.pilot_certificate_s * 1_000,
             clock=self.clock,
-        )
-        self.control = ControlService(
-            config=node,
-            raft=self.raft,
-            cluster=self.cluster,
-            files=self.files,
-            peers=self.peers,
-            people=self.people,
-            keys=self.keys,
-            backups=Backups(
-                raft=self.raft, environment=self.environment, node_id=lambda: node.id, clock=self.clock
-            ),
-            urls=UrlCopies(config.transfers.credentials, private=node.data_dir),
-            problems=lambda: self.roles.problems(),
-            copies=config.blobs,
-            progress=self.board.progress,
-            grids=self._build_grid_desk(),
-            clock=self.clock,
-            external=config.external,
         )
 
     def _build_grid_desk(self) -> GridDesk:
