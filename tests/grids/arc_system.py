@@ -1,5 +1,5 @@
 """A private NorduGrid ARC on this machine: A-REX with its REST interface, over processes of its own ("fork") or over a
-private Slurm, with a certificate authority that lives as long as the test.
+private Slurm, with a certificate authority and, on request, a token issuer that live as long as the test.
 """
 
 from __future__ import annotations
@@ -19,32 +19,45 @@ from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create, load
 from tests.grids.daemons import Daemons, need_root_and, private_directory, until
 from tests.grids.users import USER, as_root_again, user_ids
+from tests.people.issuer import Issuer
 
 load("arc")  # The test's user may not be able to read this Python's own files later.
 COMMANDS = ("arched", "arcctl", "arcproxy")
 SHARE = Path("/usr/share/arc")
+WS_START = SHARE / "arc-arex-ws-start"
+AUTHORITIES = Path("/etc/grid-security/certificates")
 CA = "iceprodtest"
 PERSON = "Pilot One"
 SUBJECT = f"/DC=org/DC=nordugrid/DC=ARC/O=TestCA/CN={PERSON}"
+TOKEN_SUBJECT = "pilot-factory"
+TOKEN_SCOPE = "compute.create"
 KEYS = ("hostcert.pem", "hostkey.pem", "usercert.pem", "userkey.pem")
 
 
 class ArcSystem:
     """One private computing element; `start` it, give `site_options` to a site, `stop` it."""
 
-    def __init__(self, *, slurm_conf: str = "") -> None:
-        """With `slurm_conf`, jobs go to that Slurm, otherwise they are processes of this machine."""
+    def __init__(self, *, slurm_conf: str = "", tokens: bool = False) -> None:
+        """With `slurm_conf`, jobs go to that Slurm, otherwise they are processes of this machine.
+
+        With `tokens`, those of `issuer` that name this element as their audience are taken as well.
+        """
         need_root_and(*COMMANDS)
         self.root = private_directory("arc")
         self._slurm_conf = slurm_conf
         self._port = free_ports(1)[0]
         self.url = f"https://localhost:{self._port}/arex"
-        self.environment = {"ARC_CONFIG": str(self.root / "arc.conf")}
+        self.certificates = self.root / "ca"
+        self.environment = {
+            "ARC_CONFIG": str(self.root / "arc.conf"),
+            **({"SLURM_CONF": slurm_conf} if slurm_conf else {}),
+        }
         for name in ("log", "daemons"):
             (self.root / name).mkdir()
         self.daemons = Daemons(self.root / "daemons", self.environment)
-        self.certificates = self.root / "ca"
         self.proxy = self.root / "credentials" / "proxy.pem"
+        self.token = self.root / "credentials" / "token"
+        self.issuer = Issuer(self.root) if tokens else None
 
     def grid(self, **options: object) -> Grid:
         """Make the plugin for it."""
@@ -61,6 +74,7 @@ class ArcSystem:
             self._make_certificates()
             self._write_files()
             self.make_proxy()
+            self.make_token()
             self.daemons.start("arex", ("/bin/bash", str(SHARE / "arc-arex-start"), "-f"))
             self.start_controller()
             until(lambda: self.daemons.alive("arex") and self._has_begun(), "A-REX works", limit_s=150)
@@ -72,6 +86,8 @@ class ArcSystem:
     def stop(self) -> None:
         """End everything it runs, and remove the directory."""
         self.daemons.stop_all()
+        if self.issuer is not None:
+            self.issuer.close()
         for path in Path("/proc").glob("[0-9]*/cwd"):
             try:
                 if Path(os.readlink(path)).is_relative_to(self.root):
@@ -83,8 +99,19 @@ class ArcSystem:
     def start_controller(self) -> None:
         """Start the web service and wait until it answers."""
         with as_root_again():
-            self.daemons.start("ws", ("/bin/bash", str(SHARE / "arc-arex-ws-start"), "-f"))
+            self.daemons.start("ws", (*self._with_authorities(), "/bin/bash", str(WS_START), "-f"))
         until(lambda: self.daemons.alive("ws") and self._answers(), "A-REX answers", limit_s=150)
+
+    def _with_authorities(self) -> tuple[str, ...]:
+        """Return what starts a program that finds our authorities where it looks for those of token issuers.
+
+        That place is fixed, so our directory is laid over it, for the program alone.
+        """
+        if self.issuer is None:
+            return ()
+        AUTHORITIES.mkdir(parents=True, exist_ok=True)
+        lay = f'mount --bind {self.certificates} {AUTHORITIES} && exec "$0" "$@"'
+        return ("unshare", "--mount", "sh", "-c", lay)
 
     def stop_controller(self) -> None:
         """End the web service; jobs go on."""
@@ -106,6 +133,15 @@ class ArcSystem:
         subprocess.run(line, env=environment, check=True, capture_output=True, timeout=30)
         os.chown(new, *user_ids(USER))
         new.replace(self.proxy)
+
+    def make_token(self, **claims: object) -> None:
+        """Make a token for this element, with `claims` in addition or instead; it belongs to the test user."""
+        if self.issuer is None:
+            return
+        said = {"sub": TOKEN_SUBJECT, "aud": self.url, "scope": TOKEN_SCOPE, **claims}
+        self.token.write_text(self.issuer.token(**said))
+        self.token.chmod(0o600)
+        os.chown(self.token, *user_ids(USER))
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop the web service in its tracks, or let it go on."""
@@ -157,9 +193,14 @@ class ArcSystem:
 
     def _write_files(self) -> None:
         b, keys = self.root, self.root / "credentials"
-        lrms = "fork"
-        if self._slurm_conf:
-            lrms = "slurm\nslurm_use_sacct = no\nslurm_requirements_partition = main"
+        lrms = "slurm\nslurm_use_sacct = no\nslurm_wakeupperiod = 2" if self._slurm_conf else "fork"
+        tokens = group = mapped = ""
+        if self.issuer is not None:
+            authority = self.certificates / f"{_subject_hash(self.issuer.ca_file)}.0"
+            authority.write_bytes(self.issuer.ca_file.read_bytes())
+            said = f"{TOKEN_SUBJECT} {self.issuer.url} {self.url} {TOKEN_SCOPE} *"
+            tokens = f"[authtokens]\n\n[authgroup: bearers]\nauthtokens = {said}\n"
+            group, mapped = " bearers", f"map_to_user = bearers {USER}:{USER}"
         for name in ("control", "session", "run", "tmp"):
             (b / name).mkdir()
         # Without this file its start script spends minutes of processor time, in the background, to make one.
@@ -179,8 +220,10 @@ voms_processing = noerrors
 [authgroup: pilots]
 subject = {SUBJECT}
 
+{tokens}
 [mapping]
 map_to_user = pilots {USER}:{USER}
+{mapped}
 policy_on_nomap = stop
 
 [lrms]
@@ -209,7 +252,7 @@ logfile = {b}/log/ws.log
 pidfile = {b}/run/ws.pid
 
 [arex/ws/jobs]
-allowaccess = pilots
+allowaccess = pilots{group}
 
 [infosys]
 logfile = {b}/log/infoprovider.log
@@ -234,3 +277,8 @@ comment = test
         return "\n".join(
             f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs if path.is_file()
         )
+
+
+def _subject_hash(certificate: Path) -> str:
+    line = ("openssl", "x509", "-noout", "-subject_hash", "-in", str(certificate))
+    return subprocess.run(line, check=True, capture_output=True, text=True, timeout=20).stdout.strip()

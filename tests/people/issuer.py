@@ -52,7 +52,8 @@ class Issuer:
         self.thread.start()
 
     def answer(self, path: str) -> bytes:
-        """What it says at a path; nothing: 404; `->URL`: a redirection."""
+        """What it says at a path, or at the address as a whole; nothing: 404; `->URL`: a redirection."""
+        path = path.removeprefix(self.url)  # Some clients ask for the whole address (RFC 9112, 3.2.2).
         if path in self.documents:
             return self.documents[path]
         if path == "/.well-known/openid-configuration":
