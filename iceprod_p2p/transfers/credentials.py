@@ -70,11 +70,16 @@ class Credential:
     read_back: bool = True
 
     def bearer(self) -> str:
-        """Return the token of the moment, empty without one; NotAllowed when its file cannot be read."""
+        """Return the token of the moment, empty without one; NotAllowed when its file cannot be read, or by others."""
         if not self.token_file:
             return self.token
         try:
             with open(self.token_file, encoding="ascii") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise NotAllowed(
+                        f"the token file {self.token_file} can be read by others",
+                        remedy=f"chmod 600 {self.token_file}",
+                    )
                 return file.read(TOKEN_BYTES_MAX).strip()
         except (OSError, UnicodeDecodeError) as failure:
             raise NotAllowed(
@@ -82,13 +87,13 @@ class Credential:
             ) from failure
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which command-line tools of the Grid find these credentials."""
+        """Return the variables by which command-line tools of the Grid find these credentials; errors as `bearer`."""
         pairs = {
             "X509_USER_PROXY": self.x509_proxy,
             "X509_USER_CERT": self.client_certificate,
             "X509_USER_KEY": self.client_key,
             "X509_CERT_DIR": self.ca_directory,
-            "BEARER_TOKEN_FILE": self.token_file,
+            "BEARER_TOKEN": self.bearer(),
         }
         return {name: value for name, value in pairs.items() if value}
 

@@ -32,6 +32,7 @@ _FORBIDDEN: Final = (
     "Authentication Error",
 )
 _NO_PROXY: Final = ("Valid credentials could not be found", "credential has expired", "proxy has expired")
+_EXPIRED: Final = "certificate has expired"
 _PASSING: Final = (
     "Unable to connect",
     "Connection refused",
@@ -167,6 +168,11 @@ def judged(url: Url, words: str) -> IceProdError:
     said = f"{url}: {words[-400:] or 'the tool failed without a word'}"
     if any(word in words for word in _NO_PROXY):
         return NotAllowed(f"{url}: there is no valid proxy certificate", remedy="renew the site's proxy")
+    if _EXPIRED in words:
+        return NotAllowed(
+            f"{url}: a certificate has expired, ours or the server's: {words[-200:]}",
+            remedy="renew the site's proxy",
+        )
     if any(word in words for word in _MISSING):
         return NotFound(f"{url} does not exist")
     if any(word in words for word in _FORBIDDEN):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from iceprod_p2p.transfers.credentials import Credentials
+from iceprod_p2p.transfers.credentials import Credential, Credentials
 from iceprod_p2p.transfers.engine import Transfers
 from iceprod_p2p.transfers.registry import Registry
 from tests.grids.daemons import private_directory
@@ -21,7 +21,9 @@ KINDS: dict[str, Callable[[Ground], Place]] = {
     "gsiftp-2": storages.SecondGridftpPlace,
     "root": storages.XrootdPlace,
     "root-2": storages.SecondXrootdPlace,
+    "root-tokens": storages.XrootdTokenPlace,
     "s3": storages.S3Place,
+    "s3-keys": storages.S3KeysPlace,
 }
 
 
@@ -66,3 +68,9 @@ def transfers(servers: Servers) -> Callable[..., Transfers]:
         return Transfers(Registry(Credentials([place.credentials(port) for place in places])))
 
     return make
+
+
+@pytest.fixture
+def moving() -> Callable[[Credential], Transfers]:
+    """Make transfers with one credential."""
+    return lambda credential: Transfers(Registry(Credentials([credential])))

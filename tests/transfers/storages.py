@@ -6,18 +6,26 @@ user where the tests run as root.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from iceprod_cli.free_ports import free_ports
+from jwt.algorithms import ECAlgorithm
 
 from iceprod_p2p.transfers.credentials import Credential
 from tests.grids.daemons import Daemons, until
@@ -270,6 +278,7 @@ class XrootdPlace(Place):
             http.exthandler xrdtpc libXrdHttpTPC.so
             xrootd.chksum max 4 md5 adler32
             ofs.tpc ttl 30 60 pgm {shutil.which("xrdcp")} --server
+            {self.rules(state)}
             """
         )
         line = ["xrootd", "-I", "v4", "-c", str(configuration), "-n", self.name]
@@ -277,15 +286,64 @@ class XrootdPlace(Place):
         self.ground.daemons.start(self.name, line)
         until(lambda: listening(self.port) and listening(self.https_port), "xrootd listens")
 
+    def rules(self, state: Path) -> str:
+        """Return further lines of configuration: here, everybody may do everything."""
+        return ""
+
     def url(self, name: str, *, port: int | None = None) -> str:
         """Return the URL of a file; two slashes begin an absolute path."""
-        return f"root://localhost:{port or self.port}//{urllib.parse.quote(name)}"
+        return f"{self.scheme}://localhost:{port or self.port}//{urllib.parse.quote(name)}"
 
 
 class SecondXrootdPlace(XrootdPlace):
     """Another one, for copies between two."""
 
     name = "xrootd-2"
+
+
+class XrootdTokenPlace(XrootdPlace):
+    """One that lets in by WLCG tokens alone, at both doors, with its issuer's keys known beforehand."""
+
+    name = "xrootd-tokens"
+    scheme = "roots"
+    issuer = "https://tokens.test/"
+    audience = "https://wlcg.cern.ch/jwt/v1/any"
+
+    def rules(self, state: Path) -> str:
+        """Ask for a token, and do what its scopes allow."""
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        public = json.loads(ECAlgorithm.to_jwk(self.key.public_key())) | {"kid": "one", "alg": "ES256"}
+        known = {"jwks": {"keys": [public]}, "expires": 2**33, "next_update": 2**33}
+        (state / "scitokens").mkdir()
+        with contextlib.closing(sqlite3.connect(state / "scitokens" / "scitokens_cpp.sqllite")) as cache:
+            cache.execute(
+                "CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)"
+            )
+            cache.execute("INSERT INTO keycache VALUES (?, ?)", (self.issuer, json.dumps(known)))
+            cache.commit()
+        self.ground.own(state)
+        self.ground.daemons.environment["XDG_CACHE_HOME"] = str(state)
+        tokens = state / "tokens.cfg"
+        tokens.write_text(
+            f"[Global]\naudience = {self.audience}\n\n[Issuer Test]\nissuer = {self.issuer}\nbase_path = /\n"
+        )
+        return f"""sec.protocol ztn
+            xrootd.seclib libXrdSec.so
+            acc.authdb /dev/null
+            ofs.authorize 1
+            ofs.authlib libXrdAccSciTokens.so config={tokens}
+            http.header2cgi Authorization authz"""
+
+    def token(self, scope: str, **claims: object) -> str:
+        """Return a token for an hour."""
+        now = int(time.time())
+        said = {"iss": self.issuer, "sub": "pilot", "aud": self.audience, "jti": str(now)}
+        said |= {"iat": now, "nbf": now, "exp": now + 3_600, "wlcg.ver": "1.0", "scope": scope, **claims}
+        return jwt.encode(said, self.key, "ES256", headers={"kid": "one"})
+
+    def credentials(self, port: int | None = None) -> Credential:
+        """Return the authorities alone."""
+        return Credential(urls=(self.url(""),), ca_directory=str(self.ground.certificates / "ca"))
 
 
 class XrootdHttpsPlace(Place):
@@ -393,12 +451,48 @@ class S3Place(Place):
         )
 
     def _direct(self):  # type: ignore[no-untyped-def]
+        return self._client("s3", S3_KEYS)
+
+    def _client(self, service: str, keys: tuple[str, str]):  # type: ignore[no-untyped-def]
         import boto3
 
         return boto3.client(
-            "s3",
+            service,
             endpoint_url=f"http://127.0.0.1:{self.port}",
             region_name="us-east-1",
-            aws_access_key_id=S3_KEYS[0],
-            aws_secret_access_key=S3_KEYS[1],
+            aws_access_key_id=keys[0],
+            aws_secret_access_key=keys[1],
         )
+
+
+class S3KeysPlace(S3Place):
+    """The same service, checking keys and policies: the pilot's open what is below `open/`."""
+
+    name = "s3-keys"
+    first_actions = 7
+
+    def start(self) -> None:
+        """Make two people with keys, and ask everybody for keys from then on."""
+        self.admin = S3_KEYS
+        self.ground.daemons.environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(self.first_actions)
+        super().start()
+        del self.ground.daemons.environment["INITIAL_NO_AUTH_ACTION_COUNT"]
+        everything, some = "arn:aws:s3:::*", "arn:aws:s3:::bucket/open/*"
+        self.admin, self.pilot = self._person("admin", everything), self._person("pilot", some)
+
+    def _person(self, name: str, what: str) -> tuple[str, str]:
+        people = self._client("iam", S3_KEYS)
+        people.create_user(UserName=name)
+        statement = {"Effect": "Allow", "Action": "s3:*", "Resource": what}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        people.put_user_policy(UserName=name, PolicyName="files", PolicyDocument=policy)
+        made = people.create_access_key(UserName=name)["AccessKey"]
+        return made["AccessKeyId"], made["SecretAccessKey"]
+
+    def _direct(self):  # type: ignore[no-untyped-def]
+        return self._client("s3", self.admin)
+
+    def credentials(self, port: int | None = None) -> Credential:
+        """Return the pilot's keys."""
+        credential = super().credentials(port)
+        return dataclasses.replace(credential, access_key=self.pilot[0], secret_key=self.pilot[1])
