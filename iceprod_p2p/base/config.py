@@ -123,6 +123,9 @@ TRANSFERS: Final = (
         "credentials", "path", "", "TOML file, mode 0600: what goes to which storage (docs/transfers.md)"
     ),
     Setting("for_modules", "switch", False, "modules may use these credentials, not the pilot alone"),
+    Setting(
+        "hand_out", "switch", False, "pilots get them from this node, not from the same path on worker nodes"
+    ),
 )
 LOG: Final = (
     Setting("style", "text", "text", "text or json", choices=("text", "json")),
@@ -250,6 +253,7 @@ class TransfersConfig:
 
     credentials: str
     for_modules: bool
+    hand_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +386,9 @@ def _build(
         tokens=TokensConfig(**values["tokens"]),
         blobs=BlobsConfig(**values["blobs"]),
         transfers=TransfersConfig(
-            _home(values["transfers"]["credentials"]), values["transfers"]["for_modules"]
+            _home(values["transfers"]["credentials"]),
+            values["transfers"]["for_modules"],
+            values["transfers"]["hand_out"],
         ),
         log=LogConfig(**values["log"]),
         external=ExternalConfig(**values["external"]),

@@ -60,6 +60,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Pilots/FindFiles": {Caller.PILOT},
         "Pilots/GetSoftware": {Caller.PILOT},
         "Pilots/Renew": {Caller.PILOT},
+        "Pilots/GetCredentials": {Caller.PILOT},  # Of the node's own site alone, as the service checks.
         "Control/WhoAmI": {Caller.PERSON},
         "Control/GetBlob": {Caller.VIEWER},
         "Control/ListDatasets": {Caller.VIEWER},

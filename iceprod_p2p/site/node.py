@@ -157,6 +157,7 @@ class SiteNode:
             only_gpu_tasks=self._only_gpu_tasks,
             resolved=self.replicas.resolved,
             hungry=lambda: self.roles.hungry(),
+            credentials=config.transfers.credentials if config.transfers.hand_out else "",
         )
         self._build_ways_in()
         self.control = ControlService(

@@ -85,7 +85,7 @@ class PilotKit:
     def _content(
         self, pilot: str, kind: ResourceClass, directory: Path, nodes: Sequence[common_pb2.NodeAddress]
     ) -> dict[str, object]:
-        root = chain_from_pem(self.root_pem)[0]
+        root, transfers = chain_from_pem(self.root_pem)[0], self.config.transfers
         system, shared = self.config.system, self.config.queue.shared_directory
         places = {
             "secret_file": str(directory / "secret"),
@@ -128,8 +128,9 @@ class PilotKit:
             "grace_s": self.config.queue.grace_s,
             "cache_mib": system.cache_mib,
             "software_mib": system.software_mib,
-            "transfer_credentials": self.config.transfers.credentials,
-            "transfer_for_modules": self.config.transfers.for_modules,
+            "transfer_credentials": "" if transfers.hand_out else transfers.credentials,
+            "transfer_handed": bool(transfers.hand_out and transfers.credentials),
+            "transfer_for_modules": transfers.for_modules,
             "log_style": self.config.log.style,
             "log_level": self.config.log.level,
         }

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound, Unavailable
+from iceprod_p2p.base.errors import BadInput, IceProdError, NotAllowed, NotFound, Unavailable
 from iceprod_p2p.base.failpoints import passing
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import TaskRef
@@ -27,6 +27,7 @@ from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.security.passkeys import PasskeyRefused
 from iceprod_p2p.site.consensus import Consensus
 from iceprod_p2p.site.file_service import FileService
+from iceprod_p2p.site.handed_credentials import handed_credentials
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.pilot_board import PilotBoard, PilotNote
 from iceprod_p2p.site.plans.orders import Room
@@ -115,9 +116,11 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         calls: SiteCalls,
         resolved: Callable[[Sequence[tuple[str, int, int, str]]], None],
         hungry: Callable[[], None],
+        credentials: str = "",
     ) -> None:
-        """`resolved` hears (sha256, dataset, job, name) of what pilots will fetch, for the records of
-        replicas; `hungry` hears that a pilot had room and found no task.
+        """`credentials` is the file that pilots of this site get, empty where they get none.  `resolved` hears
+        (sha256, dataset, job, name) of what pilots will fetch, for the records of replicas; `hungry` hears that
+        a pilot had room and found no task.
         """
         self._site = site
         self._board = board
@@ -134,6 +137,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         self._calls = calls
         self._resolved = resolved
         self._hungry = hungry
+        self._credentials = credentials
         self.stopping = False  # The node goes down: no more orders, no more waiting.
 
     async def Exchange(self, request: pilot_pb2.ExchangeRequest, context: Any) -> pilot_pb2.ExchangeReply:
@@ -238,6 +242,19 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
             root_pem=self._root_pem(),
             lifetime_s=max(1, (expires_ms(certificate) - now_ms) // 1_000),
         )
+
+    async def GetCredentials(
+        self, request: pilot_pb2.CredentialsRequest, context: Any
+    ) -> pilot_pb2.CredentialsReply:
+        """Hand out what the site's storages ask for, to its own pilots."""
+        identity = peer_identity(context)
+        if identity.site != self._site or not self._credentials:
+            raise NotAllowed(
+                "credentials for storages go to pilots of the same site, where it hands them out"
+            )
+        reply = await asyncio.to_thread(handed_credentials, self._credentials)
+        log.info("credentials for storages handed out", pilot=identity.name, servers=len(reply.servers))
+        return reply
 
     def _note(self, identity: Identity, request: pilot_pb2.ExchangeRequest) -> PilotNote:
         note = self._board.note(pilot=identity.name, holder=identity.key_digest, site=identity.site)

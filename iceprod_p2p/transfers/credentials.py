@@ -47,6 +47,8 @@ SERVER: Final = (
     ),
 )
 
+FILE_FIELDS: Final = ("token_file", "x509_proxy", "client_certificate", "client_key", "ca_file")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
@@ -105,6 +107,7 @@ class Credentials:
     """Those of a site, by URL."""
 
     def __init__(self, entries: Sequence[Credential] = ()) -> None:
+        self.entries = tuple(entries)
         self._by_url = sorted(
             ((prefix.rstrip("/"), entry) for entry in entries for prefix in entry.urls),
             key=lambda pair: len(pair[0]),

@@ -35,8 +35,8 @@ class PilotConfig(msgspec.Struct, frozen=True):
     `silence_s` is how long its site's node may be silent before the pilot calls others, `lost_end_s` how long all
     may be silent before a pilot that runs nothing gives up.  With `scratch`, tasks get the batch system's scratch in
     place of `work_dir` where it gives one.  `transfer_credentials` names the site's file for storages, which modules
-    are told of with `transfer_for_modules`.  Unknown keys are ignored, so that an older pilot can read a newer node's
-    file.
+    are told of with `transfer_for_modules`; with `transfer_handed` the site's node gives it.  Unknown
+    keys are ignored, so that an older pilot can read a newer node's file.
     """
 
     pilot: str
@@ -68,6 +68,7 @@ class PilotConfig(msgspec.Struct, frozen=True):
     scratch: bool = False
     transfer_credentials: str = ""
     transfer_for_modules: bool = False
+    transfer_handed: bool = False
 
     @property
     def work_path(self) -> Path:

@@ -75,6 +75,10 @@ class DirectorySource:
         """Let tasks find a build whose tarball is here."""
         self._software[build.name, build.version] = build
 
+    def credentials(self) -> pilot_pb2.CredentialsReply:
+        """Refuse: there is no site here."""
+        raise BadInput("there is no site here that could hand out credentials")
+
     def call_site(self, request: pilot_pb2.SiteCall) -> pilot_pb2.SiteAnswer:
         """Refuse: there is no site here."""
         raise BadInput(f"there is no site here that could answer {request.method[:80]!r}")

@@ -45,7 +45,7 @@ class Files:
     ) -> None:
         """`lend` returns where a shared input lies on this worker node; without it each task has its own copy."""
         self._lend = lend
-        self._outside = outside or Outside("")
+        self._outside = outside or Outside()
         self._attempt = attempt
         self._directory = directory
         self._staging = staging

@@ -67,7 +67,7 @@ class Pilot:
             clock=clock,
         )
         self._credentials = Credentials(config, clock)
-        self._link = Link(self._book, self._route, self._credentials, clock)
+        self._link = Link(self._book, self._route, self._credentials, clock, site=config.site)
         self._workspace = Workspace(config.work_path, config.pilot)
         self._guard = Guard(config.pilot, self._workspace.path, environ.get(SCRATCH_VARIABLE, ""))
         staging = Staging(self._link, config.cache_path, cache_mib=config.cache_mib)
@@ -269,6 +269,7 @@ class Pilot:
         self._slots.wait_idle(3.0)
         self._slots.close()
         self._link.close()
+        self._tasks.close()
         self._guard.sweep()
         self._workspace.close()
         self._guard.close()

@@ -49,7 +49,10 @@ class _Line:
 class Link:
     """Calls to nodes.  `close` ends every call."""
 
-    def __init__(self, book: NodeBook, route: Route, credentials: Credentials, clock: Clock) -> None:
+    def __init__(
+        self, book: NodeBook, route: Route, credentials: Credentials, clock: Clock, *, site: str
+    ) -> None:
+        self._site = site
         self.book = book
         self.route = route
         self._credentials = credentials
@@ -141,6 +144,24 @@ class Link:
             lambda stub, _node: stub.GetUpload(request, timeout=TRANSFER_STALL_S)
         )
         return reply
+
+    def credentials(self) -> pilot_pb2.CredentialsReply:
+        """Get what the site hands out for storages from a node of its own; no other is asked."""
+        failure: IceProdError = Unavailable(f"no node of site {self._site} is known")
+        for node in self.book.nodes:
+            if node.site != self._site:
+                continue
+            try:
+                reply: pilot_pb2.CredentialsReply = self._attempt(
+                    lambda stub, _node: stub.GetCredentials(
+                        pilot_pb2.CredentialsRequest(), timeout=CALL_TIMEOUT_S
+                    ),
+                    node=node,
+                )
+                return reply
+            except Unavailable as away:
+                failure = away
+        raise failure
 
     def renew(self) -> None:
         """Get a new certificate for the same key from the node whose turn it is, and use it from now on."""

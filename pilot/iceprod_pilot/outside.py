@@ -21,6 +21,7 @@ from iceprod_p2p.model.states import FailReason
 from iceprod_p2p.wire.pb import common_pb2
 from iceprod_pilot.attempt import Attempt, TaskFailure
 from iceprod_pilot.plan import Move, Step
+from iceprod_pilot.storage_credentials import StorageCredentials
 
 if TYPE_CHECKING:
     from iceprod_p2p.transfers.engine import Transfers
@@ -37,13 +38,25 @@ def is_outside(remote: str) -> bool:
 class Outside:
     """The storages that a pilot reaches.  Thread-safe; one for all its tasks.
 
-    `file` is the site's file of credentials, empty for none; it is read when the first URL is used.
+    `storage` knows the site's file of credentials, None for none; read when the first URL is
+    used, and when it is another.
     """
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def __init__(self, storage: StorageCredentials | None = None) -> None:
+        self._storage = storage
         self._lock = threading.Lock()
-        self._transfers: Transfers | None = None
+        self._transfers: tuple[int, Transfers] | None = None
+
+    def file(self) -> str:
+        """Return the path of the file of credentials, empty for none; TaskFailure when the site does not give it."""
+        if self._storage is None:
+            return ""
+        try:
+            return self._storage.path()
+        except (IceProdError, OSError) as failure:
+            raise TaskFailure(
+                FailReason.STORAGE, f"the site's credentials for storages: {failure}"
+            ) from failure
 
     def bring(self, move: Move, target: Path, attempt: Attempt) -> None:
         """Fetch an input; TaskFailure names file, expected and found.  An optional one may be missing."""
@@ -85,13 +98,15 @@ class Outside:
         from iceprod_p2p.transfers.engine import Transfers
         from iceprod_p2p.transfers.registry import Registry
 
+        file = self.file()
         with self._lock:
-            if self._transfers is None:
+            generation = self._storage.generation if self._storage is not None else 0
+            if self._transfers is None or self._transfers[0] != generation:
                 try:
-                    self._transfers = Transfers(Registry(load(Path(self._file)) if self._file else None))
+                    self._transfers = generation, Transfers(Registry(load(Path(file)) if file else None))
                 except ConfigError as fault:
                     raise TaskFailure(FailReason.STORAGE, f"the site's configuration: {fault}") from fault
-            return self._transfers
+            return self._transfers[1]
 
 
 def check_sums(path: Path, checksum: str, name: str) -> None:

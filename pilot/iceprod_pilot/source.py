@@ -44,6 +44,10 @@ class Source(Protocol):
         """Return what is kept of an upload that was cut short."""
         ...
 
+    def credentials(self) -> pilot_pb2.CredentialsReply:
+        """Return what the site hands out for storages; NotAllowed where it does not."""
+        ...
+
     def software(self, request: pilot_pb2.SoftwareRequest) -> pilot_pb2.SoftwareReply:
         """Return the builds of a version; NotFound when there is none."""
         ...

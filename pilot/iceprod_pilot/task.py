@@ -32,6 +32,7 @@ from iceprod_pilot.software import Software
 from iceprod_pilot.source import Source
 from iceprod_pilot.staging import Staging
 from iceprod_pilot.starter import ModuleStarter
+from iceprod_pilot.storage_credentials import StorageCredentials
 from iceprod_pilot.surroundings import Provider
 from iceprod_pilot.trees import TreeCache
 from iceprod_pilot.workspace import TaskDirectory, Workspace
@@ -71,9 +72,19 @@ class TaskRunner:
         self._environ = dict(environ)
         self._say = say
         self._documents = Documents(staging)
-        self._outside = Outside(config.transfer_credentials)
+        self._storage = StorageCredentials(
+            config.transfer_credentials,
+            fetch=link.credentials if config.transfer_handed else None,
+            directory=config.state_path / "storage",
+            clock=clock,
+        )
+        self._outside = Outside(self._storage)
         directory = config.cache_path / "software"
         self._software = Software(link, staging, TreeCache(directory, size_mib=config.software_mib))
+
+    def close(self) -> None:
+        """Remove what the site handed out; no attempt may be under way."""
+        self._storage.close()
 
     def perform(self, attempt: Attempt) -> pilot_pb2.Report | None:
         """Perform an attempt and return its report; None when it is no longer this pilot's to speak about."""
@@ -136,8 +147,8 @@ class _Run:
         )
         self._calls = SiteCalls(tools._link, attempt, directory, tools._clock)
         environ = payload_environment(attempt, directory, pilot=tools._config.pilot, own=tools._environ)
-        if tools._config.transfer_for_modules and tools._config.transfer_credentials:
-            environ[CREDENTIALS_VARIABLE] = tools._config.transfer_credentials
+        if tools._config.transfer_for_modules and (path := tools._outside.file()):
+            environ[CREDENTIALS_VARIABLE] = path
         plan = tools._documents.plan(attempt.order, environ, wait=wait)
         files.bring(plan.inputs)
         attempt.phase = Phase.RUNNING

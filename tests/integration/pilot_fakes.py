@@ -23,6 +23,7 @@ from iceprod_p2p.model.identity import IdentityKind, identity_uri, node_server_n
 from iceprod_p2p.model.software import parse_platform
 from iceprod_p2p.security import ca, certificates
 from iceprod_p2p.security.identity import peer_identity
+from iceprod_p2p.site.handed_credentials import handed_credentials
 from iceprod_p2p.wire.channel import TlsMaterial, add_secure_port, new_server
 from iceprod_p2p.wire.interceptors import ErrorInterceptor
 from iceprod_p2p.wire.pb import common_pb2, enrol_pb2, enrol_pb2_grpc, pilot_pb2, pilot_pb2_grpc
@@ -57,6 +58,7 @@ class FakeCluster:
     renewed_at: list[str] = field(default_factory=list)
     pilots: set[str] = field(default_factory=set)
     drain: bool = False
+    credentials: str = ""  # The file that pilots are handed.
 
     def __post_init__(self) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -295,6 +297,10 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         if builds is None:
             raise NotFound(f"there is no software {request.name!r} version {request.version!r}")
         return pilot_pb2.SoftwareReply(builds=builds)
+
+    async def GetCredentials(self, request: Any, context: Any) -> pilot_pb2.CredentialsReply:
+        self._admit(context)
+        return handed_credentials(self.cluster.credentials)
 
     async def GetBlob(self, request: Any, context: Any) -> Any:
         self._admit(context)

@@ -29,7 +29,7 @@ class OfflineNode(NodeProcess):
         return (
             super().text()
             + f'[system]\nparameters = {{ storage = "{self.storage}" }}\n'
-            + f'[transfers]\ncredentials = "{self.credentials}"\n'
+            + f'[transfers]\ncredentials = "{self.credentials}"\nhand_out = true\n'
         )
 
 

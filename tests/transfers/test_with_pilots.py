@@ -15,6 +15,7 @@ from iceprod_p2p.transfers.credentials import Credential
 from tests.integration.pilot_fakes import FakeCluster, document
 from tests.integration.test_pilot import cluster, data, failed, start, task
 from tests.transfers import storages
+from tests.transfers.proxies import write_proxy
 
 __all__ = ["cluster", "start"]
 WAIT_S = 60.0  # GridFTP makes keys for every connection, which busy machines do slowly.
@@ -140,3 +141,45 @@ def test_a_wrong_file_of_credentials_is_the_sites_fault_and_says_nothing_secret(
     start(transfer_credentials=str(path))
     failure = failed(cluster)
     assert failure.reason == "storage" and said in failure.message and "t-1234" not in failure.message
+
+
+def test_what_the_site_hands_out_serves_pilot_and_modules_is_private_and_goes_with_the_pilot(
+    servers: Any, tmp_path: Path, cluster: FakeCluster, start: Any
+) -> None:
+    site = tmp_path / "site"  # No worker node sees this.
+    site.mkdir()
+    token, proxy = site / "token", site / "x509up"
+    token.write_text(storages.TOKEN)
+    token.chmod(0o600)
+    write_proxy(proxy, servers.ground.certificates / "pilot.pem", lifetime_s=3_600)
+    dav, grid = servers.place("https"), servers.place("gsiftp")
+    grid.write("handed", b"photons")
+    cluster.credentials = credentials_file(
+        site / "transfers.toml",
+        dataclasses.replace(dav.credentials(), token_file=str(token)),
+        dataclasses.replace(grid.credentials(), x509_proxy=str(proxy), client_certificate="", client_key=""),
+    )
+    steps = (
+        {"script": "#!/bin/sh\nstat -c '%a %n' $(dirname $ICEPROD_TRANSFER_CREDENTIALS)/* > modes\n"},
+        {
+            "class": "Transfer",
+            "parameters": {"source": "events", "destination": dav.url("private/handed")},
+        },
+    )
+    moves = [data(grid.url("handed"), "input", local="events"), data("modes", "output")]
+    cluster.order(document(cluster, task("move", *steps, data=moves)))
+    pilot = start(transfer_handed=True, transfer_for_modules=True)
+    cluster.until(lambda: cluster.accepted, what="a report", seconds=WAIT_S)
+    (report,) = cluster.accepted
+    assert report.WhichOneof("what") == "finished", report
+    assert dav.read("private/handed") == b"photons"
+    files = {entry.name: entry for entry in report.finished.files}
+    modes = [line.split() for line in cluster.blobs[files["modes"].sha256].decode().splitlines()]
+    assert len(modes) == 4 and {mode for mode, _ in modes} == {"600"}, modes
+    assert not any(str(site) in path for _, path in modes)
+    cluster.drain = True
+    assert pilot.wait() == 0
+    assert not any(Path(path).exists() for _, path in modes)
+    secrets = (storages.TOKEN.encode(), b"PRIVATE KEY", proxy.read_bytes()[:200])
+    said = pilot.log.read_bytes() + str(cluster.accepted).encode() + b"".join(cluster.blobs.values())
+    assert not any(secret in said for secret in secrets)

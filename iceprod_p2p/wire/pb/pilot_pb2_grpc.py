@@ -80,6 +80,11 @@ class PilotsStub:
                 request_serializer=pilot__pb2.RenewRequest.SerializeToString,
                 response_deserializer=pilot__pb2.RenewReply.FromString,
                 _registered_method=True)
+        self.GetCredentials = channel.unary_unary(
+                '/iceprod.v1.Pilots/GetCredentials',
+                request_serializer=pilot__pb2.CredentialsRequest.SerializeToString,
+                response_deserializer=pilot__pb2.CredentialsReply.FromString,
+                _registered_method=True)
 
 
 class PilotsServicer:
@@ -147,6 +152,13 @@ class PilotsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCredentials(self, request, context):
+        """The site's credentials for storages, to pilots of the same site, where it hands them out so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PilotsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +206,11 @@ def add_PilotsServicer_to_server(servicer, server):
                     servicer.Renew,
                     request_deserializer=pilot__pb2.RenewRequest.FromString,
                     response_serializer=pilot__pb2.RenewReply.SerializeToString,
+            ),
+            'GetCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCredentials,
+                    request_deserializer=pilot__pb2.CredentialsRequest.FromString,
+                    response_serializer=pilot__pb2.CredentialsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -439,6 +456,33 @@ class Pilots:
             '/iceprod.v1.Pilots/Renew',
             pilot__pb2.RenewRequest.SerializeToString,
             pilot__pb2.RenewReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Pilots/GetCredentials',
+            pilot__pb2.CredentialsRequest.SerializeToString,
+            pilot__pb2.CredentialsReply.FromString,
             options,
             channel_credentials,
             insecure,
