@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from iceprod_cli.dagman import write_bundle
+from iceprod_cli.fetching import packed_whole
 from iceprod_p2p.base.errors import BadInput, NotFound
-from iceprod_p2p.client.submission import pack, read_document
+from iceprod_p2p.client.submission import read_document
 from iceprod_p2p.grids import registry
 from iceprod_p2p.grids.base import Grid, GridRequest, Submitted, Tag, is_final
 from iceprod_p2p.grids.polling import poll
@@ -49,7 +50,14 @@ def options_of(words: Iterable[str]) -> dict[str, object]:
 
 
 def submit(
-    file: Path, directory: Path, *, plugin: str, options: Mapping[str, object], jobs: int, seed: int
+    file: Path,
+    directory: Path,
+    *,
+    plugin: str,
+    options: Mapping[str, object],
+    jobs: int,
+    seed: int,
+    external: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Submit every job of a steering file as a grid job; return a row for each, with why it was not taken, if so.
 
@@ -61,7 +69,7 @@ def submit(
     if (directory / NOTE).exists():
         raise BadInput(f"{directory} holds unmonitored jobs already", remedy="name another with --dir")
     document = read_document(file)
-    packed = pack(document, file.resolve().parent)
+    packed = packed_whole(document, file.resolve().parent, site_toml=external)
     shapes = all_shapes(document)
     directory.mkdir(parents=True, exist_ok=True)
     grid = _grid(plugin, options, directory)

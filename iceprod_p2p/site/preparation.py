@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -19,46 +18,30 @@ from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.model.dataset import TaskShape
-from iceprod_p2p.model.external import External, is_external, parse_external
+from iceprod_p2p.model.external import External
 from iceprod_p2p.model.software import NotAPlatform, attributes_of, parse_platform, within
 from iceprod_p2p.model.steering import (
-    ClassReference,
     Configuration,
     Environment,
-    Module,
     Task,
-    Tray,
 )
 from iceprod_p2p.modules.external import Bounds, fetch
 from iceprod_p2p.modules.outbound import OutboundPolicy, parse_networks
+from iceprod_p2p.modules.pinning import (
+    Key,
+    Pinned,
+    expanded,
+    expander_of,
+    externals_of,
+    parts,
+    pinned_document,
+)
 from iceprod_p2p.site.consensus import Consensus
 from iceprod_p2p.site.file_service import FileService
-from iceprod_p2p.steering.expand import base_context
-from iceprod_p2p.steering.expressions.evaluate import Expander
 
-EXTERNALS_MAX: Final = 32  # Of one dataset.
 FETCHES_AT_ONCE: Final = 4  # Of one node.
 MIB: Final = 1024 * 1024
 log = get_logger("preparation")
-Key = tuple[str, str, str]  # Source, revision, promised SHA-256.
-Part = TypeVar("Part", Task, Tray, Module)
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """An external module as it was fetched: what was asked for, what that came to, and its content."""
-
-    src: str
-    revision: str
-    exactly: str
-    sha256: str
-    file_name: str
-
-    @property
-    def sentence(self) -> str:
-        """What people are told."""
-        at = f" at {self.revision}" if self.revision else ""
-        return f"{self.src}{at}: {self.exactly}, SHA-256 {self.sha256}"
 
 
 class Preparation:
@@ -83,19 +66,14 @@ class Preparation:
         cannot be had.
         """
         # Long documents take a while, and pilots wait for this loop.
-        wanted = await asyncio.to_thread(lambda: dict.fromkeys(_externals(configuration)))
-        if len(wanted) > EXTERNALS_MAX:
-            raise BadInput(
-                f"the dataset names {len(wanted)} external modules; at most {EXTERNALS_MAX} are fetched"
-            )
-        parsed = {key: parse_external(*key[:2]) for key in wanted}
+        wanted = await asyncio.to_thread(externals_of, configuration)
         if dry_run or not wanted:
-            for external in parsed.values():
+            for external in wanted.values():
                 self._policy.judge_host(external.host)
             return configuration, []
-        found = await asyncio.gather(*(self._fetched(key, parsed[key]) for key in wanted))
+        found = await asyncio.gather(*(self._fetched(key, external) for key, external in wanted.items()))
         by_key = dict(zip(wanted, found, strict=True))
-        return await asyncio.to_thread(_pinned, configuration, by_key), list(found)
+        return await asyncio.to_thread(pinned_document, configuration, by_key), list(found)
 
     def software(
         self, configuration: Configuration, shapes: tuple[TaskShape, ...], tasks: Mapping[str, int]
@@ -171,7 +149,7 @@ class Preparation:
 def named_blobs(configuration: Configuration) -> set[str]:
     """Return the digests that a document names beside those in ``iceprod://`` addresses."""
     found: set[str] = set()
-    for part in _parts(configuration):
+    for part in parts(configuration):
         found.update(one.sha256 for one in part.classes if one.sha256)
         environment = part.environment
         if environment is not None and environment.sha256 and not environment.software:
@@ -179,94 +157,12 @@ def named_blobs(configuration: Configuration) -> set[str]:
     return {digest for digest in found if "$" not in digest}
 
 
-def _parts(configuration: Configuration) -> Iterator[Task | Tray | Module]:
-    for task in configuration.tasks:
-        yield from _parts_of(task)
-
-
-def _parts_of(task: Task) -> Iterator[Task | Tray | Module]:
-    yield task
-    for tray in task.trays:
-        yield tray
-        yield from tray.modules
-
-
 def _environments(configuration: Configuration, task: Task) -> Iterator[Environment]:
     """Yield every environment that some module of a task runs in, with what is the same for all jobs filled in."""
-    expander = _expander(configuration, task)
+    expander = expander_of(configuration, task)
     for tray in task.trays:
         for module in tray.modules:
             nearest = module.environment or tray.environment or task.environment
             if nearest is not None:
-                texts = {name: _expanded(expander, getattr(nearest, name)) for name in Environment.__slots__}
+                texts = {name: expanded(expander, getattr(nearest, name)) for name in Environment.__slots__}
                 yield Environment(**texts)
-
-
-def _externals(configuration: Configuration) -> Iterator[Key]:
-    for task in configuration.tasks:
-        expander = _expander(configuration, task)
-        for part in _parts_of(task):
-            for reference in part.classes:
-                if is_external(_expanded(expander, reference.src)):
-                    yield _key(expander, reference.src, reference.revision, reference.sha256)
-            if isinstance(part, Module) and is_external(_expanded(expander, part.src)):
-                yield _key(expander, part.src, "", "")
-
-
-def _key(expander: Expander, src: str, revision: str, sha256: str) -> Key:
-    found = tuple(_expanded(expander, text) for text in (src, revision, sha256))
-    unknown = next((text for text in found if "$" in text), "")
-    if unknown:
-        raise BadInput(
-            f"the external module {unknown[:200]!r} is not the same for all jobs",
-            remedy="name it by steering parameters and options alone: it is fetched once, at submission",
-        )
-    return found[0], found[1], found[2]
-
-
-def _expander(configuration: Configuration, task: Task) -> Expander:
-    context = base_context(configuration, args={}, system={}, options={}, environ={}, seed=0)
-    values = {parameter.name: parameter.value for parameter in task.parameters}
-    return Expander(replace(context, scopes=(("task.parameters", values),)))
-
-
-def _expanded(expander: Expander, text: str) -> str:
-    if "$" not in text and "\\" not in text:
-        return text
-    return str(expander.expand(text, "software", as_text=True).value)
-
-
-def _pinned(configuration: Configuration, found: Mapping[Key, Pinned]) -> Configuration:
-    """Return the document with each external source named by its content."""
-
-    def tasks() -> Iterator[Task]:
-        for task in configuration.tasks:
-            expander = _expander(configuration, task)
-
-            def classes(part: Part, expander: Expander = expander) -> Part:
-                return replace(part, classes=tuple(reference(one, expander) for one in part.classes))
-
-            def module(one: Module, expander: Expander = expander) -> Module:
-                if is_external(_expanded(expander, one.src)):
-                    pinned = found[_key(expander, one.src, "", "")]
-                    if parse_external(pinned.src).is_archive:
-                        raise BadInput(
-                            f"the module source {pinned.src[:200]} is an archive",
-                            remedy="name a file of it, or name it in `classes`",
-                        )
-                    one = replace(one, src=f"iceprod://sha256/{pinned.sha256}/{pinned.file_name}")
-                return classes(one, expander)
-
-            trays = tuple(
-                replace(classes(tray), modules=tuple(module(one) for one in tray.modules))
-                for tray in task.trays
-            )
-            yield replace(classes(task), trays=trays)
-
-    def reference(one: ClassReference, expander: Expander) -> ClassReference:
-        if not is_external(_expanded(expander, one.src)):
-            return one
-        pinned = found[_key(expander, one.src, one.revision, one.sha256)]
-        return replace(one, src=pinned.src, revision=pinned.revision, sha256=pinned.sha256)
-
-    return replace(configuration, tasks=tuple(tasks()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -180,3 +183,54 @@ def test_a_repository_that_takes_too_long_is_given_up(
     with pytest.raises(Unavailable, match="takes too long"):
         get(f"git+https://localhost:{server.port}/slow.git", policy, tmp_path / "m", time_s=1.0)
     assert time.monotonic() - begin_s < 10
+
+
+STEERING = """
+tasks:
+- name: count
+  classes: [{{name: counting, src: {archive}, sha256: {digest}}}]
+  trays:
+  - modules:
+    - {{class: counting.Count, src: {file}}}
+"""
+COUNTING = b"""from iceprod_p2p.modules import IPModule
+class Count(IPModule):
+    def Execute(self, stats):
+        import beside
+        stats["found"] = beside.WORD
+        return 0
+"""
+
+
+def test_a_job_run_here_fetches_its_external_modules_and_says_what_they_were(
+    server: HttpsServer, tmp_path: Path
+) -> None:
+    server.files["counting.py"] = COUNTING
+    packed = tarball({"beside.py": b"WORD = 7\n"})
+    server.files["beside.tar.gz"] = packed
+    steering = tmp_path / "job.yaml"
+    words = {"archive": server.url("beside.tar.gz"), "file": server.url("counting.py")}
+
+    def run(digest: str, *more: str) -> subprocess.CompletedProcess[str]:
+        steering.write_text(STEERING.format(**words, digest=digest))
+        line = [
+            sys.executable,
+            "-m",
+            "iceprod_cli.main",
+            "run-local",
+            str(steering),
+            "--out",
+            str(tmp_path / "out"),
+        ]
+        return subprocess.run([*line, *more, "-o", "json"], capture_output=True, text=True, timeout=120)
+
+    refused = run(sha256(packed).hexdigest())
+    assert refused.returncode == 4 and "the node itself" in refused.stderr, refused
+    site = tmp_path / "site.toml"
+    site.write_text(f'[external]\nnetworks = ["127.0.0.0/8", "::1"]\nca_file = "{server.ca_file}"\n')
+    done = run(sha256(packed).hexdigest(), "--external", str(site))
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["tasks"][0]["statistics"]["found"] == 7
+    assert f"counting.py, SHA-256 {sha256(COUNTING).hexdigest()}" in done.stderr
+    other = run("0" * 64, "--external", str(site))
+    assert other.returncode != 0 and f"has SHA-256 {sha256(packed).hexdigest()}, not 000" in other.stderr

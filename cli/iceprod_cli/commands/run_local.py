@@ -41,6 +41,12 @@ RUNNER = "iceprod_pilot.local"  # A process of its own: it adopts orphans and ki
 @click.option(
     "--software", multiple=True, metavar="NAME/VERSION=TARBALL", help="what a cluster knows as that software"
 )
+@click.option(
+    "--external",
+    type=click.Path(path_type=Path),
+    metavar="SITE.TOML",
+    help="whose [external] says from where modules are fetched",
+)
 @output_options
 @pass_session
 def run_local(
@@ -57,6 +63,7 @@ def run_local(
     gpus: int,
     system: tuple[str, ...],
     software: tuple[str, ...],
+    external: Path | None,
 ) -> None:
     """Run one job of the steering FILE here and now, as a pilot would, without a cluster.
 
@@ -65,11 +72,12 @@ def run_local(
     each task, where worker nodes see that directory and this Python.
     """
     from iceprod_cli.dagman import write_bundle, write_dag
-    from iceprod_p2p.client.submission import pack, read_document
+    from iceprod_cli.fetching import packed_whole
+    from iceprod_p2p.client.submission import read_document
     from iceprod_p2p.steering.plan import all_shapes, task_shapes
 
     document = read_document(file)
-    packed = pack(document, file.resolve().parent)
+    packed = packed_whole(document, file.resolve().parent, site_toml=external)
     tarballs = _tarballs(software)
     packed.files.update(dict(tarballs.values()))
     wish = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,6 +30,12 @@ from iceprod_cli.session import Session, output_options, pass_session
 @click.option("--grid", default="", help="for --unmonitored: the grid plugin, such as slurm")
 @click.option("--grid-option", multiple=True, metavar="NAME=VALUE", help="of the grid plugin")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="for unmonitored jobs' files")
+@click.option(
+    "--external",
+    type=click.Path(path_type=Path),
+    metavar="SITE.TOML",
+    help="for --unmonitored: whose [external] says from where modules are fetched",
+)
 @click.option("--wait", is_flag=True, help="show progress until it ends; exit code 6 unless it is complete")
 @output_options
 @pass_session
@@ -49,6 +56,7 @@ def submit(
     grid: str,
     grid_option: tuple[str, ...],
     directory: Path | None,
+    external: Path | None,
     wait: bool,
 ) -> None:
     """Submit the steering FILE (XML, YAML or JSON) as a dataset.
@@ -58,7 +66,8 @@ def submit(
     if unmonitored:
         if not grid or directory is None:
             raise click.UsageError("--unmonitored needs --grid and --dir")
-        return _submit_unmonitored(file, directory, grid, grid_option, jobs=jobs, seed=seed or 0)
+        more = {"jobs": jobs, "seed": seed or 0, "external": external}
+        return _submit_unmonitored(file, directory, grid, grid_option, more)
     from iceprod_p2p.client.submission import submit_file
 
     reply = submit_file(
@@ -99,11 +108,11 @@ def submit(
 
 
 def _submit_unmonitored(
-    file: Path, directory: Path, grid: str, options: tuple[str, ...], *, jobs: int, seed: int
+    file: Path, directory: Path, grid: str, options: tuple[str, ...], more: dict[str, Any]
 ) -> None:
     from iceprod_cli.unmonitored import options_of, submit
 
-    rows = submit(file, directory, plugin=grid, options=options_of(options), jobs=jobs, seed=seed)
+    rows = submit(file, directory, plugin=grid, options=options_of(options), **more)
     refused = [row for row in rows if row["error"]]
     for row in refused:
         say(f"job {row['job']} was not taken: {safe(row['error'])}", err=True)
