@@ -18,6 +18,7 @@ from typing import Any, Final
 from iceprod_p2p.base.config_blobs import BLOBS, BlobsConfig
 from iceprod_p2p.base.config_external import EXTERNAL, ExternalConfig, check_external
 from iceprod_p2p.base.config_people import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
+from iceprod_p2p.base.config_transfers import TRANSFERS, TransfersConfig
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
 from iceprod_p2p.base.toml_lines import key_lines
@@ -117,15 +118,6 @@ PEOPLE: Final = (
     Setting("certificate_h", "number", 12.0, "validity of a person's certificate", 0.002, 8_760),
     Setting("vouch", "switch", True, "let people log in at this node too, once it is a voter"),
     Setting("administrator", "text", "admin", "founding only: the first administrator"),
-)
-TRANSFERS: Final = (
-    Setting(
-        "credentials", "path", "", "TOML file, mode 0600: what goes to which storage (docs/transfers.md)"
-    ),
-    Setting("for_modules", "switch", False, "modules may use these credentials, not the pilot alone"),
-    Setting(
-        "hand_out", "switch", False, "pilots get them from this node, not from the same path on worker nodes"
-    ),
 )
 LOG: Final = (
     Setting("style", "text", "text", "text or json", choices=("text", "json")),
@@ -245,15 +237,6 @@ class PeopleConfig:
     certificate_h: float
     administrator: str
     vouch: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TransfersConfig:
-    """``[transfers]``; `credentials` is empty without a file."""
-
-    credentials: str
-    for_modules: bool
-    hand_out: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,7 @@ class SiteNode:
         config, node = self.config, self.config.node
         self.replicas = Replicas(site=node.site, node_id=node.id, consensus=self.raft)
         self.files = FileService(
-            self.blobs,
-            self.peers,
-            self.disk,
+            *(self.blobs, self.peers, self.disk),
             holders=lambda sha256: self.cluster.holders(sha256, but=node.id),
             fetched=self.replicas.fetched,
         )
@@ -157,7 +155,7 @@ class SiteNode:
             only_gpu_tasks=self._only_gpu_tasks,
             resolved=self.replicas.resolved,
             hungry=lambda: self.roles.hungry(),
-            credentials=config.transfers.credentials if config.transfers.hand_out else "",
+            credentials=config.transfers.handed_out,
         )
         self._build_ways_in()
         self.control = ControlService(
