@@ -39,6 +39,7 @@ class SgeSystem:
             "SGE_EXECD_PORT": str(execd),
         }
         self._cell = self.root / "sge" / "ci"
+        self._groups = 100_000 + 100 * (master % 10_000)
 
     def grid(self, **options: object) -> Grid:
         """Make the plugin for it."""
@@ -177,6 +178,8 @@ class SgeSystem:
             "shell_start_mode": "unix_behavior",
             "min_uid": "0",
             "min_gid": "0",
+            # By such a group of its own it finds a job's processes to kill: never those of another one's jobs.
+            "gid_range": f"{self._groups}-{self._groups + 99}",
             "execd_params": "NOTIFY_KILL=default",
         }
         lines = [line for line in configuration.splitlines() if line.split(" ")[0] not in wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,12 +14,16 @@ USER = "gridtest"  # Made when it is not there, and left there.
 
 def user_ids(name: str) -> tuple[int, int]:
     """Return user and group of an account that is made when it is not there; needs root."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        line = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", name)
-        subprocess.run(line, check=True, capture_output=True, timeout=30)
-        entry = pwd.getpwnam(name)
+    line = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", name)
+    for _ in range(10):  # Another process may make it at the same time, and lock us out for that.
+        try:
+            entry = pwd.getpwnam(name)
+            break
+        except KeyError:
+            done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+            time.sleep(0.2 if done.returncode else 0)
+    else:
+        raise AssertionError(f"{' '.join(line)}: {done.stderr}")
     return entry.pw_uid, entry.pw_gid
 
 
