@@ -34,7 +34,7 @@ from tests.integration.node_processes import leads, task_counts, wait_for
 from tests.integration.recovery import cluster as recovery
 from tests.integration.test_people import PASSWORD, Cluster
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(1_200)]
 PASSED_BY_WORK = (  # In about the order in which one dataset passes them.
     "submit.propose.before",
     "submit.propose.after",
