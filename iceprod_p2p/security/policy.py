@@ -40,7 +40,6 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Enrol/EnrolPilot": {Caller.ANYONE},
         "Enrol/Login": {Caller.ANYONE},
         "Peer/Link": {Caller.NODE},
-        "Peer/Snapshot": {Caller.NODE},
         "Peer/GetBlob": {Caller.NODE},
         "Peer/PutBlob": {Caller.NODE},
         "Peer/GetUpload": {Caller.NODE},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -112,6 +113,8 @@ class Trust:
         if identity.expires_ms < now_ms:
             raise NotAllowed(f"the certificate of {identity.actor} has expired", remedy="renew it")
         issuer = self.issuers.get(identity.issuer)
+        if issuer is None and any(identity.issuer == _key_id(root) for root in self.roots):
+            raise NotAllowed(f"the root itself vouches for {identity.actor}; roots make authorities only")
         if issuer is None:
             if identity.kind is IdentityKind.PERSON and not self._lists_people:
                 return
@@ -198,6 +201,11 @@ def _is_vouched(
         and _is_follower(cross, believed)
         for cross in above
     )
+
+
+@lru_cache(maxsize=64)
+def _key_id(certificate: x509.Certificate) -> str:
+    return key_identifier(certificate_key(certificate)).hex()
 
 
 def require_scope(identity: Identity, scope: str) -> None:

@@ -23,6 +23,7 @@ from iceprod_p2p.model.identity import (
     IdentityKind,
     identity_uri,
     is_host_label,
+    is_person_name,
     is_site_name,
     node_server_name,
 )
@@ -182,6 +183,8 @@ class EnrolService(enrol_pb2_grpc.EnrolServicer):  # type: ignore[misc]
         """Exchange the secret of one of this node's grid jobs for a short certificate."""
         keys, now_ms = self._keys(), self._clock.wall_ms()
         pilot, host = text(request.pilot, "the pilot", 63), text(request.host, "the host", 255)
+        if not is_person_name(pilot):
+            raise BadInput(f"{pilot!r} cannot name a pilot", remedy="start it as the node wrote it")
         uri = identity_uri(IdentityKind.PILOT, pilot, site=keys.site, cluster=keys.cluster)
         key = check_request(request.csr_pem, claim=uri)
         job = self._book.get(pilot)

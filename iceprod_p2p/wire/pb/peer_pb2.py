@@ -26,7 +26,7 @@ from . import common_pb2 as common__pb2
 from . import control_pb2 as control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\niceprod.v1\x1a\x0c\x63ommon.proto\x1a\rcontrol.proto\"\x15\n\x05\x46rame\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"6\n\x0fSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"Q\n\x0cSnapshotPart\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06header\x18\x04 \x01(\x0c\"5\n\x0fHasBlobsRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x12\n\nread_again\x18\x02 \x01(\x08\"\x1f\n\rHasBlobsReply\x12\x0e\n\x06sha256\x18\x01 \x03(\t\"\x12\n\x10GetMemberRequest\"7\n\x15IssueAuthorityRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\",\n\x13IssueAuthorityReply\x12\x15\n\rauthority_pem\x18\x01 \x01(\x0c\x32\xba\x06\n\x04Peer\x12\x30\n\x04Link\x12\x11.iceprod.v1.Frame\x1a\x11.iceprod.v1.Frame(\x01\x30\x01\x12\x43\n\x08Snapshot\x12\x1b.iceprod.v1.SnapshotRequest\x1a\x18.iceprod.v1.SnapshotPart0\x01\x12\x37\n\x07GetBlob\x12\x17.iceprod.v1.BlobRequest\x1a\x11.iceprod.v1.Chunk0\x01\x12;\n\x07PutBlob\x12\x17.iceprod.v1.PutBlobPart\x1a\x15.iceprod.v1.BlobReply(\x01\x12=\n\tGetUpload\x12\x17.iceprod.v1.BlobRequest\x1a\x17.iceprod.v1.UploadState\x12\x42\n\x08HasBlobs\x12\x1b.iceprod.v1.HasBlobsRequest\x1a\x19.iceprod.v1.HasBlobsReply\x12\x43\n\tGetMember\x12\x1c.iceprod.v1.GetMemberRequest\x1a\x18.iceprod.v1.MemberStatus\x12T\n\x0eIssueAuthority\x12!.iceprod.v1.IssueAuthorityRequest\x1a\x1f.iceprod.v1.IssueAuthorityReply\x12N\n\x0cVerifyCopies\x12\x1e.iceprod.v1.VerifyFilesRequest\x1a\x1c.iceprod.v1.VerifyFilesReply0\x01\x12M\n\x0bGetGridJobs\x12\x1f.iceprod.v1.ListGridJobsRequest\x1a\x1d.iceprod.v1.ListGridJobsReply\x12G\n\tGetPilots\x12\x1d.iceprod.v1.ListPilotsRequest\x1a\x1b.iceprod.v1.ListPilotsReply\x12?\n\x08TestGrid\x12\x1b.iceprod.v1.TestSiteRequest\x1a\x14.iceprod.v1.TestStep0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\niceprod.v1\x1a\x0c\x63ommon.proto\x1a\rcontrol.proto\"\x15\n\x05\x46rame\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"5\n\x0fHasBlobsRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x12\n\nread_again\x18\x02 \x01(\x08\"\x1f\n\rHasBlobsReply\x12\x0e\n\x06sha256\x18\x01 \x03(\t\"\x12\n\x10GetMemberRequest\"7\n\x15IssueAuthorityRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\",\n\x13IssueAuthorityReply\x12\x15\n\rauthority_pem\x18\x01 \x01(\x0c\x32\xf5\x05\n\x04Peer\x12\x30\n\x04Link\x12\x11.iceprod.v1.Frame\x1a\x11.iceprod.v1.Frame(\x01\x30\x01\x12\x37\n\x07GetBlob\x12\x17.iceprod.v1.BlobRequest\x1a\x11.iceprod.v1.Chunk0\x01\x12;\n\x07PutBlob\x12\x17.iceprod.v1.PutBlobPart\x1a\x15.iceprod.v1.BlobReply(\x01\x12=\n\tGetUpload\x12\x17.iceprod.v1.BlobRequest\x1a\x17.iceprod.v1.UploadState\x12\x42\n\x08HasBlobs\x12\x1b.iceprod.v1.HasBlobsRequest\x1a\x19.iceprod.v1.HasBlobsReply\x12\x43\n\tGetMember\x12\x1c.iceprod.v1.GetMemberRequest\x1a\x18.iceprod.v1.MemberStatus\x12T\n\x0eIssueAuthority\x12!.iceprod.v1.IssueAuthorityRequest\x1a\x1f.iceprod.v1.IssueAuthorityReply\x12N\n\x0cVerifyCopies\x12\x1e.iceprod.v1.VerifyFilesRequest\x1a\x1c.iceprod.v1.VerifyFilesReply0\x01\x12M\n\x0bGetGridJobs\x12\x1f.iceprod.v1.ListGridJobsRequest\x1a\x1d.iceprod.v1.ListGridJobsReply\x12G\n\tGetPilots\x12\x1d.iceprod.v1.ListPilotsRequest\x1a\x1b.iceprod.v1.ListPilotsReply\x12?\n\x08TestGrid\x12\x1b.iceprod.v1.TestSiteRequest\x1a\x14.iceprod.v1.TestStep0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=55
   _globals['_FRAME']._serialized_end=76
-  _globals['_SNAPSHOTREQUEST']._serialized_start=78
-  _globals['_SNAPSHOTREQUEST']._serialized_end=132
-  _globals['_SNAPSHOTPART']._serialized_start=134
-  _globals['_SNAPSHOTPART']._serialized_end=215
-  _globals['_HASBLOBSREQUEST']._serialized_start=217
-  _globals['_HASBLOBSREQUEST']._serialized_end=270
-  _globals['_HASBLOBSREPLY']._serialized_start=272
-  _globals['_HASBLOBSREPLY']._serialized_end=303
-  _globals['_GETMEMBERREQUEST']._serialized_start=305
-  _globals['_GETMEMBERREQUEST']._serialized_end=323
-  _globals['_ISSUEAUTHORITYREQUEST']._serialized_start=325
-  _globals['_ISSUEAUTHORITYREQUEST']._serialized_end=380
-  _globals['_ISSUEAUTHORITYREPLY']._serialized_start=382
-  _globals['_ISSUEAUTHORITYREPLY']._serialized_end=426
-  _globals['_PEER']._serialized_start=429
-  _globals['_PEER']._serialized_end=1255
+  _globals['_HASBLOBSREQUEST']._serialized_start=78
+  _globals['_HASBLOBSREQUEST']._serialized_end=131
+  _globals['_HASBLOBSREPLY']._serialized_start=133
+  _globals['_HASBLOBSREPLY']._serialized_end=164
+  _globals['_GETMEMBERREQUEST']._serialized_start=166
+  _globals['_GETMEMBERREQUEST']._serialized_end=184
+  _globals['_ISSUEAUTHORITYREQUEST']._serialized_start=186
+  _globals['_ISSUEAUTHORITYREQUEST']._serialized_end=241
+  _globals['_ISSUEAUTHORITYREPLY']._serialized_start=243
+  _globals['_ISSUEAUTHORITYREPLY']._serialized_end=287
+  _globals['_PEER']._serialized_start=290
+  _globals['_PEER']._serialized_end=1047
 # @@protoc_insertion_point(module_scope)

@@ -14,26 +14,6 @@ class Frame(_message.Message):
     body: bytes
     def __init__(self, body: _Optional[bytes] = ...) -> None: ...
 
-class SnapshotRequest(_message.Message):
-    __slots__ = ("snapshot_id", "offset")
-    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    snapshot_id: str
-    offset: int
-    def __init__(self, snapshot_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
-
-class SnapshotPart(_message.Message):
-    __slots__ = ("snapshot_id", "body", "offset", "header")
-    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
-    BODY_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    snapshot_id: str
-    body: bytes
-    offset: int
-    header: bytes
-    def __init__(self, snapshot_id: _Optional[str] = ..., body: _Optional[bytes] = ..., offset: _Optional[int] = ..., header: _Optional[bytes] = ...) -> None: ...
-
 class HasBlobsRequest(_message.Message):
     __slots__ = ("sha256", "read_again")
     SHA256_FIELD_NUMBER: _ClassVar[int]

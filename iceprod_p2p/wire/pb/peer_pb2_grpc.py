@@ -41,11 +41,6 @@ class PeerStub:
                 request_serializer=peer__pb2.Frame.SerializeToString,
                 response_deserializer=peer__pb2.Frame.FromString,
                 _registered_method=True)
-        self.Snapshot = channel.unary_stream(
-                '/iceprod.v1.Peer/Snapshot',
-                request_serializer=peer__pb2.SnapshotRequest.SerializeToString,
-                response_deserializer=peer__pb2.SnapshotPart.FromString,
-                _registered_method=True)
         self.GetBlob = channel.unary_stream(
                 '/iceprod.v1.Peer/GetBlob',
                 request_serializer=common__pb2.BlobRequest.SerializeToString,
@@ -103,13 +98,6 @@ class PeerServicer:
 
     def Link(self, request_iterator, context):
         """One stream for each pair of nodes; a frame is one MessagePack message of the consensus engine.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Snapshot(self, request, context):
-        """A snapshot of the replicated tables, in chunks, from an offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,11 +177,6 @@ def add_PeerServicer_to_server(servicer, server):
                     request_deserializer=peer__pb2.Frame.FromString,
                     response_serializer=peer__pb2.Frame.SerializeToString,
             ),
-            'Snapshot': grpc.unary_stream_rpc_method_handler(
-                    servicer.Snapshot,
-                    request_deserializer=peer__pb2.SnapshotRequest.FromString,
-                    response_serializer=peer__pb2.SnapshotPart.SerializeToString,
-            ),
             'GetBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlob,
                     request_deserializer=common__pb2.BlobRequest.FromString,
@@ -272,33 +255,6 @@ class Peer:
             '/iceprod.v1.Peer/Link',
             peer__pb2.Frame.SerializeToString,
             peer__pb2.Frame.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Snapshot(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/iceprod.v1.Peer/Snapshot',
-            peer__pb2.SnapshotRequest.SerializeToString,
-            peer__pb2.SnapshotPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -245,9 +245,7 @@ def test_a_revoked_certificate_and_a_banned_site_are_out_within_a_moment(door: D
         door.access.check(pilot, EXCHANGE)
 
 
-@pytest.mark.parametrize(
-    "method", ["GetBlob", "PutBlob", "HasBlobs", "GetMember", "VerifyCopies", "Snapshot"]
-)
+@pytest.mark.parametrize("method", ["GetBlob", "PutBlob", "HasBlobs", "GetMember", "VerifyCopies"])
 async def test_a_removed_node_and_one_of_a_banned_site_are_told_nothing_more(door: Door, method: str) -> None:
     """Their authority is the root's work still, so the handshake lets them in: the ledger decides."""
     door.ledger.must(Invite(secret_digest("word"), "geneva"), actor="person:ada")
