@@ -24,6 +24,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "htcondor-ce": "iceprod_p2p.grids.htcondor_ce:HtcondorCeGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",
     "pbs": "iceprod_p2p.grids.pbs:PbsGrid",
+    "psij": "iceprod_p2p.grids.psij:PsijGrid",
     "sge": "iceprod_p2p.grids.sge:SgeGrid",
     "slurm": "iceprod_p2p.grids.slurm:SlurmGrid",
 }

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iceprod_p2p.grids.base import Completed, Failed, Grid, Removed, Tag
+from iceprod_p2p.grids.base import (
+    Completed,
+    Failed,
+    Grid,
+    GridRequest,
+    NotSubmitted,
+    Removed,
+    Submitted,
+    Tag,
+)
 from iceprod_p2p.grids.errors import GridDown, GridError
 from iceprod_p2p.grids.registry import create
 from iceprod_p2p.grids.slurm import SlurmGrid
@@ -239,3 +249,32 @@ class TestSlurmWithoutAccounting(SlurmBehaviour):
         end = work.until_ended([grid_job_id], limit_s=100)[grid_job_id]
         assert end.state == Failed("its wall time was over (TIMEOUT)")
         assert "told" in out.read_text()
+
+
+def test_psij_drives_a_real_batch_system(bare: SlurmSystem) -> None:
+    pytest.importorskip("psij")
+    directory = bare.root / "psij"
+    directory.mkdir()
+    grid = create("psij", {"executor": "slurm", "spool": str(directory), "environment": bare.environment})
+    assert "executor slurm" in grid.check()
+    asked = [
+        GridRequest(Tag("psij", name), "/bin/sh", str(directory / name), ("-c", script), **more)
+        for name, script, more in (
+            ("ends", "echo $ICEPROD_GRID_TAG; exit 3", {"walltime_s": 300, "memory_mib": 100}),
+            ("waits", "sleep 100", {"extra_lines": ("--begin=now+1hour",), "queue": "main"}),
+            ("refused", "true", {"queue": "nope"}),
+        )
+    ]
+    *results, refusal = grid.submit(asked)
+    assert isinstance(refusal, NotSubmitted) and "partition" in refusal.reason
+    ids = [result.grid_job_id for result in results if isinstance(result, Submitted)]
+    assert len(ids) == 2, results
+    until(lambda: ids[0] in grid.history([ids[0]]), "it has ended", limit_s=60, pause_s=0.5)
+    end = grid.history([ids[0]])[ids[0]]
+    assert (end.state, end.host) == (Completed(3), os.uname().nodename)
+    assert Path(asked[0].stdout_path).read_text().strip() == "iceprod.psij.ends"
+    again = create("psij", {"executor": "slurm", "spool": str(directory), "environment": bare.environment})
+    assert [job.grid_job_id for job in again.clean_queue("psij", [asked[0].tag])] == [ids[1]]
+    until(lambda: ids[1] in grid.history([ids[1]]), "it is gone", limit_s=60, pause_s=0.5)
+    assert isinstance(grid.history([ids[1]])[ids[1]].state, Removed)
+    grid.forget(ids)
