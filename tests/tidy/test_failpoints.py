@@ -12,6 +12,7 @@ PACKAGE = Path(failpoints.__file__).parents[1]
 DURABLE = {"fsync", "replace", "rename", "commit", "swap"}  # Methods and functions that make a change last.
 WITHOUT = {  # Durable steps that no failpoint stands around, and why none is needed.
     "client/contexts.py": "a person's own files; written again by logging in again",
+    "grids/psij_bridge.py": "a process for one call: the node's own failpoints stand around it",
     "site/bundle.py": "what pilots are made of; made again by the same command",
     "store/generation.py": "LMDB's transactions: a checkpoint, a snapshot and a swap pass theirs where they are used",
     "store/transactions.py": "the steps of a transaction pass theirs where it is used",
