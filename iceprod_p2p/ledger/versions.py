@@ -26,8 +26,8 @@ from iceprod_p2p.base.errors import IceProdError
 VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program can take part in.
 VERSION_MOST: Final = 2  # The newest one.
 
-# Version 2: software by name, blobs that are counted and forgotten, datasets that follow others, copies at URLs that
-# are read again, temporary files that have served.
+# Version 2: authorities that take turns, people who leave, datasets that change hands; software by name, blobs that are
+# counted and forgotten, datasets that follow others, copies at URLs that are read again, temporary files that have served.
 NAMED_BLOBS: Final = (
     2  # From here on a dataset names the blobs that it needs, so that others can be forgotten.
 )
@@ -35,6 +35,10 @@ SPENT_FILES: Final = 2  # From here on temporary files that have served are let 
 
 # The number of a command -> the version that brought it.  Those not named here are as old as the ledger.
 COMMANDS_SINCE: Final[dict[int, int]] = {
+    15: 2,  # AddAuthority
+    16: 2,  # RetireAuthority
+    17: 2,  # AskRenewal
+    18: 2,  # RemovePerson
     63: 2,  # DropBlobs
     64: 2,  # ForgetBlobs
     70: 2,  # PublishSoftware
@@ -45,6 +49,8 @@ COMMANDS_SINCE: Final[dict[int, int]] = {
 FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {
     (20, 15): 2,  # SubmitDataset.closing
     (20, 16): 2,  # SubmitDataset.blobs
+    (24, 8): 2,  # SetDataset.owner
+    (24, 9): 2,  # SetDataset.group
     (60, 4): 2,  # RecordReplicas.spent
     (61, 4): 2,  # RecordVerification.url
 }
