@@ -26,6 +26,13 @@ BLOBS: Final = (
         0,
         31_536_000,
     ),
+    Setting(
+        "size_mib",
+        "whole",
+        0,
+        "while the store is larger, copies of other sites' files are let go, longest unread first; 0: no limit",
+        0,
+    ),
 )
 
 
@@ -37,3 +44,4 @@ class BlobsConfig:
     copies_least: int = 1
     interval_s: float = 60.0
     temp_grace_s: float = 3_600.0
+    size_mib: int = 0

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from iceprod_p2p.ledger.query_blobs import blobs, uses
+from iceprod_p2p.ledger.query_blobs import blobs, lent, uses
 from iceprod_p2p.ledger.query_cluster import (
     applied_index,
     asked,
@@ -60,6 +60,7 @@ __all__ = [
     "issuing_certificates",
     "jobs",
     "ledger_time_ms",
+    "lent",
     "members",
     "node",
     "nodes",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from iceprod_p2p.ledger import keys, rows
+from iceprod_p2p.ledger.commands import ReplicaRef
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.limits import BLOB_GRACE_MS
 from iceprod_p2p.ledger.rules.blobs import is_needed
+from iceprod_p2p.ledger.rules.files import copies_of
 from iceprod_p2p.ledger.spent import is_spent
 from iceprod_p2p.ledger.tables import Tables
 
@@ -32,6 +34,37 @@ def blobs(kv: KeyValue, *, after: str = "", limit: int = PAGE_MAX) -> rows.Page[
         for key, record in page
     )
     return rows.Page(found, found[-1].sha256 if len(page) == limit else None)
+
+
+def lent(kv: KeyValue, sha256: str, site: str) -> tuple[ReplicaRef, ...]:
+    """Return the file records of some content that `site` need not keep, none if there is any reason to keep it.
+
+    All of them were written by other sites, which are alive and have good copies by the record, and nothing keeps it as
+    a blob.
+    """
+    t = Tables(kv)
+    digest = bytes.fromhex(sha256)
+    page = t.scan_keys(keys.CONTENT + digest[:16], USES_LOOK + 1)
+    mine = t.site(site)
+    if mine is None or len(page) > USES_LOOK:
+        return ()
+    if t.blobs.get(keys.BLOB + digest) is not None or t.scan_keys(keys.BLOB_USE + digest, 1):
+        return ()
+    found = []
+    for key, _ in page:
+        file_key = keys.FILE + key[17:]
+        record = t.files.get(file_key)
+        if record is None or record.sha256 != digest:
+            continue
+        copies = copies_of(t, file_key, record)
+        writer = t.site(t.site_name(record.site))
+        if writer is None or record.site == mine.number or writer.alive_until_ms <= t.now_ms:
+            return ()
+        if not any(copy.site == record.site and copy.good for copy in copies):
+            return ()
+        number, job = keys.number_of(file_key, 1, 4), keys.number_of(file_key, 5, 4) - 1
+        found.append(ReplicaRef(number, job, file_key[9:].decode()))
+    return tuple(found)
 
 
 def uses(kv: KeyValue, sha256: str) -> rows.ContentUses:

@@ -27,10 +27,9 @@ VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program ca
 VERSION_MOST: Final = 2  # The newest one.
 
 # Version 2: authorities that take turns, people who leave, datasets that change hands; software by name, blobs that are
-# counted and forgotten, datasets that follow others, copies at URLs that are read again, temporary files that have served.
-NAMED_BLOBS: Final = (
-    2  # From here on a dataset names the blobs that it needs, so that others can be forgotten.
-)
+# counted and forgotten, datasets that follow others, copies at URLs that are read again, temporary files that served.
+# From here on a dataset names the blobs that it needs, so that others can be forgotten.
+NAMED_BLOBS: Final = 2
 SPENT_FILES: Final = 2  # From here on temporary files that have served are let go.
 
 # The number of a command -> the version that brought it.  Those not named here are as old as the ledger.

@@ -10,7 +10,7 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import NotAllowed, NotFound
 from iceprod_p2p.ledger import keys, queries
 from iceprod_p2p.ledger import records as r
-from iceprod_p2p.ledger.commands import TaskRef
+from iceprod_p2p.ledger.commands import ReplicaRef, TaskRef
 from iceprod_p2p.ledger.limits import REQUIREMENTS_MAX
 from iceprod_p2p.ledger.moves import HELD, STARTED, Place
 from iceprod_p2p.ledger.reading import see_place, see_task
@@ -276,6 +276,11 @@ class ClusterView:
         """Who needs some content."""
         with self._raft.view() as kv:
             return queries.uses(kv, sha256)
+
+    def lent(self, sha256: str, site: str) -> tuple[ReplicaRef, ...]:
+        """The file records of some content that a site need not keep; none if there is any reason to keep it."""
+        with self._raft.view() as kv:
+            return queries.lent(kv, sha256, site)
 
     def holds(self, site: str, sha256: str) -> bool:
         """Whether a file of this content is recorded at a site."""

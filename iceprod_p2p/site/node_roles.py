@@ -40,6 +40,7 @@ from iceprod_p2p.site.roles import Role, Roles
 from iceprod_p2p.site.scrub import Scrub
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.timekeeper import SiteHeartbeat, Timekeeper
+from iceprod_p2p.site.trimmer import Trimmer
 from iceprod_p2p.site.volunteer import Volunteer
 from iceprod_p2p.store.blobs import BlobStore
 
@@ -156,6 +157,16 @@ class NodeRoles:
             executor=node.disk,
             clock=node.clock,
         )
+        self.trimmer = Trimmer(
+            site=site,
+            node_id=name,
+            blobs=node.blobs,
+            cluster=node.cluster,
+            consensus=node.raft,
+            size_mib=lambda: node.config.blobs.size_mib,
+            executor=node.disk,
+            clock=node.clock,
+        )
         self.newcomer = Newcomer(
             node_id=name,
             data_dir=config.node.data_dir,
@@ -203,6 +214,7 @@ class NodeRoles:
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
         blobs = self._node.config.blobs
         self.roles.add(Role("blobs", blobs.interval_s, self.blob_keeper.step))
+        self.roles.add(Role("trimmer", blobs.interval_s, self.trimmer.step))
         self.roles.add(Role("janitor", min(JANITOR_S, max(1.0, blobs.temp_grace_s)), self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self.renewal.step))
         self.roles.add(Role("people", PEOPLE_S, self._node.people.step))

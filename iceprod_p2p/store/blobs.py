@@ -152,11 +152,21 @@ class BlobStore:
         return self._partial / digest
 
     def open(self, digest: str) -> IO[bytes]:
-        """Open a blob for reading; NotFound when it is not here, BadInput for a malformed digest."""
+        """Open a blob, and note that it is read now; NotFound when it is not here, BadInput for a malformed digest."""
+        path = self.path(digest)
+        with suppress(OSError):
+            os.utime(path)
         try:
-            return open(self.path(digest), "rb")
+            return open(path, "rb")
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is not in this store") from None
+
+    def idle_s(self, digest: str, now_s: float) -> float:
+        """Return for how long before `now_s` (wall time) a blob was neither stored nor read; 0 when it is not here."""
+        try:
+            return max(0.0, now_s - self.path(digest).stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
 
     def read(self, digest: str, *, max_bytes: int) -> bytes:
         """Return a small blob's bytes, verified; BadInput when it is larger than `max_bytes`, else as

@@ -1,0 +1,105 @@
+"""The trimmer: keeps a node's store at the size that the site gives it, by letting go copies that others have.
+
+Only copies of files that came from the sites which wrote them go, the longest unread first, and only while the writer's
+own copy is recorded there: a writer never lets go, so no two sites can drop the last copies of each other.  Whoever
+asks for such a file again has it fetched again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Final, Protocol
+
+from iceprod_p2p.base.clock import Clock
+from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.ledger.commands import RecordReplicas, ReplicaRef
+from iceprod_p2p.site.consensus import Consensus
+from iceprod_p2p.site.plans.cleanup import StoredBlob
+from iceprod_p2p.store.blobs import BlobStore
+
+OLDEST: Final = 2_000  # Blobs that one step may look at, the longest unread ones.
+LOOK_AT_ONCE: Final = 100
+UNREAD_S: Final = 600.0  # A copy that came or was read a moment ago is wanted now.
+PAGE: Final = 100
+MIB: Final = 1024 * 1024
+log = get_logger("trimmer")
+
+
+class TrimmerView(Protocol):
+    """What is read of the ledger."""
+
+    def lent(self, sha256: str, site: str) -> tuple[ReplicaRef, ...]:
+        """The file records of some content, if all were written elsewhere and are held there; else none."""
+        ...
+
+
+class Trimmer:
+    """The role; `step` is called by one task of the event loop.  `size_mib` is the store's size, 0 for no limit."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        node_id: str,
+        blobs: BlobStore,
+        cluster: TrimmerView,
+        consensus: Consensus,
+        size_mib: Callable[[], int],
+        executor: Executor,
+        clock: Clock,
+    ) -> None:
+        self._site = site
+        self._actor = f"node:{node_id}"
+        self._blobs = blobs
+        self._cluster = cluster
+        self._consensus = consensus
+        self._size_mib = size_mib
+        self._executor = executor
+        self._clock = clock
+
+    async def step(self) -> None:
+        """Drop copies until the store fits, or none is left that may go.  Unavailable when the ledger cannot answer."""
+        limit_bytes = self._size_mib() * MIB
+        if not limit_bytes:
+            return
+        loop = asyncio.get_running_loop()
+        total_bytes, oldest = await loop.run_in_executor(self._executor, self._measured)
+        victims: list[tuple[StoredBlob, tuple[ReplicaRef, ...]]] = []
+        for index, blob in enumerate(oldest):
+            if total_bytes <= limit_bytes:
+                break
+            if index % LOOK_AT_ONCE == LOOK_AT_ONCE - 1:
+                await asyncio.sleep(0)  # Pilots wait for this loop.
+            refs = self._cluster.lent(blob.sha256, self._site)
+            if refs:
+                victims.append((blob, refs))
+                total_bytes -= blob.size_bytes
+        for start in range(0, len(victims), PAGE):
+            page = victims[start : start + PAGE]
+            refs = tuple(ref for _, names in page for ref in names)
+            await self._consensus.propose(RecordReplicas(self._site, dropped=refs), actor=self._actor)
+            await loop.run_in_executor(self._executor, self._delete, [blob.sha256 for blob, _ in page])
+            log.info("copies of other sites' files let go", count=len(page))
+
+    def _measured(self) -> tuple[int, list[StoredBlob]]:
+        """Return the size of all blobs, and those that nobody has read for a while, the longest unread first."""
+        total_bytes = 0
+
+        def unread() -> Iterator[StoredBlob]:
+            nonlocal total_bytes
+            now_s = self._clock.wall_ms() / 1_000
+            for blob in self._blobs:
+                total_bytes += blob.size_bytes
+                idle_s = self._blobs.idle_s(blob.digest, now_s)
+                if idle_s >= UNREAD_S:
+                    yield StoredBlob(blob.digest, blob.size_bytes, idle_s)
+
+        oldest = heapq.nlargest(OLDEST, unread(), key=lambda blob: (blob.idle_s, blob.sha256))
+        return total_bytes, oldest
+
+    def _delete(self, digests: list[str]) -> None:
+        for sha256 in digests:
+            self._blobs.delete(sha256)

@@ -1,0 +1,119 @@
+"""A store that is larger than its site wants lets go what others have, longest unread first, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iceprod_p2p.base.clock import ManualClock
+from iceprod_p2p.ledger import queries
+from iceprod_p2p.ledger.commands import RecordBlob, RecordReplicas, RecordVerification, ReplicaRef
+from iceprod_p2p.model.dataset import TaskShape
+from iceprod_p2p.model.files import FileEntry
+from iceprod_p2p.site.trimmer import UNREAD_S, Trimmer
+from iceprod_p2p.store.blobs import BlobStore
+from tests.ledger_in_hand import LedgerInHand
+
+NOW_S = int(time.time())
+LARGE = 600 * 1024  # Two of them are more than a MiB.
+
+
+class Node:
+    """The node of madison: the ledger is `hand`, and desy wrote the files `0` to `4`, of which copies are here."""
+
+    def __init__(self, directory: Path) -> None:
+        self.hand = LedgerInHand()
+        self.hand.found("madison", "desy")
+        self.blobs = BlobStore(directory)
+        self.clock = ManualClock(wall_ms=NOW_S * 1_000)
+        self.size_mib = 1
+        self.hand.submit(jobs=5, shapes=(TaskShape("make"),))
+        self.digests = [self.made(number) for number in range(5)]
+        self.trimmer = Trimmer(
+            site="madison",
+            node_id="n0",
+            blobs=self.blobs,
+            cluster=self,
+            consensus=self,  # type: ignore[arg-type]
+            size_mib=lambda: self.size_mib,
+            executor=ThreadPoolExecutor(1),
+            clock=self.clock,
+        )
+
+    def made(self, number: int, *, at: str = "desy") -> str:
+        content = bytes([number]) * LARGE
+        digest = sha256(content).hexdigest()
+        (ref,) = self.hand.claim(at)
+        self.hand.start(at, ref)
+        self.hand.finish(ref, at, files=(FileEntry(str(number), LARGE, digest, "permanent"),))
+        self.hand.done(RecordReplicas("madison", (ReplicaRef(1, number, str(number)),)))
+        self.read_at(self.stored(content), number)
+        return digest
+
+    def stored(self, content: bytes) -> Path:
+        with self.blobs.writer() as writer:
+            writer.write(content)
+            blob = writer.commit()
+        return self.blobs.path(blob.digest)
+
+    def read_at(self, path: Path, minutes: int) -> None:
+        at_s = NOW_S - UNREAD_S - 3_600 + 60 * minutes
+        os.utime(path, (at_s, at_s))
+
+    def lent(self, digest: str, site: str) -> tuple[ReplicaRef, ...]:
+        return queries.lent(self.hand.kv, digest, site)
+
+    async def propose(self, command: Any, **_: Any) -> Any:
+        return self.hand.do(command)
+
+    def here(self) -> list[int]:
+        return [number for number, digest in enumerate(self.digests) if self.blobs.has(digest)]
+
+    def sites(self, number: int) -> tuple[str, ...]:
+        return queries.holders(self.hand.kv, self.digests[number]).sites
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+async def test_the_longest_unread_copies_go_until_the_store_fits(node: Node) -> None:
+    with node.blobs.open(node.digests[0]) as file:
+        file.read(1)  # Read now, so it is the newest.
+    await node.trimmer.step()
+    assert node.here() == [0]
+    assert node.sites(0) == ("desy", "madison") and node.sites(1) == ("desy",)
+    node.size_mib = 0
+    await node.trimmer.step()
+    assert node.here() == [0], "without a limit nothing goes"
+
+
+async def test_a_store_that_fits_keeps_all(node: Node) -> None:
+    node.size_mib = 3
+    await node.trimmer.step()
+    assert node.here() == [0, 1, 2, 3, 4]
+
+
+async def test_what_others_do_not_have_or_somebody_needs_here_stays(node: Node) -> None:
+    node.hand.done(RecordBlob(node.digests[0], LARGE, ("n0",)))  # Also a document or software.
+    node.hand.done(RecordVerification(ReplicaRef(1, 1, "1"), "desy", ""))  # The writer has lost it.
+    await node.trimmer.step()
+    assert node.here() == [0, 1] and node.sites(1) == ("madison",)
+
+
+async def test_nothing_goes_while_the_writer_is_silent(node: Node) -> None:
+    node.hand.tick(10_000_000)
+    await node.trimmer.step()
+    assert node.here() == [0, 1, 2, 3, 4]
+
+
+async def test_own_files_stay_whoever_else_has_them(node: Node) -> None:
+    own = sha256(b"\x00" * LARGE).hexdigest()
+    assert queries.lent(node.hand.kv, own, "madison") and not queries.lent(node.hand.kv, own, "desy")
