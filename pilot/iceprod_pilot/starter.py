@@ -73,7 +73,8 @@ class ModuleStarter:
         ended = self._runner.run(Command(argv, around.environ, request))
         result = ended.result
         if result is None:
-            raise _without_result(step, ended)
+            hint = "; a class in a container needs python3, 3.11 or newer, in its image: see the log"
+            raise _without_result(step, ended, hint="" if around.container is None else hint)
         if result.ok:
             return dict(result.statistics)
         error = result.error
@@ -145,13 +146,13 @@ def _in_shell(step: Step, argv: tuple[str, ...] | list[str]) -> list[str]:
         ) from wrong
 
 
-def _without_result(step: Step, ended: Ended) -> TaskFailure:
+def _without_result(step: Step, ended: Ended, *, hint: str = "") -> TaskFailure:
     how = f"ended with code {ended.exit_code}"
     if ended.exit_code > 128:
         try:
             name = signal.Signals(ended.exit_code - 128).name
-            hint = ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
-            how = f"was ended by {name}{hint}"
+            perhaps = ", perhaps by the system for want of memory" if name == "SIGKILL" else ""
+            how = f"was ended by {name}{perhaps}"
         except ValueError:
             pass  # A code above 128 that is no signal's.
-    return TaskFailure(FailReason.PAYLOAD, f"module {step.name} {how}", task_exit_code=ended.exit_code)
+    return TaskFailure(FailReason.PAYLOAD, f"module {step.name} {how}{hint}", task_exit_code=ended.exit_code)

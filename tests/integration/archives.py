@@ -6,9 +6,12 @@ import io
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tarfile
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 PROGRAMS = ("sh", "cat", "ls", "id", "touch", "env", "sleep")
 
@@ -45,6 +48,35 @@ def root_filesystem() -> bytes:
         for library in _libraries(path):
             files[library.lstrip("/")] = _content(library)
     return tarball(files, links={"etc/mtab": "/proc/mounts", "usr": ".", "bin/dash": "/bin/sh"})
+
+
+def python_filesystem(root: Path) -> Path:
+    """Make a directory that holds this machine's python3 with its standard library and what they need, and no more."""
+    here = Path(sys.base_prefix)
+    (root / "usr" / "bin").mkdir(parents=True)
+    for name in ("work", "home", "tmp", "etc"):
+        (root / name).mkdir()
+    program = root / "usr" / "bin" / "python3"
+    shutil.copy(Path(sys.executable).resolve(), program)
+    library = Path(sysconfig.get_path("stdlib"))
+    unwanted = (
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idlelib",
+        "ensurepip",
+        "__pycache__",
+        "config-*",
+    )
+    place = root / "usr" / library.relative_to(here)
+    shutil.copytree(library, place, ignore=shutil.ignore_patterns(*unwanted))
+    extensions = [str(path) for path in (place / "lib-dynload").glob("*.so")]
+    for needed in {library for path in (str(program), *extensions) for library in _libraries(path)}:
+        target = root / needed.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(needed, target)
+    return root
 
 
 def _content(path: str) -> bytes:

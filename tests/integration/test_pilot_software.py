@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iceprod_p2p.base.machine import this_machine
-from tests.integration.archives import root_filesystem, tarball
+from tests.integration.archives import python_filesystem, root_filesystem, tarball
 from tests.integration.pilot_fakes import FakeCluster, document, write_config
 from tests.integration.test_pilot import Pilot, data, failed
 
@@ -357,6 +357,33 @@ def test_a_class_runs_inside_a_container_that_has_python(
     start()
     report = finished(cluster)
     assert report.statistics["pid"] < 20
+
+
+def test_a_class_needs_no_more_than_python3_of_a_container(
+    sandbox: None, cluster: FakeCluster, start: Any, tmp_path: Path
+) -> None:
+    root = python_filesystem(tmp_path / "image")
+    module = (
+        "from iceprod_p2p.modules import module_function\nimport os, sys\n"
+        "@module_function\ndef look() -> dict[str, float]:\n"
+        "    return {'mine': sys.executable == '/usr/bin/python3', 'entries': len(os.listdir('/usr/bin'))}\n"
+    )
+    cluster.order(document(cluster, task({"python": module, "class": "look"}, container=str(root))))
+    start()
+    assert dict(finished(cluster).statistics) == {"mine": 1.0, "entries": 1.0}
+
+
+def test_a_class_in_a_container_without_python_is_told_what_it_needs(
+    sandbox: None, cluster: FakeCluster, start: Any
+) -> None:
+    image = cluster.put(root_filesystem())
+    module = {"python": "def look(): pass\n", "class": "look"}
+    cluster.order(document(cluster, task(module, container=f"iceprod://sha256/{image}/tiny.tar.gz")))
+    start()
+    cluster.until(lambda: cluster.reports("failed"), what="a failure")
+    message = cluster.reports("failed")[0].failed.message
+    assert "needs python3, 3.11 or newer, in its image" in message
+    assert "python3" in log_of(cluster, cluster.reports("failed")[0].failed)
 
 
 def test_what_a_container_leaves_running_is_ended_with_its_task(
