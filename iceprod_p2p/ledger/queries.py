@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from iceprod_p2p.ledger.query_blobs import blobs, lent, uses
+from iceprod_p2p.ledger.query_blobs import blobs, lent, spare_holders, uses
 from iceprod_p2p.ledger.query_cluster import (
     applied_index,
     asked,
@@ -78,6 +78,7 @@ __all__ = [
     "software",
     "software_blobs",
     "software_builds",
+    "spare_holders",
     "start_record",
     "state_digest",
     "statistics",

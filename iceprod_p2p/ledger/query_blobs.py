@@ -67,6 +67,18 @@ def lent(kv: KeyValue, sha256: str, site: str) -> tuple[ReplicaRef, ...]:
     return tuple(found)
 
 
+def spare_holders(kv: KeyValue, sha256: str) -> tuple[str, ...]:
+    """Return the nodes that hold a blob and whose sites are alive; none if a file has the same content."""
+    t = Tables(kv)
+    digest = bytes.fromhex(sha256)
+    record = t.blobs.get(keys.BLOB + digest)
+    if record is None or t.scan_keys(keys.CONTENT + digest[:16], 1):
+        return ()
+    nodes = ((node, t.nodes.get(keys.by_name(keys.NODE, node))) for node in record.node_ids)
+    sites = ((node, t.site(known.member.site)) for node, known in nodes if known is not None)
+    return tuple(node for node, site in sites if site is not None and site.alive_until_ms > t.now_ms)
+
+
 def uses(kv: KeyValue, sha256: str) -> rows.ContentUses:
     """Return who needs some content: whether it is kept as a blob, and each file record that names it."""
     t = Tables(kv)

@@ -282,6 +282,12 @@ class ClusterView:
         with self._raft.view() as kv:
             return queries.lent(kv, sha256, site)
 
+    def spare(self, sha256: str, node_id: str, keep: int) -> bool:
+        """Whether a blob is nothing but a blob, and `keep` other nodes hold it that come before this one."""
+        with self._raft.view() as kv:
+            holders = queries.spare_holders(kv, sha256)
+        return node_id not in holders[:keep] and len(holders) >= keep
+
     def holds(self, site: str, sha256: str) -> bool:
         """Whether a file of this content is recorded at a site."""
         with self._raft.view() as kv:

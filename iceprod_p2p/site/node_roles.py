@@ -157,16 +157,6 @@ class NodeRoles:
             executor=node.disk,
             clock=node.clock,
         )
-        self.trimmer = Trimmer(
-            site=site,
-            node_id=name,
-            blobs=node.blobs,
-            cluster=node.cluster,
-            consensus=node.raft,
-            size_mib=lambda: node.config.blobs.size_mib,
-            executor=node.disk,
-            clock=node.clock,
-        )
         self.newcomer = Newcomer(
             node_id=name,
             data_dir=config.node.data_dir,
@@ -214,7 +204,7 @@ class NodeRoles:
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
         blobs = self._node.config.blobs
         self.roles.add(Role("blobs", blobs.interval_s, self.blob_keeper.step))
-        self.roles.add(Role("trimmer", blobs.interval_s, self.trimmer.step))
+        self.roles.add(Role("trimmer", blobs.interval_s, self._trimmer().step))
         self.roles.add(Role("janitor", min(JANITOR_S, max(1.0, blobs.temp_grace_s)), self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self.renewal.step))
         self.roles.add(Role("people", PEOPLE_S, self._node.people.step))
@@ -222,6 +212,20 @@ class NodeRoles:
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
         self.roles.add(Role("credential", CREDENTIAL_S, self.credential.step))
         self.roles.add(Role("introduction", 10.0, self._introduce))
+
+    def _trimmer(self) -> Trimmer:
+        node = self._node
+        return Trimmer(
+            site=node.config.node.site,
+            node_id=node.config.node.id,
+            blobs=node.blobs,
+            cluster=node.cluster,
+            consensus=node.raft,
+            size_mib=lambda: node.config.blobs.size_mib,
+            copies=lambda: node.config.blobs.copies,
+            executor=node.disk,
+            clock=node.clock,
+        )
 
     def use(self, config: SiteConfig) -> None:
         """Go on with a changed configuration, and look at the batch system at once."""

@@ -1,8 +1,9 @@
 """The trimmer: keeps a node's store at the size that the site gives it, by letting go copies that others have.
 
-Only copies of files that came from the sites which wrote them go, the longest unread first, and only while the writer's
-own copy is recorded there: a writer never lets go, so no two sites can drop the last copies of each other.  Whoever
-asks for such a file again has it fetched again.
+Copies of files that came from the sites which wrote them go, the longest unread first, only while the writer's
+own copy is recorded there: a writer never lets go, so no two sites can drop the last copies of each other.  Likewise of
+software, modules and documents: the first holders, as many as shall be, and one more, never let go.  Whoever asks for
+such content again has it fetched again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Final, Protocol
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import RecordReplicas, ReplicaRef
-from iceprod_p2p.site.consensus import Consensus
+from iceprod_p2p.ledger.commands_blobs import DropBlobs
+from iceprod_p2p.ledger.limits import BLOBS_AT_ONCE
+from iceprod_p2p.site.consensus import Consensus, applied
 from iceprod_p2p.site.plans.cleanup import StoredBlob
 from iceprod_p2p.store.blobs import BlobStore
 
@@ -35,6 +38,10 @@ class TrimmerView(Protocol):
         """The file records of some content, if all were written elsewhere and are held there; else none."""
         ...
 
+    def spare(self, sha256: str, node_id: str, keep: int) -> bool:
+        """Whether a blob is nothing but a blob, and `keep` other nodes hold it that come before this one."""
+        ...
+
 
 class Trimmer:
     """The role; `step` is called by one task of the event loop.  `size_mib` is the store's size, 0 for no limit."""
@@ -48,10 +55,13 @@ class Trimmer:
         cluster: TrimmerView,
         consensus: Consensus,
         size_mib: Callable[[], int],
+        copies: Callable[[], int],
         executor: Executor,
         clock: Clock,
     ) -> None:
         self._site = site
+        self._node_id = node_id
+        self._copies = copies
         self._actor = f"node:{node_id}"
         self._blobs = blobs
         self._cluster = cluster
@@ -68,6 +78,7 @@ class Trimmer:
         loop = asyncio.get_running_loop()
         total_bytes, oldest = await loop.run_in_executor(self._executor, self._measured)
         victims: list[tuple[StoredBlob, tuple[ReplicaRef, ...]]] = []
+        spare: list[str] = []
         for index, blob in enumerate(oldest):
             if total_bytes <= limit_bytes:
                 break
@@ -76,11 +87,22 @@ class Trimmer:
             refs = self._cluster.lent(blob.sha256, self._site)
             if refs:
                 victims.append((blob, refs))
-                total_bytes -= blob.size_bytes
+            elif self._cluster.spare(blob.sha256, self._node_id, self._copies() + 1):
+                spare.append(blob.sha256)
+            else:
+                continue
+            total_bytes -= blob.size_bytes
+        for start in range(0, len(spare), BLOBS_AT_ONCE):
+            digests = spare[start : start + BLOBS_AT_ONCE]
+            drop = DropBlobs(self._node_id, tuple(digests))
+            applied(await self._consensus.propose(drop, actor=self._actor))
+            await loop.run_in_executor(self._executor, self._delete, digests)
+            log.info("blobs let go that enough others hold", count=len(digests))
         for start in range(0, len(victims), PAGE):
             page = victims[start : start + PAGE]
             refs = tuple(ref for _, names in page for ref in names)
-            await self._consensus.propose(RecordReplicas(self._site, dropped=refs), actor=self._actor)
+            drop_copies = RecordReplicas(self._site, dropped=refs)
+            applied(await self._consensus.propose(drop_copies, actor=self._actor))
             await loop.run_in_executor(self._executor, self._delete, [blob.sha256 for blob, _ in page])
             log.info("copies of other sites' files let go", count=len(page))
 

@@ -13,9 +13,10 @@ import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.ledger import queries
-from iceprod_p2p.ledger.commands import RecordBlob, RecordReplicas, RecordVerification, ReplicaRef
+from iceprod_p2p.ledger.commands import Heartbeat, RecordBlob, RecordReplicas, RecordVerification, ReplicaRef
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
+from iceprod_p2p.model.site import SiteCounts
 from iceprod_p2p.site.trimmer import UNREAD_S, Trimmer
 from iceprod_p2p.store.blobs import BlobStore
 from tests.ledger_in_hand import LedgerInHand
@@ -27,9 +28,9 @@ LARGE = 600 * 1024  # Two of them are more than a MiB.
 class Node:
     """The node of madison: the ledger is `hand`, and desy wrote the files `0` to `4`, of which copies are here."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sites: tuple[str, ...] = ("madison", "desy")) -> None:
         self.hand = LedgerInHand()
-        self.hand.found("madison", "desy")
+        self.hand.found(*sites)
         self.blobs = BlobStore(directory)
         self.clock = ManualClock(wall_ms=NOW_S * 1_000)
         self.size_mib = 1
@@ -42,6 +43,7 @@ class Node:
             cluster=self,
             consensus=self,  # type: ignore[arg-type]
             size_mib=lambda: self.size_mib,
+            copies=lambda: 1,
             executor=ThreadPoolExecutor(1),
             clock=self.clock,
         )
@@ -68,6 +70,10 @@ class Node:
 
     def lent(self, digest: str, site: str) -> tuple[ReplicaRef, ...]:
         return queries.lent(self.hand.kv, digest, site)
+
+    def spare(self, digest: str, node_id: str, keep: int) -> bool:
+        holders = queries.spare_holders(self.hand.kv, digest)
+        return node_id not in holders[:keep] and len(holders) >= keep
 
     async def propose(self, command: Any, **_: Any) -> Any:
         return self.hand.do(command)
@@ -117,3 +123,18 @@ async def test_nothing_goes_while_the_writer_is_silent(node: Node) -> None:
 async def test_own_files_stay_whoever_else_has_them(node: Node) -> None:
     own = sha256(b"\x00" * LARGE).hexdigest()
     assert queries.lent(node.hand.kv, own, "madison") and not queries.lent(node.hand.kv, own, "desy")
+
+
+async def test_software_that_enough_others_hold_goes_and_the_first_holders_keep_it(tmp_path: Path) -> None:
+    node = Node(tmp_path, sites=("madison", "desy", "uppsala"))
+    extra = b"software" * (LARGE // 4)
+    digest = sha256(extra).hexdigest()
+    node.read_at(node.stored(extra), 0)
+    node.size_mib = 2
+    for number, site in enumerate(("madison", "desy", "uppsala")):
+        node.hand.done(Heartbeat(site, f"n{number}", SiteCounts()), actor=f"node:n{number}")
+    node.hand.done(RecordBlob(digest, len(extra), ("n0", "n1", "n2")))
+    assert not node.spare(digest, "n0", 2) and node.spare(digest, "n2", 2) and not node.spare(digest, "n2", 3)
+    node.trimmer._node_id = "n2"
+    await node.trimmer.step()
+    assert not node.blobs.has(digest) and queries.holders(node.hand.kv, digest).node_ids == ("n0", "n1")
