@@ -187,22 +187,22 @@ class Exchanger:
         # A task leaves the slots when its report stands in the journal: looked at in this order, none is missed.
         known = self._slots.refs()
         known.update(Ref.of(report.ref) for report in self._journal.pending())
+        new: list[pilot_pb2.Order] = []
         for order in orders:
             ref = Ref.of(order.ref)
             if ref not in known:
                 known.add(ref)
-                self._accept(order)
+                new.append(order)
                 continue
             attempt = self._slots.find(ref)
             if attempt is not None:  # Else it is done and its report on the way.
                 attempt.order.passkey = order.passkey
-
-    def _accept(self, order: pilot_pb2.Order) -> None:
-        self._journal.accept(order)
-        if self.ending:
+        self._journal.accept(new)
+        if not self.ending:
+            self._slots.accept(*map(Attempt, new))
+            return
+        for order in new:
             self.give_back(Attempt(order))
-        else:
-            self._slots.accept(Attempt(order))
 
     def _stop(self, ref: Ref) -> None:
         """End an attempt that is no longer this pilot's and forget what was to be said about it."""

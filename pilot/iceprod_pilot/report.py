@@ -95,11 +95,14 @@ class Journal:
             self._exchanges += 1
             return self._exchanges
 
-    def accept(self, order: pilot_pb2.Order) -> None:
-        """Keep an order until its task is settled."""
+    def accept(self, orders: Iterable[pilot_pb2.Order]) -> None:
+        """Keep orders until their tasks are settled."""
         with self._lock:
-            self._orders[Ref.of(order.ref)] = order
-            self._write(_Kind.ORDER, order.SerializeToString())
+            records = []
+            for order in orders:
+                self._orders[Ref.of(order.ref)] = order
+                records.append(_record(_Kind.ORDER, order.SerializeToString()))
+            self._write(*records)
 
     def unsettled(self) -> list[pilot_pb2.Order]:
         """Return orders for which no report was made that ends them."""
@@ -116,7 +119,7 @@ class Journal:
             report.report_id = self._count
             self._reports[report.report_id] = report
             self._newest = report.report_id
-            self._write(_Kind.REPORT, report.SerializeToString())
+            self._write(_record(_Kind.REPORT, report.SerializeToString()))
 
     def pending(self) -> list[pilot_pb2.Report]:
         """Return every report without acknowledgement, oldest first."""
@@ -147,30 +150,34 @@ class Journal:
 
     def settle(self, report_ids: Iterable[int]) -> list[pilot_pb2.Report]:
         """Forget acknowledged reports, and the order of each unless it was a mere progress report; return them."""
-        settled = []
+        settled, records = [], []
         with self._lock:
             for number in report_ids:
                 report = self._reports.get(number)
                 if report is not None:
                     settled.append(report)
                     _settle(self._orders, self._reports, number)
-                    self._write(_Kind.SETTLED, number.to_bytes(8, "big"))
+                    records.append(_record(_Kind.SETTLED, number.to_bytes(8, "big")))
+            self._write(*records)
         return settled
 
     def drop(self, ref: Ref) -> None:
         """Forget an attempt and everything to be said about it."""
         with self._lock:
             _drop(self._orders, self._reports, ref)
-            self._write(_Kind.DROPPED, ref.message().SerializeToString())
+            self._write(_record(_Kind.DROPPED, ref.message().SerializeToString()))
 
-    def _write(self, kind: _Kind, content: bytes) -> None:
-        record = _record(kind, content)
+    def _write(self, *records: bytes) -> None:
+        """Append records by one call: what is cut short is left out when the journal is read."""
+        content = b"".join(records)
+        if not content:
+            return
         try:
-            written = 0 if self._torn else os.write(self._file, record)
-            self._torn = written < len(record)
+            written = 0 if self._torn else os.write(self._file, content)
+            self._torn = written < len(content)
             self._size += written
             if self._torn or self._size > JOURNAL_BYTES_MAX:
-                # It holds what is owed now, this record included.
+                # It holds what is owed now, these records included.
                 whole = self._made_anew()
                 os.close(self._file)
                 self._file, self._torn = whole, False

@@ -52,14 +52,15 @@ class Slots:
         self._duration_s = float("inf")  # Until a task has ended nothing is asked for in advance.
         self._changed = threading.Condition()
 
-    def accept(self, attempt: Attempt) -> None:
-        """Queue an attempt; it starts when it fits."""
+    def accept(self, *attempts: Attempt) -> None:
+        """Queue attempts; each starts when it fits."""
         with self._changed:
-            self._waiting.append(attempt)
-            if self._threads < self._slots and len(self._running) + len(self._waiting) > self._threads:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"slot-{self._threads}", daemon=True).start()
-            self._changed.notify()
+            for attempt in attempts:
+                self._waiting.append(attempt)
+                if self._threads < self._slots and len(self._running) + len(self._waiting) > self._threads:
+                    self._threads += 1
+                    threading.Thread(target=self._work, name=f"slot-{self._threads}", daemon=True).start()
+            self._changed.notify(len(attempts))
 
     def withdraw(self) -> list[Attempt]:
         """Take back everything that has not started and return it."""

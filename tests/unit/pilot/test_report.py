@@ -28,7 +28,7 @@ def finished(job: int, *, padding: int = 0) -> pilot_pb2.Report:
 def test_reports_come_back_after_a_restart_and_numbers_never_repeat(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
     for job in range(3):
-        journal.accept(order(job))
+        journal.accept([order(job)])
         journal.add(finished(job))
     numbers = [report.report_id for report in journal.pending()]
     journal.settle(numbers[:1])
@@ -44,7 +44,7 @@ def test_reports_come_back_after_a_restart_and_numbers_never_repeat(tmp_path: Pa
 def test_an_order_without_a_report_is_unsettled_after_a_restart(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
     for job in range(3):
-        journal.accept(order(job))
+        journal.accept([order(job)])
     journal.add(finished(0))
     copying = pilot_pb2.Report(ref=Ref(1, 1, 0, 0).message())
     copying.copying.SetInParent()
@@ -55,7 +55,7 @@ def test_an_order_without_a_report_is_unsettled_after_a_restart(tmp_path: Path) 
 
 def test_settling_copying_keeps_the_order_and_settling_the_end_drops_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    journal.accept(order(1))
+    journal.accept([order(1)])
     copying = pilot_pb2.Report(ref=Ref(1, 1, 0, 0).message())
     copying.copying.SetInParent()
     journal.add(copying)
@@ -85,7 +85,7 @@ def test_a_batch_is_bounded_and_says_up_to_where_nothing_is_missing(
 def test_a_torn_journal_keeps_what_stands_before_the_tear(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
     for job in range(3):
-        journal.accept(order(job))
+        journal.accept([order(job)])
         journal.add(finished(job))
     path = tmp_path / "state" / "journal"
     path.write_bytes(path.read_bytes()[:-5])
@@ -97,7 +97,7 @@ def test_a_torn_journal_keeps_what_stands_before_the_tear(tmp_path: Path) -> Non
 @pytest.mark.parametrize("place", [0, 1, 5, 9, 40])
 def test_an_altered_journal_is_read_without_an_error(tmp_path: Path, place: int) -> None:
     journal = Journal(tmp_path / "state")
-    journal.accept(order(1))
+    journal.accept([order(1)])
     journal.add(finished(1))
     path = tmp_path / "state" / "journal"
     data = bytearray(path.read_bytes())
@@ -110,9 +110,9 @@ def test_an_altered_journal_is_read_without_an_error(tmp_path: Path, place: int)
 def test_the_journal_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOURNAL_BYTES_MAX", 20_000)
     journal = Journal(tmp_path / "state")
-    journal.accept(order(999))
+    journal.accept([order(999)])
     for job in range(500):
-        journal.accept(order(job))
+        journal.accept([order(job)])
         report = finished(job)
         journal.add(report)
         journal.settle([report.report_id])
@@ -128,7 +128,7 @@ def test_a_full_disk_costs_no_report_and_the_journal_heals(
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
     for job in range(2):
-        journal.accept(order(job))
+        journal.accept([order(job)])
         journal.add(finished(job))
     monkeypatch.undo()
     assert len(journal.pending()) == 2
@@ -138,7 +138,7 @@ def test_a_full_disk_costs_no_report_and_the_journal_heals(
 
 def test_passkeys_on_disk_are_for_the_owner_alone(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    journal.accept(order(1))
+    journal.accept([order(1)])
     journal.add(finished(1))
     for path in (tmp_path / "state").rglob("*"):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
