@@ -94,6 +94,14 @@ def test_a_torn_journal_keeps_what_stands_before_the_tear(tmp_path: Path) -> Non
     assert [order.ref.job for order in again.unsettled()] == [2]
 
 
+def test_orders_that_came_together_are_kept_up_to_the_tear(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state")
+    journal.accept(order(job) for job in range(3))
+    path = tmp_path / "state" / "journal"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert [order.ref.job for order in Journal(tmp_path / "state").unsettled()] == [0, 1]
+
+
 @pytest.mark.parametrize("place", [0, 1, 5, 9, 40])
 def test_an_altered_journal_is_read_without_an_error(tmp_path: Path, place: int) -> None:
     journal = Journal(tmp_path / "state")
