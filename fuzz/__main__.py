@@ -12,9 +12,9 @@ import traceback
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from fuzz import software, steering
+from fuzz import ledger, software, steering, wire
 
-TARGETS = {**steering.TARGETS, **software.TARGETS}
+TARGETS = {**steering.TARGETS, **software.TARGETS, **wire.TARGETS, **ledger.TARGETS}
 EXAMPLES_PER_ROUND = 200
 
 

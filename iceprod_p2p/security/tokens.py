@@ -69,6 +69,8 @@ class TokenIssuer:
             )
         except jwt.PyJWTError as fault:
             raise _refused(str(fault)[:200]) from fault
+        except (ValueError, TypeError, RecursionError, OverflowError) as fault:  # PyJWT lets some through.
+            raise _refused("it cannot be read") from fault
         return self._login(claims)
 
     def _login(self, claims: dict[str, Any]) -> Login:

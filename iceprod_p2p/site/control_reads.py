@@ -21,6 +21,8 @@ from iceprod_p2p.wire.translate import text
 PAGE_MAX: Final = 1_000
 PAGE: Final = 100
 EVERY_JOB: Final = -2
+JOB_MAX: Final = 2**32 - 2
+INDEX_MAX: Final = 2**63
 State = TypeVar("State", bound=StrEnum)
 
 
@@ -113,7 +115,7 @@ def list_files(
     kv: KeyValue, number: int, request: control_pb2.ListFilesRequest
 ) -> control_pb2.ListFilesReply:
     """A page of recorded files: of every job (-2), of the dataset itself (-1), or of one job."""
-    if request.job < EVERY_JOB:
+    if not EVERY_JOB <= request.job < JOB_MAX:
         raise BadInput(f"job {request.job} is none; -2 means every job, -1 the dataset itself")
     job = None if request.job == EVERY_JOB else int(request.job)
     page = queries.files(kv, number, job, after=_file_mark(request.after), limit=_limit(request.limit))
@@ -130,7 +132,7 @@ def site_rows(kv: KeyValue) -> list[control_pb2.SiteRow]:
 
 def list_audit(kv: KeyValue, request: control_pb2.ListAuditRequest) -> control_pb2.ListAuditReply:
     """A page of the audit, oldest first."""
-    page = queries.audit(kv, after=request.after, limit=_limit(request.limit))
+    page = queries.audit(kv, after=min(request.after, INDEX_MAX), limit=_limit(request.limit))
     return control_pb2.ListAuditReply(rows=[messages.audit_message(row) for row in page.rows])
 
 
@@ -166,7 +168,7 @@ def _file_mark(after: str) -> tuple[int, str] | None:
             f"{after[:80]!r} is no place in a list of files", remedy="use next_after of the page before"
         )
     mark = int(job)
-    if not WHOLE_DATASET <= mark < 2**32 - 2 or not name or len(name.encode("utf-8", "replace")) > 255:
+    if not WHOLE_DATASET <= mark < JOB_MAX or not name or len(name.encode("utf-8", "replace")) > 255:
         raise BadInput(
             f"{after[:80]!r} is no place in a list of files", remedy="use next_after of the page before"
         )

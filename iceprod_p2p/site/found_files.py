@@ -9,11 +9,12 @@ from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.keys import NAME_BYTES_MAX
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.rows import FileRow
-from iceprod_p2p.model.files import FileEntry, matches
+from iceprod_p2p.model.files import WHOLE_DATASET, FileEntry, matches
 from iceprod_p2p.wire.pb import pilot_pb2
 from iceprod_p2p.wire.translate import file_to
 
 PAGE: Final = 500
+JOB_MAX: Final = 2**32 - 2
 LOOK_MAX: Final = 4_000  # File records that one call reads: it takes a few tens of milliseconds.
 
 
@@ -24,6 +25,8 @@ def find_files(kv: KeyValue, request: pilot_pb2.FindFilesRequest) -> pilot_pb2.F
     """
     if len(request.pattern.encode()) > NAME_BYTES_MAX:
         raise BadInput(f"a pattern of file names has at most {NAME_BYTES_MAX} bytes")
+    if not all(WHOLE_DATASET <= job < JOB_MAX for job in (request.job, request.after_job)):
+        raise BadInput(f"there is no job {request.job} after {request.after_job}")
     detail = queries.dataset(kv, request.dataset)
     if detail is None:
         return pilot_pb2.FindFilesReply()
