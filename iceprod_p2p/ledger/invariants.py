@@ -23,6 +23,8 @@ from iceprod_p2p.ledger.tables import Tables
 _task: Final = msgspec.msgpack.Decoder(r.TaskRecord).decode
 _page: Final = msgspec.msgpack.Decoder(r.RequestPage).decode
 VIOLATIONS_MAX: Final = 1_000
+# Whose entries are exactly those that the stored tasks own; of a timer that is over, an entry may be left.
+INDEXES: Final = {keys.READY: "ready", keys.HELD: "held", keys.RUN: "passkey"}
 
 
 def check(kv: KeyValue) -> list[str]:
@@ -45,14 +47,14 @@ def _violations(t: Tables) -> Iterator[str]:
             checked = DatasetCheck(t, ds)
             checks.append(checked)
             yield from checked.violations()
-    yield from _check_totals(t, checks)
+    yield from check_totals(t, checks)
     yield from _check_indexes(t)
-    yield from _check_blobs(t)
+    yield from check_blobs(t)
     yield from _check_memory(t)
     yield from _check_sites(t)
 
 
-def _check_totals(t: Tables, checks: list[DatasetCheck]) -> Iterator[str]:
+def check_totals(t: Tables, checks: list[DatasetCheck]) -> Iterator[str]:
     """Compare counters that span datasets with the sum over datasets."""
     ready: Counter[int] = Counter()
     active: set[bytes] = set()
@@ -89,35 +91,37 @@ def _check_totals(t: Tables, checks: list[DatasetCheck]) -> Iterator[str]:
 
 def _check_indexes(t: Tables) -> Iterator[str]:
     """Compare the entries of each index with those that the stored records own, whether they were settled or not."""
-    ready: set[bytes] = set()
-    held: set[bytes] = set()
-    timers: set[bytes] = set()
-    runs: set[bytes] = set()
+    all_owned: dict[bytes, set[bytes]] = {table: set() for table in (*INDEXES, keys.TIMER)}
     for key, raw in t.kv.scan(keys.TASK, keys.prefix_stop(keys.TASK)):
-        record = _task(raw)
-        place = keys.task_of(key)
-        if record.code == r.READY:
-            ready.add(keys.ready(place[0], record.requirements, place[1], place[2]))
-        if record.code in HELD:
-            held.add(keys.held(record.site, record.code in STARTED, *place))
-        if record.code in STARTED:
-            runs.add(keys.RUN + key[1:])
-        if record.timer_ms:
-            timers.add(keys.task_timer(record.timer_ms, *place))
-    for what, table, owned in (
-        ("ready", keys.READY, ready),
-        ("held", keys.HELD, held),
-        ("passkey", keys.RUN, runs),
-    ):
+        for entry in index_entries(key, raw):
+            all_owned[entry[:1]].add(entry)
+    for table, what in INDEXES.items():
+        owned = all_owned[table]
         entries = {key for key, _ in t.scan_keys(table, 1 << 24)}
         if entries != owned:
             yield f"{what} index: {len(owned - entries)} entries are missing, {len(entries - owned)} are too many"
+    timers = all_owned[keys.TIMER]
     entries = {key for key, _ in t.scan_keys(keys.TIMER, 1 << 24) if key[9] == keys.TASK_TIMER}
     if timers - entries:
         yield f"timers: {len(timers - entries)} are missing"
 
 
-def _check_blobs(t: Tables) -> Iterator[str]:
+def index_entries(key: bytes, raw: bytes) -> list[bytes]:
+    """Return the index entries that a stored task owns: in the indexes of `INDEXES`, and its timer."""
+    record, place = _task(raw), keys.task_of(key)
+    owned = []
+    if record.code == r.READY:
+        owned.append(keys.ready(place[0], record.requirements, place[1], place[2]))
+    if record.code in HELD:
+        owned.append(keys.held(record.site, record.code in STARTED, *place))
+    if record.code in STARTED:
+        owned.append(keys.RUN + key[1:])
+    if record.timer_ms:
+        owned.append(keys.task_timer(record.timer_ms, *place))
+    return owned
+
+
+def check_blobs(t: Tables) -> Iterator[str]:
     """Check that whoever needs a blob by the index is there; deleted datasets may still be on their way out."""
     for key, _ in t.scan_keys(keys.BLOB_USE, 1 << 20):
         user = key[33:]
@@ -138,9 +142,9 @@ def _check_memory(t: Tables) -> Iterator[str]:
     size_bytes = 0
     requests: set[bytes] = set()
     for _, raw in t.kv.scan(keys.REQUEST_PAGE, keys.prefix_stop(keys.REQUEST_PAGE)):
-        page = _page(raw)
-        size_bytes += page.size_bytes
-        requests.update(page.request_ids[at : at + 16] for at in range(0, len(page.request_ids), 16))
+        page_bytes, named = requests_of(raw)
+        size_bytes += page_bytes
+        requests.update(named)
     if size_bytes != t.progress.request_bytes:
         yield f"request memory has {size_bytes} bytes, noted as {t.progress.request_bytes}"
     kept = {key[1:] for key, _ in t.scan_keys(keys.REQUEST, 1 << 24)}
@@ -151,13 +155,23 @@ def _check_memory(t: Tables) -> Iterator[str]:
         yield f"the audit has {records} records"
 
 
+def requests_of(page: bytes) -> tuple[int, list[bytes]]:
+    """Return what a stored page of requests counts, in bytes, and the requests that it names."""
+    read = _page(page)
+    return read.size_bytes, [read.request_ids[at : at + 16] for at in range(0, len(read.request_ids), 16)]
+
+
 def _check_sites(t: Tables) -> Iterator[str]:
     """Check that every site that holds tasks will be looked after."""
     for key, site in t.sites.under(keys.SITE, limits.SITES_MAX + 1):
-        name = key[1:].decode()
-        if t.site_tally(site.number).held and not site.timer_ms:
-            yield f"site {name} holds tasks and has no timer"
-        if site.timer_ms:
-            timer = keys.other_timer(site.timer_ms, keys.SITE_TIMER, name.encode())
-            if t.kv.get(timer) is None:
-                yield f"the timer of site {name} is missing"
+        yield from check_site(t, key[1:].decode(), site)
+
+
+def check_site(t: Tables, name: str, site: r.SiteRecord) -> Iterator[str]:
+    """Check that a site that holds tasks will be looked after."""
+    if t.site_tally(site.number).held and not site.timer_ms:
+        yield f"site {name} holds tasks and has no timer"
+    if site.timer_ms:
+        timer = keys.other_timer(site.timer_ms, keys.SITE_TIMER, name.encode())
+        if t.kv.get(timer) is None:
+            yield f"the timer of site {name} is missing"

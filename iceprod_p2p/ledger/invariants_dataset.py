@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from iceprod_p2p.ledger import keys
 from iceprod_p2p.ledger import records as r
@@ -42,29 +42,32 @@ class DatasetCheck:
 
     def violations(self) -> Iterator[str]:
         """Count everything, and return what does not agree."""
-        jobs = {
-            keys.number_of(key, 5, 4)
-            for table in (keys.JOB, keys.TASK)
-            for key, _ in self.t.scan_keys(keys.by_dataset(table, self.ds.number), ALL)
-        }
+        jobs = self.jobs()
         for number in sorted(jobs):
-            self._count_job(see_place(self.t, self.ds, number))
-        self._count_untouched(self.ds.record.jobs - len(jobs), jobs)
-        for (_, requirements, cell), count in self.cells.items():
-            if cell == r.READY and count:
-                self.ready[requirements] = self.ready.get(requirements, 0) + count
+            self.count_job(number)
+        self.count_untouched(jobs)
         yield from self.found
-        yield from self._compare_counters()
-        yield from self._compare_tallies()
-        yield from self._check_files()
-        yield from self._check_gate()
-        yield from self._check_blobs()
+        yield from self.compare_counters()
+        yield from self.compare_tallies()
+        yield from self.check_files()
+        yield from self.check_gate()
+        yield from self.check_blobs()
 
     def _say(self, what: str) -> None:
         self.found.append(f"{self.name}: {what}")
 
-    def _count_untouched(self, jobs: int, records: set[int]) -> None:
+    def jobs(self) -> set[int]:
+        """Return the jobs of which anything has a record."""
+        return {
+            keys.number_of(key, 5, 4)
+            for table in (keys.JOB, keys.TASK)
+            for key, _ in self.t.scan_keys(keys.by_dataset(table, self.ds.number), ALL)
+        }
+
+    def count_untouched(self, records: Collection[int]) -> None:
+        """Count the jobs that have no records, once those that have were counted, and sum what is ready."""
         record = self.ds.record
+        jobs = record.jobs - len(records)
         beyond = 0
         if record.truncated_at >= 0:
             beyond = (
@@ -79,8 +82,13 @@ class DatasetCheck:
             for task, requirements in enumerate(record.requirements):
                 cell = untouched_cell(code, is_root=not self.ds.dag.parents[task])
                 self.cells[task, requirements, cell] += count
+        for (_, requirements, cell), count in self.cells.items():
+            if cell == r.READY and count:
+                self.ready[requirements] = self.ready.get(requirements, 0) + count
 
-    def _count_job(self, first: Place) -> None:
+    def count_job(self, number: int) -> None:
+        """Count one job that has records."""
+        first = see_place(self.t, self.ds, number)
         ds, job = self.ds, first.job
         self.kinds[job.kinds(ds.dag.everything)] += 1
         self.touched += job.touched
@@ -129,7 +137,8 @@ class DatasetCheck:
         ):
             self._say(f"{name} has no record below its watermark")
 
-    def _compare_counters(self) -> Iterator[str]:
+    def compare_counters(self) -> Iterator[str]:
+        """Compare what was counted with what is noted."""
         ds, counts = self.ds, self.ds.counts
         noted = {
             (task, requirements, cell): count
@@ -167,7 +176,8 @@ class DatasetCheck:
         if noted != dict(self.sites):
             yield f"{self.name}: tasks by site are {dict(self.sites)}, noted as {noted}"
 
-    def _compare_tallies(self) -> Iterator[str]:
+    def compare_tallies(self) -> Iterator[str]:
+        """Compare the tallies with the sum of the statistics of complete tasks."""
         t, ds = self.t, self.ds
         finding = {
             sweep.task for _, sweep in sweeps_of(t) if (sweep.kind, sweep.target) == (EXTREMES, ds.number)
@@ -198,7 +208,8 @@ class DatasetCheck:
             if not same or not (extremes or key[0] in finding):
                 yield f"{self.name}: the tally of {key} is not the sum of its parts"
 
-    def _check_files(self) -> Iterator[str]:
+    def check_files(self) -> Iterator[str]:
+        """Check that files belong to the attempts that completed their tasks, and are found by content."""
         t, ds = self.t, self.ds
         for key, entry in t.files.under(keys.by_dataset(keys.FILE, ds.number), ALL):
             if t.kv.get(keys.CONTENT + entry.sha256[:16] + key[1:]) is None:
@@ -214,7 +225,7 @@ class DatasetCheck:
                 if shared is None or (shared.job, shared.task, shared.attempt) != (job, task, record.attempt):
                     yield f"{self.name}: file {name} of task {job}.{task} was written over"
 
-    def _check_gate(self) -> Iterator[str]:
+    def check_gate(self) -> Iterator[str]:
         """Compare the gate of a dataset that follows another with that one's state."""
         record = self.ds.record
         ahead = self.t.dataset(record.follows)
@@ -226,7 +237,8 @@ class DatasetCheck:
         elif record.gated and self.kinds != {JOB_ABORTED if record.futile else JOB_SUSPENDED: JOBS}:
             yield f"{self.name} is behind a gate and goes on"
 
-    def _check_blobs(self) -> Iterator[str]:
+    def check_blobs(self) -> Iterator[str]:
+        """Check that what the document names is kept."""
         user = keys.by_dataset(keys.DATASET, self.ds.number)
         cluster = self.t.cluster
         if self.t.version < NAMED_BLOBS or (cluster and self.ds.number <= cluster.datasets_unnamed):

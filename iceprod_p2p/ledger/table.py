@@ -45,7 +45,8 @@ class Table(Generic[R]):
 
     def flush(self) -> None:
         """Write back what changed."""
-        for key in sorted(self._dirty):
+        dirty = self._dirty
+        for key in sorted(dirty) if len(dirty) > 1 else dirty:
             record = self._records[key]
             if record is None:
                 self._kv.delete(key)

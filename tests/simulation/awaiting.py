@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.raft.machine import encode_proposal
+from tests.simulation.disk import LedgerHandle
 from tests.simulation.process import Process
 from tests.simulation.world import World
 
@@ -73,10 +73,8 @@ class NodeDoor:
         engine = self._process.engine
         return engine is not None and engine.is_leader
 
-    @contextmanager
-    def view(self) -> Generator[Any, None, None]:
-        with self._process.disk.image.read() as snapshot:
-            yield snapshot.ledger
+    def view(self) -> LedgerHandle:
+        return self._process.disk.image.read_ledger()
 
     def status(self) -> SimpleNamespace:
         engine = self._process.engine

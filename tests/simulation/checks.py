@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.messages import AppendReply, VoteReply, VoteRequest, decode
 from iceprod_p2p.raft.proposals import request_ids
+from tests.simulation.disk import View
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, World
 
+_encode = msgspec.msgpack.encode
 VOTE_REQUEST, VOTE_REPLY, APPEND_REPLY = 1, 2, 4  # The numbers of these messages.
 FORGOTTEN = b"tick"  # Request ids that begin so are of commands that nothing remembers.
 
@@ -27,17 +31,20 @@ class Agreed:
 
     term: int
     entry: bytes
-    outcomes: bytes
+    outcomes: list[Any]
     tables: int
     digest: bytes
     log_digest: bytes | None
     known_in_term: int  # The term of the node that applied it first: it was committed no later.
     first_by: str
+    before: int  # What the tables were before it.
+    effect: list[tuple[bytes, bytes | None]]  # What it wrote, each key with what it holds now.
+    second_by: str = ""  # Who else has applied it in earnest.
 
 
 Follow = Callable[[int, bytes, Sequence[Any], float], None]
 State = tuple[int, int, int, int, bool]  # Term, commit, applied, last, leads.
-Look = Callable[[Process, Any, int], None]
+Look = Callable[[Process, View, int, int], None]
 
 
 class Checks:
@@ -62,6 +69,7 @@ class Checks:
             str, list[tuple[float, int, int]]
         ] = {}  # The same with the time at which it leaves.
         self._set_back: set[str] = set()
+        self._before = 0  # What the tables were of which `applied` will be told next.
         self._votes: dict[tuple[str, int], str] = {}
         self._led: set[tuple[str, int]] = set()
         self.engines: dict[str, Engine] = {}  # Of the processes that run.
@@ -69,16 +77,23 @@ class Checks:
     # Applying.
 
     def applied(
-        self, process: Process, kv: Any, index: int, term: int, entry: bytes, outcomes: Sequence[Any]
+        self,
+        process: Process,
+        kv: View,
+        index: int,
+        term: int,
+        entry: bytes,
+        outcomes: Sequence[Any],
+        written: int,
     ) -> None:
-        """One replica applied one entry."""
+        """One replica applied one entry, after `written` other writes in its transaction."""
         who, engine = process.node_id, process.engine
         before = self._applied.get(who)
         if before is not None and index != before + 1:
             raise Violation(f"{who} applied entry {index} after {before}")
         self._applied[who] = index
         machine = process.machine
-        encoded = repr(list(outcomes)).encode()
+        outcomes = list(outcomes)
         tables = process.disk.image.tables["ledger"].content
         known = self.agreed.get(index)
         if known is None:
@@ -86,26 +101,52 @@ class Checks:
                 raise Violation(f"{who} applied entry {index}, but nobody ever applied {self.last + 1}")
             log_digest = engine.journal.digest_at(index) if engine is not None else None
             known_in = engine.core.term if engine is not None else term
+            effect = [(key, kv.get(key)) for key in dict(kv.writes(written))]
+            digest = machine.digest(kv)
             self.agreed[index] = Agreed(
-                term, entry, encoded, tables, machine.digest(kv), log_digest, known_in, who
+                term, entry, outcomes, tables, digest, log_digest, known_in, who, self._before, effect
             )
             self.last = index
-            self._world.trace("applied", index, term, blake2b(entry + encoded, digest_size=8).digest())
+            self._world.trace(
+                "applied", index, term, blake2b(entry + _encode(outcomes), digest_size=8).digest()
+            )
             self._learn(index, entry, outcomes)
             for look in self.watchers:
-                look(process, kv, index)
+                look(process, kv, index, written)
             return
         if (known.term, known.entry) != (term, entry):
             raise Violation(
                 f"entry {index} is {blake2b(known.entry, digest_size=4).hexdigest()} of term {known.term} at "
                 f"{known.first_by}, but {blake2b(entry, digest_size=4).hexdigest()} of term {term} at {who}"
             )
-        if known.outcomes != encoded:
-            raise Violation(
-                f"entry {index} gave {known.outcomes.decode()} at {known.first_by}, {encoded.decode()} at {who}"
-            )
+        if known.outcomes != outcomes:
+            raise Violation(f"entry {index} gave {known.outcomes} at {known.first_by}, {outcomes} at {who}")
         if known.tables != tables or known.digest != machine.digest(kv):
             raise Violation(f"after entry {index} the tables of {known.first_by} and {who} differ")
+
+    def known_effect(
+        self, process: Process, kv: View, index: int, term: int, entry: bytes
+    ) -> Sequence[Any] | None:
+        """Carry out an entry by its writes, and return its outcomes, if it is known what they are; else None.
+
+        That is so once two nodes have applied it in earnest, and had to agree, and for tables as theirs were: the
+        third and every further time would only cost.
+        """
+        self._before = process.disk.image.tables["ledger"].content
+        known = self.agreed.get(index)
+        if known is None or process.node_id == known.first_by:
+            return None
+        if not known.second_by:
+            known.second_by = process.node_id
+            return None
+        if (known.before, known.term, known.entry) != (self._before, term, entry):
+            return None
+        for key, value in known.effect:
+            if value is None:
+                kv.delete(key)
+            else:
+                kv.put(key, value)
+        return known.outcomes
 
     def _learn(self, index: int, entry: bytes, outcomes: Sequence[Any]) -> None:
         for request_id, outcome in zip(request_ids(entry), outcomes, strict=False):

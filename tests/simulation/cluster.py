@@ -48,19 +48,12 @@ class Cluster:
                     process.disk,  # type: ignore[arg-type]
                     member.node_id,
                     self.machine.genesis(members),
-                    apply=lambda kv, index, term, entry, process=process: self._genesis(  # type: ignore[misc]
-                        process, kv, index, term, entry
-                    ),
+                    apply=process.apply,  # type: ignore[arg-type]
                 )
             else:
                 prepare_joiner(process.disk, member.node_id)  # type: ignore[arg-type]
         for process in self.processes.values():
             process.boot()
-
-    def _genesis(self, process: Process, kv: Any, index: int, term: int, entry: bytes) -> Any:
-        outcomes = self.machine.apply(kv, index, term, entry)
-        self.checks.applied(process, kv, index, term, entry, outcomes)
-        return outcomes
 
     def add(self, node_id: str) -> Process:
         """Make a node with an empty disk, and its links."""

@@ -84,6 +84,9 @@ class CounterMachine:
         except (msgspec.DecodeError, IndexError, TypeError):
             return False
 
+    def entry_changes_members(self, entry: bytes) -> bool:
+        return b"member" in entry
+
     def digest(self, kv: Any) -> bytes:
         return self._progress(kv)[1]
 

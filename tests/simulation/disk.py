@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from iceprod_p2p.store.errors import StoreError
 
@@ -85,7 +84,19 @@ class View:
         if self._hook is not None:
             self._hook()
         self._undo.append((self._rows, key, self._rows.values.get(key)))
-        self._rows.put(bytes(key), bytes(value))
+        self._rows.put(key, value)
+
+    def writes(self, since: int = 0) -> list[tuple[bytes, bytes | None]]:
+        """Return the keys written to this table, each with what it held before, from the `since`-th write on of the
+        transaction.
+        """
+        assert self._undo is not None
+        return [(key, old) for rows, key, old in self._undo[since:] if rows is self._rows]
+
+    @property
+    def written(self) -> int:
+        """How much the transaction has written up to now, in all its tables."""
+        return len(self._undo or ())
 
     def delete(self, key: bytes) -> None:
         assert self._owner.open and self._undo is not None, "written outside a write transaction"
@@ -95,35 +106,58 @@ class View:
             self._rows.delete(key)
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        rows = self._rows
-        first, last, version = bisect_left(rows.keys, start), bisect_left(rows.keys, stop), rows.version
+        rows, owner = self._rows, self._owner
+        keys, values, version = rows.keys, rows.values, rows.version
+        first = bisect_left(keys, start)
+        last = bisect_left(keys, stop, first)
         for position in range(last - 1, first - 1, -1) if reverse else range(first, last):
-            assert rows.version == version, "a key came or went while a scan was walked"
-            assert self._owner.open, "a table is used after its transaction"
-            key = rows.keys[position]
-            yield key, rows.values[key]
+            if rows.version != version or not owner.open:
+                raise AssertionError("a key came or went, or the transaction ended, while a scan was walked")
+            key = keys[position]
+            yield key, values[key]
 
 
 class Handle:
-    """Three views that live and end together."""
+    """Three views that live and end together: `ledger`, `log` and `meta`, each made when it is first asked for."""
+
+    ledger: View
+    log: View
+    meta: View
 
     def __init__(
-        self, tables: dict[str, Rows], undo: Undo | None, hook: Callable[[], None] | None = None
+        self, tables: dict[str, Rows], undo: Undo | None = None, hook: Callable[[], None] | None = None
     ) -> None:
         self.open = True
-        self.ledger = View(tables["ledger"], self, undo, hook)
-        self.log = View(tables["log"], self, undo, hook)
-        self.meta = View(tables["meta"], self, undo, hook)
+        self.undo = undo
+        self._tables = tables
+        self._hook = hook
+
+    def __getattr__(self, name: str) -> View:
+        made = View(self._tables[name], self, self.undo, self._hook)
+        self.__dict__[name] = made
+        return made
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open = False
+
+
+class LedgerHandle(Handle):
+    """A snapshot that gives the ledger's table alone."""
+
+    def __enter__(self) -> View:  # type: ignore[override]
+        return self.ledger
 
 
 class Write(Handle):
     """One write transaction."""
 
     def __init__(
-        self, image: Image, commit: Callable[[Undo, bool], None], hook: Callable[[], None] | None
+        self, image: Image, commit: Callable[[Write, bool], None], hook: Callable[[], None] | None
     ) -> None:
-        self._undo: Undo = []
-        super().__init__(image.tables, self._undo, hook)
+        super().__init__(image.tables, [], hook)
         self._commit = commit
         assert not image.writing, "two write transactions at once"
         self._image = image
@@ -131,12 +165,13 @@ class Write(Handle):
 
     def commit(self, *, lasting: bool = True) -> None:
         assert self.open, "a transaction ends once"
-        self._commit(self._undo, lasting)
+        self._commit(self, lasting)
         self.open = self._image.writing = False
 
     def abort(self) -> None:
         if self.open:
-            roll_back(self._undo)
+            assert self.undo is not None
+            roll_back(self.undo)
             self.open = self._image.writing = False
 
 
@@ -157,15 +192,15 @@ class Image:
         self.tables = tables or {name: Rows() for name in NAMES}
         self.writing = False
 
-    @contextmanager
-    def read(self) -> Iterator[Handle]:
-        """Give a snapshot of the last commit."""
+    def read(self) -> Handle:
+        """Give a snapshot of the last commit, for a `with`."""
         assert not self.writing, "a snapshot of the last commit is not to be had while the tick writes"
-        handle = Handle(self.tables, None)
-        try:
-            yield handle
-        finally:
-            handle.open = False
+        return Handle(self.tables)
+
+    def read_ledger(self) -> LedgerHandle:
+        """Give the ledger's table of the last commit, for a `with`."""
+        assert not self.writing, "a snapshot of the last commit is not to be had while the tick writes"
+        return LedgerHandle(self.tables)
 
     def close(self) -> None:
         """A private copy is deleted."""
@@ -175,7 +210,7 @@ class Staging(Image):
     """A generation being filled from a snapshot."""
 
     def write(self) -> Write:
-        return Write(self, lambda undo, lasting: None, None)
+        return Write(self, lambda write, lasting: None, None)
 
     def discard(self) -> None:
         """Deleted; nothing of it was ever visible."""
@@ -199,7 +234,7 @@ class Disk:
     def write(self) -> Write:
         return Write(self.image, self._commit, self.on_put)
 
-    def read(self) -> object:
+    def read(self) -> Handle:
         return self.image.read()
 
     def copy(self) -> Image:
@@ -217,15 +252,16 @@ class Disk:
         self.syncing = False
         self.on_commit("after swap")
 
-    def _commit(self, undo: Undo, lasting: bool) -> None:
+    def _commit(self, write: Write, lasting: bool) -> None:
         self._fail_if_told()
-        if undo:
+        if write.undo:
             self.on_commit("before commit")
+            undo, write.undo = write.undo, []  # Nothing takes it back any more but a power cut.
             if self.syncing:  # A node's next tick begins when its last fsync has returned.
                 self.unsynced = []
             self.commits += 1
             self.lasting += lasting
-            self.unsynced.append(list(undo))
+            self.unsynced.append(undo)
             self.syncing = lasting
             self.on_commit("after commit")
 

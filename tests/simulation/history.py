@@ -12,6 +12,7 @@ from tests.simulation.checks import Checks
 from tests.simulation.cluster import Cluster
 from tests.simulation.counter import CounterMachine
 from tests.simulation.counting import CounterMembers, CounterWork
+from tests.simulation.ledger_watch import LedgerWatch
 from tests.simulation.ledger_work import LedgerCalls, LedgerWork
 from tests.simulation.members import MemberCommands, Operator
 from tests.simulation.nemesis import Nemesis
@@ -79,6 +80,7 @@ class History:
         machine: Any = CounterMachine()
         if profile.production:
             machine = LedgerMachine(site_grace_ms=int(profile.grace_s * 1_000))
+            self.checks.watchers.append(LedgerWatch(self.world).look)
         self.cluster = Cluster(self.world, profile, machine, self.checks)
         self.cluster.found()
         if profile.production:

@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from iceprod_p2p.ledger import invariants, queries
+from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import Command
 from iceprod_p2p.model.states import TaskState
 from iceprod_p2p.raft.machine import encode_proposal
 from tests.simulation.calls import Calls
 from tests.simulation.cluster import Cluster
+from tests.simulation.ledger_watch import LedgerWatch
 from tests.simulation.people import People
 from tests.simulation.pilots import Pilots
 from tests.simulation.process import Process
 from tests.simulation.site_agent import SiteAgent
 from tests.simulation.task_model import TaskModel
 from tests.simulation.world import Violation
-
-FAST = 0.02  # How much faster than time the fastest of the clocks runs, and a little.
-FOUNDING_MS = 100  # The first entry lets a few milliseconds pass.
 
 
 class LedgerCalls(Calls):
@@ -56,9 +54,7 @@ class LedgerWork:
             tasks_max=random.choice((6, 20, 40)),
         )
         self.pilots = Pilots(cluster.world, calls, self.agents, trouble=random.choice((0.0, 0.1, 0.4)))
-        self._check_every = random.choices((1, 10, 40), (1, 6, 6))[0]
         cluster.checks.followers.append(self.model.follow)
-        cluster.checks.watchers.append(self._check_invariants)
         for process in cluster.processes.values():
             self._add_site(process)
         cluster.on_new.append(self._add_site)
@@ -99,26 +95,13 @@ class LedgerWork:
             self._calls.read(self._world.random.choice(self._cluster.alive()).node_id)
             self._world.after(self._world.random.expovariate(0.5), self._read)
 
-    def _check_invariants(self, process: Process, kv: Any, index: int) -> None:
-        now_ms, past_ms = queries.ledger_time_ms(kv), self._world.now * (1_000 + 1_000 * FAST)
-        if now_ms > past_ms + FOUNDING_MS:
-            raise Violation(f"ledger time is {now_ms} ms after {self._world.now * 1_000:.0f} ms")
-        if index % self._check_every == 0:
-            self._check(kv, f"after entry {index} at {process.node_id}")
-
-    @staticmethod
-    def _check(kv: Any, where: str) -> None:
-        found = invariants.check(kv)
-        if found:
-            raise Violation(f"{where}: " + "; ".join(found[:5]))
-
     def check_end(self) -> None:
         """The end state is what was acknowledged, counted once."""
         leader = self._cluster.leader()
         assert leader is not None
         with leader.disk.image.read() as snapshot:
             kv = snapshot.ledger
-            self._check(kv, "at the end")
+            LedgerWatch.scan(kv, "at the end")
             datasets = [row for row in queries.datasets(kv, limit=1_000).rows if not row.follows]
             if len(datasets) > self.people.asked:
                 raise Violation(f"there are more datasets than the {self.people.asked} that were submitted")

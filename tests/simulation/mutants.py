@@ -281,9 +281,9 @@ def _failed_commit_ignored(stack: ExitStack) -> None:
 
     sound = Write.commit
 
-    def commit(self: Write) -> None:
+    def commit(self: Write, *, lasting: bool = True) -> None:
         try:
-            sound(self)
+            sound(self, lasting=lasting)
         except Exception:
             self.open = self._image.writing = False
 

@@ -66,7 +66,7 @@ class Pilot:
             return
         candidate = self._agent.choose()
         if candidate is None:
-            self._world.after(0.5 + self._world.random.random(), self.ask)
+            self._world.after(1.0 + 2 * self._world.random.random(), self.ask)
             return
         ref = candidate.ref
         start = TaskStart(

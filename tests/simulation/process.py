@@ -15,7 +15,7 @@ from iceprod_p2p.base.errors import IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.engine import Engine
 from iceprod_p2p.raft.settings import RaftSettings
-from tests.simulation.disk import Disk, PowerCut
+from tests.simulation.disk import Disk, PowerCut, View
 from tests.simulation.network import Life, Network
 from tests.simulation.world import Violation, World
 
@@ -32,6 +32,8 @@ class Machine(Protocol):
 
     def changes_members(self, body: bytes) -> bool: ...
 
+    def entry_changes_members(self, entry: bytes) -> bool: ...
+
     def digest(self, kv: Any) -> bytes: ...
 
     def applied_index(self, kv: Any) -> int: ...
@@ -43,8 +45,19 @@ class Watch(Protocol):
     def booted(self, process: Process) -> None: ...
 
     def applied(
-        self, process: Process, kv: Any, index: int, term: int, entry: bytes, outcomes: Sequence[Any]
+        self,
+        process: Process,
+        kv: View,
+        index: int,
+        term: int,
+        entry: bytes,
+        outcomes: Sequence[Any],
+        written: int,
     ) -> None: ...
+
+    def known_effect(
+        self, process: Process, kv: View, index: int, term: int, entry: bytes
+    ) -> Sequence[Any] | None: ...
 
     def ticked(self, process: Process) -> None: ...
 
@@ -133,9 +146,10 @@ class Process:
                 self.node_id,
                 store=self.disk,  # type: ignore[arg-type]
                 sender=self,
-                apply=self._apply,
+                apply=self.apply,
                 read_members=self.machine.read_members,
                 changes_members=self.machine.changes_members,
+                entry_changes_members=self.machine.entry_changes_members,
                 clock=self.clock,
                 random=self._random,
                 on_results=self._on_results,
@@ -143,6 +157,7 @@ class Process:
                 settings=self.settings,
                 copy_job=self._copy_job,
                 wake=self.poke,
+                digest=self.machine.digest,
             )
         except IntegrityError as refused:
             self.refused = str(refused)
@@ -268,8 +283,8 @@ class Process:
         except PowerCut as cut:
             self.kill(f"loses power at: {cut}")
             return
-        fsync_s = self.disk.fsync_s if self.disk.lasting > lasting else 0.0
-        self._busy_until = self.world.now + fsync_s
+        if self.disk.lasting == lasting:
+            self._busy_until = self.world.now
         self._leaves_at = None
         if engine.failed is not None:
             if not self._reported:
@@ -293,9 +308,10 @@ class Process:
             self._schedule(self.clock.world_time(wakeup_s) + 1e-6 if wakeup_s else self._busy_until + 0.0001)
 
     def _on_commit(self, point: str) -> None:
-        self._pass(point)
         if point == "after commit":
-            self._leaves_at = self.world.now + (self.disk.fsync_s if self.disk.syncing else 0.0)
+            self._busy_until = self.world.now + (self.disk.fsync_s if self.disk.syncing else 0.0)
+            self._leaves_at = self._busy_until
+        self._pass(point)
 
     def _pass(self, point: str) -> None:
         countdown = self._crash_in.get(point)
@@ -306,10 +322,14 @@ class Process:
             raise PowerCut(point)
         self._crash_in[point] = countdown - 1
 
-    def _apply(self, kv: Any, index: int, term: int, entry: bytes) -> Sequence[Any]:
-        outcomes = self.machine.apply(kv, index, term, entry)
+    def apply(self, kv: View, index: int, term: int, entry: bytes) -> Sequence[Any]:
+        """Apply one entry, as the engine asks, and let the checkers see what came of it."""
+        written = kv.written
+        outcomes = self.watch.known_effect(self, kv, index, term, entry)
+        if outcomes is None:
+            outcomes = self.machine.apply(kv, index, term, entry)
         try:
-            self.watch.applied(self, kv, index, term, entry, outcomes)
+            self.watch.applied(self, kv, index, term, entry, outcomes, written)
         except Exception as error:  # Not the engine's: it must not take it for its own.
             raise Violation(f"a checker failed at entry {index}: {type(error).__name__}: {error}") from error
         return outcomes

@@ -24,7 +24,7 @@ from iceprod_p2p.ledger.commands import (
 )
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import Member
-from iceprod_p2p.raft.machine import changes_members, encode_proposal
+from iceprod_p2p.raft.machine import changes_members, encode_proposal, entry_changes_members
 
 OPERATOR = "person:ada"
 
@@ -38,6 +38,7 @@ class LedgerMachine:
     apply = staticmethod(apply)
     read_members = staticmethod(queries.members)
     changes_members = staticmethod(changes_members)
+    entry_changes_members = staticmethod(entry_changes_members)
     digest = staticmethod(queries.state_digest)
     applied_index = staticmethod(queries.applied_index)
     ledger_time_ms = staticmethod(queries.ledger_time_ms)

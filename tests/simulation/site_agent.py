@@ -35,7 +35,7 @@ class SimulatedView(ClusterView):
 
     def knows(self, node_id: str) -> bool:
         with self._raft.view() as kv:
-            return any(member.node_id == node_id for member in queries.members(kv))
+            return queries.node(kv, node_id) is not None
 
     def draining(self, site: str) -> bool:
         with self._raft.view() as kv:
@@ -47,7 +47,10 @@ class SimulatedView(ClusterView):
 
     def idle_claims_elsewhere(self, site: str) -> bool:
         with self._raft.view() as kv:
-            return any(row.claimed + row.queued > 0 for row in queries.sites(kv) if row.site != site)
+            t = Tables(kv)
+            own, last = t.site(site), t.cluster.sites if t.cluster is not None else 0
+            others = (number for number in range(1, last + 1) if own is None or number != own.number)
+            return any(tally.claimed + tally.queued > 0 for tally in map(t.site_tally, others))
 
 
 class _Stock:
@@ -124,7 +127,7 @@ class SiteAgent:
             site=self.site,
             node_id=self.name,
             ahead=0.5,
-            pause_s=0.5,
+            pause_s=1.0,
             capacity=_Capacity(lambda: self.slots),  # type: ignore[arg-type]
             stock=_Stock(),  # type: ignore[arg-type]
             consensus=self.door,
@@ -134,10 +137,11 @@ class SiteAgent:
             granted=lambda: None,
         )
         life = process.life
+        # As often as a node's configuration has it, unless told otherwise.
         self._repeat("tick", life, 0.5, timekeeper.tick)
         self._repeat("heartbeat", life, self._pace_s, heartbeat.beat)
-        self._repeat("volunteer", life, 0.5, volunteer.step)
-        self._repeat("lost pilots", life, 1.0, self._report_lost)
+        self._repeat("volunteer", life, 1.0, volunteer.step)
+        self._repeat("lost pilots", life, 2.0, self._report_lost)
 
     def _repeat(self, role: str, life: Any, interval_s: float, step: Callable[[], Any]) -> None:
         """Run a role's step again and again while its process lives; never two at once."""
