@@ -100,18 +100,25 @@ class RunningInvariants:
         self._paged: set[bytes] = set()
         self._paged_bytes = 0
         self._audits = 0
+        self._news = _News()
 
-    def follow(self, kv: KeyValue, writes: Iterable[Write]) -> list[str]:
-        """Take the writes of one entry, after which `kv` is as it is now; return the violations."""
+    def follow(self, kv: KeyValue, writes: Iterable[Write], *, look: bool = True) -> list[str]:
+        """Take the writes of one entry, after which `kv` is as it is now; return the violations.
+
+        Without `look` they are found at the next call with it, if they are still there.
+        """
         before: dict[bytes, bytes | None] = {}
         for key, old in writes:
             before.setdefault(key, old)
-        news = _News()
+        news = self._news
         for key, old in before.items():
             new = kv.get(key)
             note = _NOTES.get(key[0])
             if note is not None and new != old:
                 note(self, news, key, old, new)
+        if not look:
+            return []
+        self._news = _News()
         return list(self._violations(kv, news))
 
     def _violations(self, kv: KeyValue, news: _News) -> Iterator[str]:

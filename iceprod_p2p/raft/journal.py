@@ -12,6 +12,7 @@ open, and a damaged one is named and refused.  What compaction dropped is repres
 from __future__ import annotations
 
 import zlib
+from copy import copy
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeVar
@@ -147,10 +148,11 @@ class Journal(JournalSeam):  # type: ignore[misc]
         base = snapshot.meta.get(BASE_KEY)
         self.state = HardState() if state is None else unseal("state", state, HardState)
         self.base = Base() if base is None else unseal("base", base, Base)
-        self._saved = bytes(state or b"")
+        self._saved = None if state is None else copy(self.state)
         self._promised = self._promise()
         self._changed = False
         self._cached_from = self.base.index + 1
+        self.last_index = self.base.index  # Of the last entry, or of `base` when none is kept.
         previous = self.base.digest
         for key, value in snapshot.log.scan(b"", LOG_END):
             (index,) = KEY.unpack(key)
@@ -186,10 +188,9 @@ class Journal(JournalSeam):  # type: ignore[misc]
         entries are committed and applied may be forgotten: they are in the log, and are applied again.
         """
         assert self._meta is not None, "the journal is written only inside a tick"
-        sealed = seal(self.state)
-        if sealed != self._saved:
-            self._meta.put(STATE_KEY, sealed)
-            self._saved = sealed
+        if self.state != self._saved:
+            self._meta.put(STATE_KEY, seal(self.state))
+            self._saved = copy(self.state)
         promised = self._promise()
         lasting = self._changed or promised != self._promised
         self._promised, self._changed = promised, False
@@ -203,11 +204,6 @@ class Journal(JournalSeam):  # type: ignore[misc]
         self._log = self._meta = None
 
     # What the rules read.
-
-    @property
-    def last_index(self) -> int:
-        """The index of the last entry, or of `base` when none is kept."""
-        return self.base.index + len(self._terms)
 
     @property
     def last_term(self) -> int:
@@ -288,6 +284,7 @@ class Journal(JournalSeam):  # type: ignore[misc]
         keep = index - self.base.index - 1
         self.kept_bytes -= sum(self._sizes[keep:])
         del self._terms[keep:], self._digests[keep:], self._sizes[keep:]
+        self.last_index = index - 1
         self._cached_from = min(self._cached_from, index)
 
     def drop_to(self, index: int) -> None:
@@ -309,6 +306,7 @@ class Journal(JournalSeam):  # type: ignore[misc]
         self._meta.put(BASE_KEY, seal(base))
 
     def _remember(self, index: int, row: Row) -> None:
+        self.last_index = index
         self._terms.append(row.term)
         self._digests.append(row.digest)
         self._sizes.append(len(row.command))

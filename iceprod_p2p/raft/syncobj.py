@@ -174,6 +174,7 @@ class SafeSyncObj(SyncObj):  # type: ignore[misc]
         self._settings = settings
         self._journal = journal
         self._nodes: dict[str, Node] = {}
+        self.is_leader = False
         conf = SyncObjConf(
             autoTick=False,
             # Without batches PySyncObj opens a pipe and sends from inside the command queue.
@@ -207,10 +208,6 @@ class SafeSyncObj(SyncObj):  # type: ignore[misc]
     @property
     def role(self) -> Role:
         return Role(self._SyncObj__raftState)
-
-    @property
-    def is_leader(self) -> bool:
-        return bool(self._SyncObj__raftState == _RAFT_STATE.LEADER)
 
     @property
     def term(self) -> int:
@@ -305,6 +302,10 @@ class SafeSyncObj(SyncObj):  # type: ignore[misc]
         self._SyncObj__onMessageReceived(self.node(sender), message)
 
     # What PySyncObj does no longer do itself.
+
+    def _SyncObj__setState(self, newState: Any) -> None:
+        super()._SyncObj__setState(newState)
+        self.is_leader = newState == _RAFT_STATE.LEADER  # Asked a dozen times a tick.
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
         rules = self._rules

@@ -120,7 +120,7 @@ def draw(random: Random) -> Profile:
 def _settings(random: Random, pace: float) -> RaftSettings:
     keep = random.choice((4, 16, 64, 8_192))
     return RaftSettings(
-        heartbeat_s=0.1 * pace,
+        heartbeat_s=random.choice((0.1, 0.15, 0.19)) * pace,
         election_min_s=0.6 * pace,
         election_max_s=1.2 * pace,
         quorum_silence_s=0.55 * pace,
