@@ -90,8 +90,7 @@ class View:
         """Return the keys written to this table, each with what it held before, from the `since`-th write on of the
         transaction.
         """
-        assert self._undo is not None
-        return [(key, old) for rows, key, old in self._undo[since:] if rows is self._rows]
+        return [(key, old) for rows, key, old in (self._undo or [])[since:] if rows is self._rows]
 
     @property
     def written(self) -> int:

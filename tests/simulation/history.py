@@ -110,7 +110,7 @@ class History:
 
     def _settled(self) -> bool:
         """Whether all work is done, and every member has applied what the leader held when it was."""
-        if not self.work.done() or not self.operator.done:
+        if not self.work.done() or not self.operator.done or self.nemesis.missing():
             self._target = 0
             return False
         leader = self.cluster.leader()
@@ -128,7 +128,7 @@ class History:
             for process in self.cluster.alive()
         )
         return (
-            f"{self.calls.open} calls unanswered, {self.work.missing()}, "
+            f"{self.calls.open} calls unanswered, {self.work.missing()}, {self.nemesis.missing()}, "
             f"leader {leader.node_id if leader else 'none'}, "
             f"members {sorted(self.cluster.members())}: {stands}"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from iceprod_p2p.ledger import invariants, queries
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from tests.running_invariants import RunningInvariants
@@ -20,7 +22,9 @@ class LedgerWatch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._running = RunningInvariants()
-        self._every = world.random.choice((1, 8, 32))  # Entries from one look to the next; none is left out.
+        self._every = Random(f"watch {world.seed}").choice(
+            (1, 8, 32)
+        )  # Entries from one look to the next; none is left out.
 
     def look(self, process: Process, kv: View, index: int, written: int) -> None:
         """One entry was applied for the first time."""

@@ -25,6 +25,7 @@ from iceprod_p2p.raft.reads import Reads
 from iceprod_p2p.raft.replication import Accept, Progress, Refuse, State, judge_append, quorum_index
 from iceprod_p2p.raft.snapshots import SnapshotReceiver
 from iceprod_p2p.raft.syncobj import Role
+from tests.simulation import divergence
 from tests.simulation import ledger_mutants as ledger
 from tests.simulation.calls import _Call
 from tests.simulation.counter import CounterMachine
@@ -364,6 +365,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "vote-forgotten": Mutant("a restart forgets its vote", _vote_forgotten, scenario="second-vote"),
     "old-copies-vote": Mutant("a disk that was set back votes", _old_copies_vote, scenario="old-copy"),
+    "states-not-compared": Mutant(
+        "a member whose state differs goes on", divergence.states_not_compared, scenario="odd-follower"
+    ),
+    "odd-leader-judges": Mutant(
+        "a leader takes its own state for the right one", divergence.odd_leader_judges, scenario="odd-leader"
+    ),
+    "nobody-right-ignored": Mutant(
+        "a leader goes on though no majority has one state",
+        divergence.nobody_right_ignored,
+        scenario="no-majority",
+    ),
+    "odd-member-stays": Mutant(
+        "a member whose state differs goes on", divergence.states_not_compared, divergence.with_odd_member, 20
+    ),
     "any-log-wins": Mutant("votes are given to incomplete logs", _any_log_wins, _counters()),
     "failed-commit-ignored": Mutant(
         "a failed commit is ignored",

@@ -8,6 +8,7 @@ from tests.simulation.members import Operator
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, between
 
+LOG_KEPT_WHOLE = 8_192  # No history writes so many entries.
 CRASH_POINTS = ("put", "before commit", "after commit", "before swap", "after swap", "send", "release")
 
 
@@ -18,6 +19,7 @@ class Nemesis:
         self._cluster = cluster
         self._operator = operator
         self._has_damaged = False
+        self._odd: Process | None = None
         self._world = cluster.world
         self._random = cluster.world.random
         self._until_s = 0.0
@@ -107,6 +109,8 @@ class Nemesis:
             self._operator.change()
         elif fault == "damage":
             self._damage(process)
+        elif fault == "odd member":
+            self._make_odd(process)
         elif fault == "hand over":
             voters = self._cluster.voters()
             process.engine.transfer(self._random.choice([None, *voters]))
@@ -149,6 +153,49 @@ class Nemesis:
             raise Violation(f"{process.node_id} started on a damaged disk ({where})")
         process.gone = True
         self._operator.replace(process.node_id)
+
+    def _make_odd(self, process: Process) -> None:
+        """Let a member leave out an entry: the others' digests must end it, and it is replaced.  Once a history.
+
+        Not where it might lead and give others its own tables as a snapshot before it is found.
+        """
+        profile = self._cluster.profile
+        voters = self._cluster.voters()
+        serves = profile.settings.log_keep_entries < LOG_KEPT_WHOLE
+        if (
+            self._has_damaged
+            or len(voters) < 3
+            or serves
+            or not profile.production
+            or not self._operator.done
+        ):
+            return
+        self._has_damaged = True
+        self._odd = process
+        process.make_odd(after=self._random.randrange(10))
+        self._world.after(1.0, self._look_for_odd, process)
+
+    def _look_for_odd(self, process: Process) -> None:
+        if process.engine is not None and process.caught:
+            process.kill("stopped by its supervisor")
+            process.boot()
+        if process.engine is not None or not process.caught:
+            self._world.after(1.0, self._look_for_odd, process)
+            return
+        process.gone = True
+        self._operator.replace(process.node_id)
+
+    def missing(self) -> str:
+        """Say which member has another state than the others and goes on."""
+        odd = self._odd
+        if odd is None or odd.gone or not (odd.odd or self._cluster.calm):
+            return ""
+        return f"{odd.node_id} has another state and goes on"
+
+    @property
+    def has_caught(self) -> bool:
+        """Whether an odd member was found by the others."""
+        return self._odd is not None and bool(self._odd.caught)
 
     def _restart_if_down(self, process: Process) -> None:
         if process.engine is None:

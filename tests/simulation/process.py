@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from iceprod_p2p.base.errors import IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.model.site import Member
 from iceprod_p2p.raft.engine import Engine
+from iceprod_p2p.raft.proposals import EMPTY_ENTRY
 from iceprod_p2p.raft.settings import RaftSettings
 from tests.simulation.disk import Disk, PowerCut, View
 from tests.simulation.network import Life, Network
@@ -111,6 +112,9 @@ class Process:
         self.paused = False
         self.gone = False  # Removed from the cluster, or damaged: never started again.
         self.failing = False  # A disk failure was ordered: the engine must end by name.
+        self.odd = False  # It has left out an entry: its tables are not the others', on its disk for good.
+        self.caught = ""  # By what name the Raft part of an odd node ended.
+        self._leaves_out: int | None = None  # After so many entries with commands it leaves one out.
         self.refused = ""  # Why the last start was refused.
         self.boots = 0
         self.on_boot: list[Callable[[], None]] = []
@@ -213,6 +217,13 @@ class Process:
         if point == "put":
             self.disk.on_put = lambda: self._pass("put")
 
+    def make_odd(self, after: int = 0) -> None:
+        """Leave out one of the next entries, and apply all others: whether it is found is up to the engine.
+
+        From then on nobody believes what this node answers.
+        """
+        self._leaves_out = after
+
     def mend(self, *, fsync_s: float) -> None:
         """Forget every fault that was ordered: from here the disk is sound and the power stays."""
         self._crash_in = {}
@@ -290,7 +301,9 @@ class Process:
             if not self._reported:
                 self._reported = True
                 self.world.note(self.node_id, "Raft part ended", why=engine.failed)
-            if not self.failing:
+            if self.odd or "majority" in engine.failed:
+                self.caught = engine.failed
+            elif not self.failing:
                 raise Violation(f"{self.node_id} stopped though its disk is sound: {engine.failed}")
         else:
             if self.failing and self.disk.commit_failed:
@@ -325,14 +338,25 @@ class Process:
     def apply(self, kv: View, index: int, term: int, entry: bytes) -> Sequence[Any]:
         """Apply one entry, as the engine asks, and let the checkers see what came of it."""
         written = kv.written
-        outcomes = self.watch.known_effect(self, kv, index, term, entry)
+        carried_out = EMPTY_ENTRY if self._leaves_out_this(entry) else entry
+        outcomes = self.watch.known_effect(self, kv, index, term, carried_out)
         if outcomes is None:
-            outcomes = self.machine.apply(kv, index, term, entry)
+            outcomes = self.machine.apply(kv, index, term, carried_out)
         try:
             self.watch.applied(self, kv, index, term, entry, outcomes, written)
         except Exception as error:  # Not the engine's: it must not take it for its own.
             raise Violation(f"a checker failed at entry {index}: {type(error).__name__}: {error}") from error
         return outcomes
+
+    def _leaves_out_this(self, entry: bytes) -> bool:
+        if self._leaves_out is None or entry == EMPTY_ENTRY or self.machine.entry_changes_members(entry):
+            return False
+        self._leaves_out -= 1
+        if self._leaves_out >= 0:
+            return False
+        self._leaves_out, self.odd = None, True
+        self.world.note(self.node_id, "leaves out an entry")
+        return True
 
     def _copy_job(self, make: Callable[[], Any], take: Callable[[Any], None]) -> None:
         """Copy the store a little later, between two ticks, as a thread of its own does."""
@@ -348,7 +372,7 @@ class Process:
         self.world.after(0.001 + 0.2 * self.world.random.random(), copy)
 
     def _on_results(self, results: list[tuple[bytes, Any]]) -> None:
-        for request_id, outcome in results:
+        for request_id, outcome in [] if self.odd else results:
             waiting = self._waiting.pop(request_id, [])
             if waiting:
                 self.world.at(self._after_commit(), self._hand_out, self.life, waiting, outcome)

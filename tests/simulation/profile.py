@@ -38,6 +38,7 @@ FAULTS = (
     "full disk",
     "broken disk",
     "damage",
+    "odd member",
     "hand over",
     "members",
 )
@@ -129,6 +130,7 @@ def _settings(random: Random, pace: float) -> RaftSettings:
         rounds_in_flight=random.choice((1, 2, 4)),
         apply_entries_max=random.choice((3, 256)),
         log_keep_entries=keep,
+        compare_entries=random.choice((4, 16, 64)),
         compact_entries_max=random.choice((1, 8, 512)),
         log_cache_bytes=random.choice((256, 16 << 20)),
         snapshot_page_bytes=random.choice((128, 1_024, 128 << 10)),

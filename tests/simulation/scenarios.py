@@ -28,6 +28,7 @@ from iceprod_p2p.raft.snapshots import TABLES_END, pairs_digest
 from iceprod_p2p.raft.syncobj import REGULAR
 from tests.simulation.counter import CounterMachine, proposal
 from tests.simulation.disk import Disk
+from tests.simulation.divergence import no_majority, odd_follower, odd_leader
 from tests.simulation.stage import Frame, Stage
 from tests.simulation.virtual import virtual_time
 from tests.simulation.world import Violation, World
@@ -202,7 +203,8 @@ def _history_of(stage: Stage, count: int) -> tuple[Disk, list[tuple[int, bytes]]
             transaction.commit()
             if index > 1:
                 process = _Founder(disk, machine)
-                stage.checks.applied(process, disk.image.tables["ledger"], index, term, command[1:], outcomes)  # type: ignore[arg-type]
+                with disk.image.read_ledger() as kv:
+                    stage.checks.applied(process, kv, index, term, command[1:], outcomes, 0)  # type: ignore[arg-type]
     return disk, entries, digests
 
 
@@ -211,18 +213,11 @@ class _Founder:
 
     engine = None
     node_id = "scripted"
+    odd = False
 
     def __init__(self, disk: Disk, machine: CounterMachine) -> None:
         self.disk = disk
-        self.machine = _DigestOfRows(machine)
-
-
-class _DigestOfRows:
-    def __init__(self, machine: CounterMachine) -> None:
-        self._machine = machine
-
-    def digest(self, rows: Any) -> bytes:
-        return self._machine.digest(rows.values)
+        self.machine = machine
 
 
 def deep_conflict(seed: int) -> None:
@@ -295,6 +290,9 @@ SCENARIOS: dict[str, Callable[[int], None]] = {
     "snapshot-after-entries": snapshot_after_entries,
     "deep-conflict": deep_conflict,
     "unknown-leader": unknown_leader,
+    "odd-follower": odd_follower,
+    "odd-leader": odd_leader,
+    "no-majority": no_majority,
 }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
+from tests.simulation.divergence import with_odd_member
 from tests.simulation.history import History
+from tests.simulation.profile import draw
 
 CHUNK = 10  # Histories in one test, so that a failure names its seed soon.
 
@@ -33,6 +36,16 @@ def test_histories_do_work(seeds: int) -> None:
     outcomes = [History(seed).run() for seed in range(min(seeds, 10))]
     assert sum(outcome.acknowledged for outcome in outcomes) > 100 * len(outcomes) / 3
     assert sum(outcome.terms for outcome in outcomes) > 2 * len(outcomes)
+
+
+def test_a_member_whose_state_differs_is_found_by_the_others() -> None:
+    caught = 0
+    for seed in range(6):
+        history = History(seed, with_odd_member(draw(Random(f"profile {seed}"))))
+        outcome = history.run()
+        assert not outcome.violation, f"seed {seed}: {outcome.violation}\n{outcome.story}"
+        caught += history.nemesis.has_caught
+    assert caught >= 3
 
 
 @pytest.mark.parametrize("seed", [3, 5, 12])
