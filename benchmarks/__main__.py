@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ GRID_ROUNDS_MOST = 3
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts asked for, all by default."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that what was started is stopped.
     with tempfile.TemporaryDirectory(prefix="iceprod-bench-", dir=options.directory) as directory:
         root = Path(directory)
         about = machine.describe(root)
