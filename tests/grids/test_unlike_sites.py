@@ -65,7 +65,7 @@ def test_one_dataset_crosses_four_batch_systems_and_survives_the_loss_of_two(
         assert len({row["site"] for row in rows}) >= 3, rows
         assert "brussels" not in {row["site"] for row in rows if row["name"] == "photons"}
         for site in (*queues, "brussels"):
-            assert tried(running, site) == {"ok"}, site
+            assert tried(running, site) <= {"ok", "warning"}, site
     except BaseException:
         for site in running.cluster.sites:
             log = site.directory / "node.log"

@@ -26,14 +26,17 @@ tasks:
     trays: [{modules: [{name: nap, src: nap.sh, args: "300"}]}]
 """
 CLASSES = """\
+disk_mib = 16
 [[queue.class]]
 name = "gpu"
 gpus = 1
 memory_mib = 200
+disk_mib = 16
 [[queue.class]]
 name = "wide"
 cpus = 4
 memory_mib = 200
+disk_mib = 16
 [[queue.class]]
 name = "huge"
 cpus = 4000
