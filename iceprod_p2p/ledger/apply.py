@@ -54,15 +54,18 @@ def _apply(kv: KeyValue, index: int, term: int, entry: bytes) -> list[Outcome]:
     progress = t.progress
     if index <= progress.applied_index:
         raise LedgerBug(f"entry {index} comes after entry {progress.applied_index} was applied")
+    read_as: int | None = progress.version
     if progress.version != versions.VERSION_MOST:
         versions.check(progress.version)
+        if t.cluster is None:
+            read_as = None  # The founder's entry says itself at which version the cluster begins.
     t.budget = PAGE_RECORDS
     memory = Memory(t)
     outcomes: list[Outcome] = []
     digest = sha256(progress.digest)
     digest.update(_HEAD.pack(index, term, len(entry)))
     digest.update(entry)
-    for proposal in decode_entry(entry, progress.version):
+    for proposal in decode_entry(entry, read_as):
         if isinstance(proposal, Damaged):
             outcome: Outcome = proposal.refusal
             encoded = encode_outcome(outcome)

@@ -193,3 +193,16 @@ def test_a_program_that_dropped_old_versions_asks_for_the_one_between(
     monkeypatch.setattr(versions, "VERSION_MOST", 3)
     with pytest.raises(ProgramTooOld, match="at version 1, but this program reads versions 2 to 3"):
         versions.check(1)
+
+
+def test_a_founders_one_entry_may_hold_what_its_own_version_brought() -> None:
+    news = commands.AddAuthority("n0", "people", b"certificate")
+    assert versions.needed(news) == NOW, "it needs more than the first version"
+    kv = MemoryTables()
+    proposals = [
+        commands.Proposal(bytes(15) + bytes([number]), 0, "node:n0", command)
+        for number, command in enumerate((FoundCluster("ice", b"root", 60_000, NOW), news))
+    ]
+    outcomes = apply(kv, 1, 1, encode_entry(proposals))
+    assert isinstance(outcomes[0], Applied)
+    assert not (isinstance(outcomes[1], Refused) and outcomes[1].code is Refusal.UNKNOWN_COMMAND), outcomes
