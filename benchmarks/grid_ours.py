@@ -67,6 +67,7 @@ claim_interval_s = 0.1
 
 [queue]
 plugin = "local"
+isolation = "none"
 grid_jobs_max = 1
 interval_s = 1
 idle_end_s = 120

@@ -24,6 +24,7 @@ from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
 from iceprod_p2p.base.toml_lines import key_lines
 
 FILE_BYTES_MAX: Final = 1024 * 1024  # A configuration is written by hand; a larger file is something else.
+ISOLATIONS: Final = ("auto", "none", "required")
 CLASSES_MAX: Final = 64  # One offer per class travels with each claim.
 GPU_EMULATION: Final = "gpu-emulation"  # The attribute of a class whose GPUs do not exist.
 
@@ -69,9 +70,8 @@ QUEUE: Final = (
     Setting("per_submit", "whole", 10, "grid jobs submitted at once", 1, 10_000),
     Setting("interval_s", "number", 10.0, "the batch system is looked at this often", 0.1, 86_400),
     Setting("idle_end_s", "number", 60.0, "a pilot without work ends after this", 1, 604_800),
-    Setting(
-        "claims_ahead", "number", 1.0, "tasks claimed beyond free slots, as a share of all slots", 0, 100
-    ),
+    Setting("claims_ahead", "number", 1.0, "tasks claimed beyond free slots, as a share of slots", 0, 100),
+    Setting("isolation", "text", "auto", "what modules see: docs/pilot.md", choices=ISOLATIONS),
     Setting("queue_name", "text", "", "the batch system's queue or partition"),
     Setting("priority", "whole", 0, "priority in the batch system", -100, 100),
     Setting("extra_lines", "texts", (), "directives passed to the batch system as they are"),
@@ -202,6 +202,7 @@ class QueueConfig:
     credential: str
     credential_command: tuple[str, ...]
     credential_renew_s: int
+    isolation: str
     options: Mapping[str, object]
     classes: tuple[ResourceClass, ...]
 

@@ -24,6 +24,8 @@ from iceprod_p2p.site.grid_jobs import GridJob, GridJobPhase
 from iceprod_p2p.wire.pb import common_pb2
 
 BUNDLE_DIRECTORY: Final = "bundle"  # In the data directory.
+# What lies in the data directory and is no payload's business: keys, the ledger, other pilots' secrets.
+PRIVATE: Final = ("keys", "authority", "admin", "raft", "next", "pilots", "grid", "blobs")
 PILOT_MODULE: Final = "iceprod_pilot.main"
 PILOT_MEMORY_MIB: Final = 256  # The pilot itself, beside its tasks.
 PILOT_WALLTIME_S: Final = 60  # Of the pilot's time no task can have: it starts, enrols, and ends in peace.
@@ -128,12 +130,19 @@ class PilotKit:
             "grace_s": self.config.queue.grace_s,
             "cache_mib": system.cache_mib,
             "software_mib": system.software_mib,
+            "isolation": self.config.queue.isolation,
+            "hidden": self._hidden() if shared else [],
             "transfer_credentials": "" if transfers.hand_out else transfers.credentials,
             "transfer_handed": bool(transfers.hand_out and transfers.credentials),
             "transfer_for_modules": transfers.for_modules,
             "log_style": self.config.log.style,
             "log_level": self.config.log.level,
         }
+
+    def _hidden(self) -> list[str]:
+        """Directories of the node that payloads could see where the data directory is shared."""
+        data_dir = self.config.node.data_dir.absolute()
+        return [str(data_dir / name) for name in PRIVATE]
 
     def _request(self, pilot: str, kind: ResourceClass, directory: Path, path: Path) -> GridRequest:
         queue = self.config.queue

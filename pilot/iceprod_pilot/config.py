@@ -35,8 +35,9 @@ class PilotConfig(msgspec.Struct, frozen=True):
     `silence_s` is how long its site's node may be silent before the pilot calls others, `lost_end_s` how long all
     may be silent before a pilot that runs nothing gives up.  With `scratch`, tasks get the batch system's scratch in
     place of `work_dir` where it gives one.  `transfer_credentials` names the site's file for storages, which modules
-    are told of with `transfer_for_modules`; with `transfer_handed` the site's node gives it.  Unknown
-    keys are ignored, so that an older pilot can read a newer node's file.
+    are told of with `transfer_for_modules`; with `transfer_handed` the site's node gives it.  `isolation` is auto,
+    none or required; `hidden` names directories of the site that modules shall not see, beside the pilot's own
+    state.  Unknown keys are ignored, so that an older pilot can read a newer node's file.
     """
 
     pilot: str
@@ -69,6 +70,8 @@ class PilotConfig(msgspec.Struct, frozen=True):
     transfer_credentials: str = ""
     transfer_for_modules: bool = False
     transfer_handed: bool = False
+    isolation: str = "none"
+    hidden: tuple[str, ...] = ()
 
     @property
     def work_path(self) -> Path:
@@ -146,6 +149,8 @@ def _faults(config: PilotConfig) -> list[str]:
         value = getattr(config, name)
         if value < 0 or not math.isfinite(value):
             faults.append(f"  {name} is {value}, not at least 0")
+    if config.isolation not in ("auto", "none", "required"):
+        faults.append(f"  isolation is {config.isolation!r}, not auto, none or required")
     if config.log_style not in ("text", "json"):
         faults.append(f"  log_style is {config.log_style!r}, not text or json")
     if config.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):

@@ -26,6 +26,7 @@ from iceprod_pilot.enrolment import Credentials, enrol
 from iceprod_pilot.environment import gpu_names
 from iceprod_pilot.exchange import Exchanger
 from iceprod_pilot.guard import Guard
+from iceprod_pilot.isolation import make_isolation
 from iceprod_pilot.link import Link, node_of
 from iceprod_pilot.nodes import NodeBook, Route
 from iceprod_pilot.report import Journal
@@ -80,6 +81,7 @@ class Pilot:
             clock=clock,
             environ=environ,
             say=lambda report: self._exchanger.say(report),
+            isolation=make_isolation(config, environ),
         )
         self._slots = Slots(
             slots=config.slots,

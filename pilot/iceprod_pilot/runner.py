@@ -32,6 +32,7 @@ SAMPLE_MAX_S: Final = 0.5  # What a payload can allocate in this time is what it
 DISK_SAMPLE_S: Final = 2.0
 DISK_SAMPLE_SHARE: Final = 20  # Measuring the disk takes at most one part in so many of the time.
 PIPE_BYTES: Final = 65_536
+PEAKS_MAX: Final = 64  # Processes of one task whose peak of memory is asked for.
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,9 @@ class _Child:
                 tree.append(now)  # It has left its parent and lives on: still this task's.
         self._seen = {process.pid: process for process in tree}
         self.cpu_ms = max(self.cpu_ms, sum(process.cpu_ms for process in tree))
-        self.peak_mib = max(self.peak_mib, processes.resident_peak_mib(self.pid))
+        # The first process may be one that only waits for the payload.
+        peaks = (processes.resident_peak_mib(process.pid) for process in tree[:PEAKS_MAX])
+        self.peak_mib = max(self.peak_mib, processes.resident_peak_mib(self.pid), *peaks)
         return -(-sum(process.resident_bytes for process in tree) // MIB)
 
     def end(self, guard: Guard) -> resource.struct_rusage:

@@ -22,6 +22,7 @@ from iceprod_p2p.wire.pb import pilot_pb2
 _LOG = get_logger("pilot.storage_credentials")
 REFRESH_S: Final = 300.0
 NAME: Final = "credentials.toml"
+STORAGE: Final = "storage"  # The directory in the pilot's state where it lies.
 
 
 class StorageCredentials:

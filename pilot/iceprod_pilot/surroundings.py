@@ -14,6 +14,7 @@ from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.model.states import FailReason
 from iceprod_pilot.attempt import TaskFailure
 from iceprod_pilot.container import Container, command_line, environment_inside
+from iceprod_pilot.isolation import Isolation
 from iceprod_pilot.plan import ClassUse, Step
 from iceprod_pilot.software import Provided, Software, class_environment
 from iceprod_pilot.staging import Wait
@@ -21,6 +22,7 @@ from iceprod_pilot.workspace import TaskDirectory, inside
 
 # What the process of a class imports beside the standard library; brought into a container that has a Python alone.
 LIBRARIES: Final = ("iceprod_p2p", "msgpack")
+NOT_ISOLATED: Final = Isolation()
 BUNDLE_FACTS: Final = Path(__file__).parent.parent / "bundle.json"
 # -P: a file of the payload that bears a library's name must not be imported in its place.
 BY_NAME: Final = ("-P", "-m", "iceprod_p2p.modules.child")
@@ -38,11 +40,12 @@ class Surroundings:
     readable: tuple[Path, ...] = ()
     container: Container | None = None
     gpus: bool = False
+    isolation: Isolation = NOT_ISOLATED
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the command line that starts `argv` in these surroundings."""
         if self.container is None:
-            return list(argv)
+            return self.isolation.wrap(argv, self.environ, self.work)
         return command_line(
             self.container,
             argv,
@@ -74,6 +77,7 @@ class Provider:
     wait: Wait
     gpus: bool
     caches: tuple[Path, ...]
+    isolation: Isolation = NOT_ISOLATED
     _known: dict[object, Surroundings] = field(default_factory=dict)
 
     def of(self, step: Step) -> Surroundings:
@@ -107,6 +111,7 @@ class Provider:
             readable=(*filter(Path.is_dir, self.caches), *libraries, *_outside(provided)),
             container=container,
             gpus=self.gpus,
+            isolation=self.isolation,
         )
 
     def _add_class(self, environ: dict[str, str], use: ClassUse) -> None:

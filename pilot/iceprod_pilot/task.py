@@ -24,6 +24,7 @@ from iceprod_pilot.config import PilotConfig
 from iceprod_pilot.environment import payload_environment
 from iceprod_pilot.files import Files
 from iceprod_pilot.guard import Guard
+from iceprod_pilot.isolation import Isolation
 from iceprod_pilot.outside import Outside
 from iceprod_pilot.plan import Documents, Plan
 from iceprod_pilot.runner import Limits, Meter, Runner
@@ -32,8 +33,8 @@ from iceprod_pilot.software import Software
 from iceprod_pilot.source import Source
 from iceprod_pilot.staging import Staging
 from iceprod_pilot.starter import ModuleStarter
-from iceprod_pilot.storage_credentials import StorageCredentials
-from iceprod_pilot.surroundings import Provider
+from iceprod_pilot.storage_credentials import STORAGE, StorageCredentials
+from iceprod_pilot.surroundings import NOT_ISOLATED, Provider
 from iceprod_pilot.trees import TreeCache
 from iceprod_pilot.workspace import TaskDirectory, Workspace
 
@@ -62,6 +63,7 @@ class TaskRunner:
         clock: Clock,
         environ: Mapping[str, str],
         say: Say,
+        isolation: Isolation = NOT_ISOLATED,
     ) -> None:
         self._config = config
         self._link = link
@@ -71,11 +73,12 @@ class TaskRunner:
         self._clock = clock
         self._environ = dict(environ)
         self._say = say
+        self._isolation = isolation
         self._documents = Documents(staging)
         self._storage = StorageCredentials(
             config.transfer_credentials,
             fetch=link.credentials if config.transfer_handed else None,
-            directory=config.state_path / "storage",
+            directory=config.state_path / STORAGE,
             clock=clock,
         )
         self._outside = Outside(self._storage)
@@ -191,6 +194,7 @@ class _Run:
             wait=self._attempt.cancel.wait,
             gpus=bool(self._attempt.gpus),
             caches=(tools._config.cache_path / "software",),
+            isolation=tools._isolation,
         )
         statistics: dict[str, float] = {}
         for step in plan.steps:
