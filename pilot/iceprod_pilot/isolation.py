@@ -58,11 +58,8 @@ def make_isolation(config: PilotConfig, environ: Mapping[str, str]) -> Isolation
     given = _given_to_payloads(config)
     program = shutil.which("bwrap", path=environ.get("PATH"))
     prefix = [] if program is None else _prefix(program, directories, files, given)
-    why = (
-        "there is no bwrap"
-        if program is None
-        else _trouble(prefix, Path(config.state_dir), {path.name for path in given})
-    )
+    state, names = Path(config.state_dir), {path.name for path in given}
+    why = "there is no bwrap" if program is None else _trouble(prefix, state, names)
     if not why:
         _LOG.info("modules are isolated", directories=len(directories), files=len(files))
         return Isolation(prefix)
