@@ -186,6 +186,12 @@ def test_a_program_stops_by_name_where_its_cluster_goes_beyond_it() -> None:
     assert queries.state_digest(ledger.kv) == digest
 
 
+def test_the_founding_entry_may_hold_what_its_version_knows() -> None:
+    forget = commands.ForgetBlobs(("0" * 64,))
+    found, first = LedgerInHand(checked=False).entry(FoundCluster("ice", b"root", 600_000, NOW), forget)
+    assert isinstance(found, Applied) and isinstance(first, Applied)
+
+
 def test_a_program_that_dropped_old_versions_asks_for_the_one_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
