@@ -304,6 +304,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
                 problems=problems,
                 ledger_version=queries.version(kv),
                 ledger_version_possible=add_versions(rows, queries.nodes(kv)),
+                epoch=found.epoch if (found := queries.settings(kv)) is not None else 0,
             ),
         )
 

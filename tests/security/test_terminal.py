@@ -101,6 +101,7 @@ def test_pages_for_people_show_what_others_named(name: str) -> None:
     status: dict[str, Any] = {
         **dict.fromkeys(("cluster", "health", "leader"), evil),
         "term": 1,
+        "epoch": 1,
         "digests_equal": True,
         "members": [],
         "sites": [],

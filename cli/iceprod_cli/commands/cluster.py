@@ -75,7 +75,8 @@ def status(session: Session) -> None:
 def print_status(out: Console, document: dict[str, Any]) -> None:
     """Print the cluster's status for people."""
     out.print(f"cluster {document['cluster']}: ", coloured(document["health"]), sep="", end="")
-    out.print(f", leader {document['leader'] or 'none'}, term {document['term']}, digests", end=" ")
+    out.print(f", leader {document['leader'] or 'none'}, term {document['term']}", end="")
+    out.print(f", epoch {document['epoch']}, digests", end=" ")
     out.print("equal" if document["digests_equal"] else "DIFFERENT")
     out.print(table(document["members"], MEMBER_COLUMNS))
     out.print(version_line(document))

@@ -830,7 +830,7 @@ class MemberStatus(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., site: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., leader: _Optional[bool] = ..., reachable: _Optional[bool] = ..., version: _Optional[str] = ..., last_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., lag: _Optional[int] = ..., digest: _Optional[str] = ..., digest_index: _Optional[int] = ..., round_trip_ms: _Optional[float] = ..., certificate_days: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., failed: _Optional[str] = ..., server_name: _Optional[str] = ..., enrol_address: _Optional[str] = ..., wall_ms: _Optional[int] = ..., version_least: _Optional[int] = ..., version_most: _Optional[int] = ..., troubles: _Optional[_Iterable[str]] = ..., authority_days: _Optional[int] = ..., root_days: _Optional[int] = ..., people_days: _Optional[int] = ..., roots: _Optional[int] = ...) -> None: ...
 
 class ClusterStatusReply(_message.Message):
-    __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info", "ledger_version", "ledger_version_possible")
+    __slots__ = ("cluster", "term", "leader", "health", "members", "digests_equal", "sites", "problems", "info", "ledger_version", "ledger_version_possible", "epoch")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -842,6 +842,7 @@ class ClusterStatusReply(_message.Message):
     INFO_FIELD_NUMBER: _ClassVar[int]
     LEDGER_VERSION_FIELD_NUMBER: _ClassVar[int]
     LEDGER_VERSION_POSSIBLE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     term: int
     leader: str
@@ -853,7 +854,8 @@ class ClusterStatusReply(_message.Message):
     info: ReadInfo
     ledger_version: int
     ledger_version_possible: int
-    def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., ledger_version: _Optional[int] = ..., ledger_version_possible: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, cluster: _Optional[str] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., health: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., digests_equal: _Optional[bool] = ..., sites: _Optional[_Iterable[_Union[SiteRow, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., ledger_version: _Optional[int] = ..., ledger_version_possible: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class BackupRequest(_message.Message):
     __slots__ = ()

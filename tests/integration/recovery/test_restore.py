@@ -114,6 +114,7 @@ def test_after_the_loss_of_two_of_three_a_backup_brings_back_what_it_holds(
         wait_for("it serves", lambda: "node started" in geneva.log()[seen:])
         wait_for("the new epoch goes on", lambda: status_of(connection).members[0].applied_index > index + 5)
         assert [row.node_id for row in status_of(connection).members] == [trio.founder.present_id]
+        assert status_of(connection).epoch == 2
         geneva.kill()
         for site in (geneva, zeuthen):
             site.rejoin()

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound, Refused
-from iceprod_p2p.ledger import versions
+from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.commands import ControlSite, Invite, RemoveMember, RevokeCertificate, SiteVerb
+from iceprod_p2p.ledger.commands_replacing import RestoreCluster
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
+from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import authority_claim, chain_from_pem, make_request, new_key, to_pem
 from iceprod_p2p.security.enrolment import make_one_time_secret, secret_digest
@@ -275,6 +278,25 @@ async def test_a_removed_node_and_one_of_a_banned_site_are_told_nothing_more(doo
         door.cluster.admit_link(
             identity_of(chain_from_pem(node("geneva-2").certificate_pem)[0]), now_ms=NOW_MS
         )
+
+
+def test_a_restored_cluster_lets_no_link_of_an_earlier_epoch_in(door: Door) -> None:
+    """What was lost and returns has no quorum with the restored nodes, and is told by name to rejoin."""
+    old = identity_of(chain_from_pem(door.leaf(IdentityKind.NODE, "madison-1").certificate_pem)[0])
+    door.cluster.admit_link(old, now_ms=NOW_MS)
+    member = Member("madison-2", "madison", "restored:1", MemberRole.VOTER)
+    authority = door.keys.authority.certificate.public_bytes(Encoding.DER)
+    restore = RestoreCluster(
+        member, authority, bytes(32), "key-2", bytes(32), "", "", door.ledger.index + 1, 1, bytes(16)
+    )
+    door.ledger.must(restore)
+    with door.ledger.view() as kv:
+        now = queries.settings(kv)
+    assert now is not None and now.epoch == 2
+    door.clock.advance(1)
+    with pytest.raises(NotAllowed, match="node madison-1 was removed from the cluster") as refused:
+        door.cluster.admit_link(old, now_ms=NOW_MS)
+    assert "rejoin" in refused.value.remedy
 
 
 def test_a_link_from_a_member_that_this_node_has_not_heard_of_is_let_in(tmp_path: Path) -> None:
