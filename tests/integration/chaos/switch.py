@@ -15,12 +15,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 READ_BYTES: Final = 16 << 10
 SOCKET_BYTES: Final = 32 << 10  # Asked of the system for each side of a connection.
-WHO_S: Final = 3.0  # For finding out who dials.
+WHO_TIMES: Final = 4  # So often is asked who dials: longer would hold up the next ones.
 QUEUE_BYTES: Final = 64 << 10  # On a wire beside what its delay holds anyway.
 
 
@@ -47,6 +48,7 @@ class Switch:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="switch", daemon=True)
         self._thread.start()
+        self._finders = ThreadPoolExecutor(16, "finder")
         self._wires: dict[tuple[str, str], Wire] = {}
         self._pids: dict[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,6 +125,7 @@ class Switch:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._finders.shutdown()
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
@@ -139,27 +142,25 @@ class Switch:
     def _who(self, port: int) -> str:
         """Return the member that dials from this port: whose socket it is, as the system says.
 
-        The system's list may miss a line while others come and go, so it is asked again for a while; ""
-        when it knows nobody, who has then ended.
+        The system's list may miss a line while others come and go, so it is asked a few times; "" when it
+        knows nobody, who has then hung up or ended.
         """
-        end_s = time.monotonic() + WHO_S
-        while True:
+        for _ in range(WHO_TIMES):
             links = {f"socket:[{inode}]" for inode in _inodes(port)}
-            for pid, name in list(self._pids.items()):
+            for pid, name in list(self._pids.items()) if links else ():
                 with contextlib.suppress(OSError):
                     for entry in os.scandir(f"/proc/{pid}/fd"):
                         with contextlib.suppress(OSError):  # Closed meanwhile.
                             if os.readlink(entry.path) in links:
                                 return name
-            if time.monotonic() > end_s:
-                return ""
             time.sleep(0.02)
+        return ""
 
     async def _connected(
         self, target: str, target_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         port = writer.get_extra_info("peername")[1]
-        source = await self._loop.run_in_executor(None, self._who, port)
+        source = await self._loop.run_in_executor(self._finders, self._who, port)
         if not source:  # On a wire without a name it could not be cut.
             writer.transport.abort()
             return
