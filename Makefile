@@ -38,7 +38,7 @@ servers:
 
 test-grids: $(VENV)/.ready ## every grid plugin on real batch systems of its own (installs them when root, Debian)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/grids/install.sh; fi
-	$(BIN)/python -m pytest tests/grids $(AGAIN)
+	$(BIN)/python -m pytest tests/grids $(TWO) $(AGAIN)
 
 check: $(VENV)/.ready lint types unit ## the fast loop: format, lint, types, layers, unit and property tests
 
