@@ -26,17 +26,17 @@ tasks:
     trays: [{modules: [{name: nap, src: nap.sh, args: "300"}]}]
 """
 CLASSES = """\
-disk_mib = 16
+disk_mib = 200
 [[queue.class]]
 name = "gpu"
 gpus = 1
 memory_mib = 200
-disk_mib = 16
+disk_mib = 200
 [[queue.class]]
 name = "wide"
 cpus = 4
 memory_mib = 200
-disk_mib = 16
+disk_mib = 200
 [[queue.class]]
 name = "huge"
 cpus = 4000
@@ -120,7 +120,7 @@ def test_grid_jobs_and_pilots_are_listed_while_they_work(iceprod: CommandLine, n
         return [row for row in rows if row["state"] == "working" and len(row["tasks"]) == 2]
 
     try:
-        (pilot,) = wait_for("a pilot runs both", working)
+        (pilot,) = wait_for("a pilot runs both", working, timeout_s=90)
         assert (
             sorted(pilot["tasks"]) == [f"{number}.0.0", f"{number}.1.0"] and pilot["node_id"] == "madison-1"
         )
