@@ -144,7 +144,7 @@ def _take_place(t: Tables, command: ReplaceNode, place: _Place) -> Applied:
     if old is not None:
         earlier = ((old.passkey_key_id, old.passkey_public_key), *old.earlier_keys)[:EARLIER_KEYS_MAX]
         t.nodes.delete(keys.by_name(keys.NODE, command.replaces))
-        trust.forget_node(t, command.replaces)
+        trust.hand_on(t, command.replaces, command.member.node_id)
         if old.member.role is MemberRole.VOTER:
             note_change(t)
     else:

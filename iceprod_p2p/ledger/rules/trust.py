@@ -193,6 +193,14 @@ def forget_node(t: Tables, node_id: str) -> None:
         t.people_authorities.delete(key)
 
 
+def hand_on(t: Tables, node_id: str, successor: str) -> None:
+    """A node takes another's place: whom the one before vouched for stay in."""
+    record = t.people_authorities.get(keys.by_name(keys.PEOPLE_AUTHORITY, node_id))
+    forget_node(t, node_id)
+    if record is not None:
+        t.people_authorities.put(keys.by_name(keys.PEOPLE_AUTHORITY, successor), record)
+
+
 def remove_person(t: Tables, command: RemovePerson, asked: Asked) -> Outcome:
     """End a person's access; the last administrator stays."""
     refusal = at_least(t, asked, Role.ADMINISTRATOR)
