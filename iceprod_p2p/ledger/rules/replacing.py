@@ -218,7 +218,7 @@ def restore_cluster(t: Tables, command: RestoreCluster, asked: Asked) -> Outcome
     for key, node in t.nodes.page(keys.NODE, keys.prefix_stop(keys.NODE), limits.NODES_MAX):
         votes = node.member.role is MemberRole.VOTER or node.votes_next
         t.nodes.delete(key)
-        trust.forget_node(t, node.member.node_id)
+        trust.hand_on(t, node.member.node_id, member.node_id)
         marker = now + (b"v" if votes else b"o") + node.member.site.encode()
         t.kv.put(keys.by_name(keys.REMOVED, node.member.node_id), marker)
     invitations = t.invitations.page(

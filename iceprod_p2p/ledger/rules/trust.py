@@ -198,7 +198,10 @@ def hand_on(t: Tables, node_id: str, successor: str) -> None:
     record = t.people_authorities.get(keys.by_name(keys.PEOPLE_AUTHORITY, node_id))
     forget_node(t, node_id)
     if record is not None:
-        t.people_authorities.put(keys.by_name(keys.PEOPLE_AUTHORITY, successor), record)
+        key = keys.by_name(keys.PEOPLE_AUTHORITY, successor)
+        present = t.people_authorities.get(key) or rt.AuthoritiesRecord()
+        certificates = (*present.certificates, *record.certificates)[: limits.AUTHORITIES_MAX]
+        t.people_authorities.put(key, rt.AuthoritiesRecord(certificates))
 
 
 def remove_person(t: Tables, command: RemovePerson, asked: Asked) -> Outcome:
