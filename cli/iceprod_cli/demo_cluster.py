@@ -223,6 +223,8 @@ def _caught_up(connection: Connection, site: str) -> bool:
 
 def _all_vote(status: control_pb2.ClusterStatusReply, sites: int) -> bool:
     voters = [m for m in status.members if m.role == "voter" and m.reachable]
+    if status.health != "healthy" and status.problems:
+        raise Unavailable("; ".join(status.problems))  # Said if it stays so.
     return len(voters) == sites and status.digests_equal and status.health == "healthy"
 
 

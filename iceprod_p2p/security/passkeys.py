@@ -25,6 +25,11 @@ from iceprod_p2p.base.errors import ConfigError, NotAllowed
 PASSKEY_BYTES_MAX: Final = 512
 VERSION: Final = 1
 NOT_BEFORE_SLACK_MS: Final = 60_000  # Ledger time of a node that lags a little is behind that of the issuer.
+_FIELD: Final = (1 << 255) - 19  # Of edwards25519.
+_OCTIC_Y: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_SMALL_ORDER_Y: Final = frozenset({0, 1, _FIELD - 1, _OCTIC_Y, _FIELD - _OCTIC_Y})
 _SIGNATURE_BYTES: Final = 64
 _CONTEXT: Final = b"iceprod passkey 1\x00"  # Keeps the signature from meaning anything elsewhere.
 
@@ -254,7 +259,14 @@ def new_signing_key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
+def _is_of_small_order(public_key: bytes) -> bool:
+    """Return whether an Ed25519 key is one of the eight points whose signatures anybody can make (RFC 8032, 5.1)."""
+    return (int.from_bytes(public_key, "little") & ((1 << 255) - 1)) % _FIELD in _SMALL_ORDER_Y
+
+
 def _check_signature(passkey: bytes, key: PasskeyKey) -> None:
+    if _is_of_small_order(key.public_key):
+        raise PasskeyRefused(PasskeyFault.BAD_SIGNATURE, "the node's signing key is one that proves nothing")
     try:
         Ed25519PublicKey.from_public_bytes(key.public_key).verify(
             passkey[:_SIGNATURE_BYTES], _CONTEXT + passkey[_SIGNATURE_BYTES:]

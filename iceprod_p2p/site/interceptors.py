@@ -32,6 +32,7 @@ from iceprod_p2p.wire.addresses import host_of
 PEER: Final = "/iceprod.v1.Peer/"
 LINK: Final = f"{PEER}Link"
 UNARY_S_MAX: Final = 60.0  # No caller holds a unary call longer, whatever deadline it sends.
+SILENCE_S_MAX: Final = 60.0  # Nor a call that sends messages, while none comes.
 log = get_logger("access")
 
 
@@ -155,6 +156,16 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return checked
 
     async def _checked_messages(self, requests: Any, context: Any, method: str) -> AsyncIterator[Any]:
-        async for message in requests:
+        messages = aiter(requests)
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S_MAX):
+                    message = await anext(messages)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as silent:
+                raise Unavailable(
+                    f"{method.rpartition('/')[2]} brought nothing for {SILENCE_S_MAX:.0f} s"
+                ) from silent
             self.check(context, method)
             yield message

@@ -34,7 +34,7 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+SystemCallFilter=@system-service{mounts}
 """
 
 
@@ -50,8 +50,9 @@ def unit(config: SiteConfig, *, user: str) -> str:
     for word in words:
         if not word.isprintable() or any(letter in word for letter in " \"'\\%$;"):
             raise ConfigError(f"{word!r} cannot stand in a unit file", remedy="choose a path without blanks")
-    # With the local plugin payloads are processes of this unit: they may need devices, /tmp and namespaces.
-    hardening = HARDENING.format(private="no" if local else "yes")
+    # With the local plugin payloads are processes of this unit: they may need devices, /tmp, and namespaces of their
+    # own with mounts in them (containers, and what keeps a pilot's keys from its payloads).
+    hardening = HARDENING.format(private="no" if local else "yes", mounts=" @mount" if local else "")
     return f"""\
 [Unit]
 Description=IceProd P2P node {node.id} of site {node.site}, cluster {node.cluster}

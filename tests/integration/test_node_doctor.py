@@ -115,11 +115,13 @@ def test_the_unit_runs_this_configuration_without_privileges_and_leaves_local_pi
         "ProtectSystem=strict",
         "ExecReload=/bin/kill -HUP $MAINPID",
         "UMask=0077",
+        "SystemCallFilter=@system-service @mount",
     ):
         assert line in lines
     writable = next(line for line in lines if line.startswith("ReadWritePaths="))
     assert str(node.data) in writable.split("=")[1].split()
     node.config.write_text(node.text().replace('plugin = "local"', 'plugin = "slurm"'))
-    assert "KillMode=mixed" in node.command("systemd-unit").stdout
+    elsewhere = node.command("systemd-unit").stdout.splitlines()
+    assert {"KillMode=mixed", "RestrictNamespaces=yes", "SystemCallFilter=@system-service"} <= set(elsewhere)
     refused = node.command("systemd-unit", "--user", "root; reboot")
     assert refused.returncode == 2 and "cannot stand in a unit file" in refused.stderr

@@ -118,6 +118,36 @@ def test_every_prefix_and_every_addition_is_refused() -> None:
             check(GOLDEN + more)
 
 
+FIELD = 2**255 - 19
+SMALL_ORDER = tuple(
+    bytes.fromhex(text)
+    for text in (
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "weak", [*SMALL_ORDER, FIELD.to_bytes(32, "little"), (FIELD + 1).to_bytes(32, "little")]
+)
+def test_a_key_for_which_anybody_can_sign_proves_nothing(weak: bytes) -> None:
+    keys = {"madison-abc": PasskeyKey("madison", weak)}
+    for attempt in range(64):  # A signature of zeros fits one in two to eight messages under such a key.
+        values = msgspec.msgpack.decode(make()[64:])
+        values[-1] = bytes(15) + bytes([attempt])
+        for point in (bytes(32), weak):
+            with pytest.raises(PasskeyRefused) as refused:
+                check(point + bytes(32) + msgspec.msgpack.encode(values), keys=keys)
+            assert refused.value.fault is PasskeyFault.BAD_SIGNATURE
+
+
 @given(st.binary(max_size=600))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(PasskeyRefused):

@@ -4,16 +4,18 @@ believes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from iceprod_p2p.base.clock import ManualClock
-from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound, Refused
+from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound, Refused, Unavailable
 from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.commands import ControlSite, Invite, RemoveMember, RevokeCertificate, SiteVerb
 from iceprod_p2p.ledger.commands_replacing import RestoreCluster
@@ -23,6 +25,7 @@ from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import authority_claim, chain_from_pem, make_request, new_key, to_pem
 from iceprod_p2p.security.enrolment import make_one_time_secret, secret_digest
 from iceprod_p2p.security.identity import identity_of
+from iceprod_p2p.site import interceptors
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.enrol_service import EnrolService
@@ -209,7 +212,23 @@ async def test_a_node_without_the_root_key_says_where_to_join(door: Door) -> Non
 
 
 EXCHANGE, WHO, LINK = "/iceprod.v1.Pilots/Exchange", "/iceprod.v1.Control/WhoAmI", "/iceprod.v1.Peer/Link"
-AUDIT = "/iceprod.v1.Control/ListAudit"
+AUDIT, PUT_BLOB = "/iceprod.v1.Control/ListAudit", "/iceprod.v1.Pilots/PutBlob"
+
+
+@dataclass
+class Details:
+    """What gRPC tells of a call before it is served."""
+
+    method: str
+
+
+def returns(handler: Any) -> Any:
+    """What gRPC gives an interceptor to find the method's handler by."""
+
+    async def found(details: Details) -> Any:
+        return handler
+
+    return found
 
 
 def test_callers_are_let_in_by_kind_role_and_date(door: Door) -> None:
@@ -231,6 +250,34 @@ def test_callers_are_let_in_by_kind_role_and_date(door: Door) -> None:
     door.clock.advance(61)
     with pytest.raises(NotAllowed, match="expired"):
         door.access.check(short, EXCHANGE)
+
+
+async def test_no_caller_holds_a_call_for_ever(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "UNARY_S_MAX", 0.05)
+    monkeypatch.setattr(interceptors, "SILENCE_S_MAX", 0.05)
+
+    async def endless(request: Any, context: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def gather(requests: Any, context: Any) -> list[int]:
+        return [message async for message in requests]
+
+    async def some(*, then_silent: bool) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        if then_silent:
+            await asyncio.Event().wait()
+
+    pilot = door.leaf(IdentityKind.PILOT, "p-1")
+    unary = grpc.unary_unary_rpc_method_handler(endless)
+    upload = grpc.stream_unary_rpc_method_handler(gather)
+    call = (await door.access.intercept_service(returns(unary), Details(EXCHANGE))).unary_unary
+    with pytest.raises(Unavailable, match="Exchange took longer"):
+        await call(None, pilot)
+    send = (await door.access.intercept_service(returns(upload), Details(PUT_BLOB))).stream_unary
+    assert await send(some(then_silent=False), pilot) == [1, 2]
+    with pytest.raises(Unavailable, match="PutBlob brought nothing"):
+        await send(some(then_silent=True), pilot)
 
 
 def test_a_revoked_certificate_and_a_banned_site_are_out_within_a_moment(door: Door) -> None:
