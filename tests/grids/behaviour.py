@@ -117,10 +117,11 @@ class GridBehaviour:
 
     refused: dict[str, Any] = {}  # A request with this is refused.
     held: dict[str, Any] = {}  # A request with this is held.
+    suffix = ""  # Tells the tests of two classes apart that share one system.
 
     @pytest.fixture
     def work(self, system: System, request: pytest.FixtureRequest) -> Iterator[Work]:
-        name = request.node.originalname.removeprefix("test_")[:40].strip("_")
+        name = request.node.originalname.removeprefix("test_")[:40].strip("_") + self.suffix
         directory = system.root / "work" / name
         directory.mkdir(parents=True)
         made = Work(system, directory, name)

@@ -159,6 +159,8 @@ class ByRest:
 
 
 class TestSlurmByRest(SlurmBehaviour):
+    suffix = "_rest"
+
     @pytest.fixture
     def system(self, accounted: SlurmSystem) -> ByRest:
         return ByRest(accounted)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from iceprod_p2p.base import failpoints
+from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.chaos.working_node import (
     LONG_S,
@@ -69,6 +70,7 @@ PASSED_ELSEWHERE = (
     "issued.note.before",
     "issued.note.after",
     "blob.delete.before",
+    "node.turn.between",
 )
 ORPHAN = "0" * 64  # No record names it.
 
@@ -168,6 +170,21 @@ def test_a_site_that_dies_at_every_durable_step_ends_its_production_complete_and
     control(node, "resume")
     numbers = assert_complete(node, work)
     print(f"{len(numbers)} datasets complete and once across {len(PASSED_BY_WORK) + 6} crashes")
+
+
+def test_a_node_that_dies_while_its_keys_take_turns_serves_with_the_new_ones(node: WorkingNode) -> None:
+    keys = node.data / "keys"
+    before = {name: (keys / name).read_bytes() for name in ("node.pem", "node.key")}
+    start_armed(node, "node.turn.between")
+    with node.connect(give_up_s=60) as connection:
+        wait_for("it leads", lambda: leads(connection))
+        connection.call("Rotate", control_pb2.RotateRequest(what="node", name="madison"))
+    dies(node, "node.turn.between")
+    node.start()
+    with node.connect(give_up_s=60) as connection:
+        wait_for("it leads", lambda: leads(connection))
+    assert all((keys / name).read_bytes() != content for name, content in before.items())
+    assert not list(keys.glob("*-next.*")), "the turn is not over"
 
 
 def test_every_failpoint_has_a_scene_in_which_a_real_process_dies_there() -> None:
