@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from cryptography import x509
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.base.errors import NotAllowed
+from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger import keys, queries
 from iceprod_p2p.ledger import records as r
@@ -24,6 +24,7 @@ from iceprod_p2p.ledger.limits import NODES_MAX, SITES_MAX
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.identity import PEOPLE
 from iceprod_p2p.model.states import SiteState
+from iceprod_p2p.security.certificates import certificate_key
 from iceprod_p2p.security.passkeys import PasskeyKey
 from iceprod_p2p.security.trust import Issuer, Trust, read_issuer
 from iceprod_p2p.wire.pb import common_pb2
@@ -145,7 +146,8 @@ class ClusterFacts:
         """Return the authority, none when its certificate is not what it must be."""
         try:
             issuer = self._issuers.get(der) or read_issuer(der, scope=scope, cluster=self._cluster)
-        except NotAllowed as fault:
+            certificate_key(issuer.certificate)  # Of a kind that this cluster does not use: NotAllowed.
+        except IceProdError as fault:  # Whoever listed it: nobody else's services end of it.
             log.error("issuing certificate in the ledger not usable", scope=scope, fault=fault.message)
             return []
         self._issuers[der] = issuer

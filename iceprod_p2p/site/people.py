@@ -19,8 +19,9 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger import queries
-from iceprod_p2p.ledger.commands import Command, SetPerson
+from iceprod_p2p.ledger.commands import Command, RevokeCertificate, SetPerson
 from iceprod_p2p.ledger.commands_trust import RemovePerson
+from iceprod_p2p.ledger.versions import needed
 from iceprod_p2p.model.identity import IdentityKind, identity_uri, is_person_name
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.security.authenticators import Authenticator, LocalAccounts, Login, wrong_password
@@ -171,13 +172,22 @@ class People:
             )
         if role is Role.ADMINISTRATOR:
             self._require_another_administrator(name)
-        await self._do(RemovePerson(name, now_ms, reason), f"person:{actor}", b"")
+        if await self._on_thread(self._version) >= needed(RemovePerson(name, now_ms, reason)):
+            await self._do(RemovePerson(name, now_ms, reason), f"person:{actor}", b"")
+            refused = f"every certificate of {name} is refused from now on"
+        else:  # Some nodes cannot read that yet: what this node let in ends, as it always could.
+            for mark in marks:
+                await self._do(RevokeCertificate(bytes.fromhex(mark), reason), f"person:{actor}", b"")
+            refused = (
+                f"{len(marks)} certificates of {name} from this node are refused from now on; the role stays:"
+                " repeat this when the cluster's version was raised (`iceprod cluster raise-version`)"
+            )
         async with self._disk:
             await self._on_thread(lambda: self._accounts.remove(name))
         log.info("person shut out", person=name, certificates=len(marks), by=actor)
         return control_pb2.ControlReply(
             notes=[
-                f"every certificate of {name} is refused from now on",
+                refused,
                 "the account is gone" if had_account else "there was no account here",
             ]
         )
@@ -265,6 +275,10 @@ class People:
         log.info("role taken from the directory", person=login.name, role=login.role, groups=login.groups)
         node = f"node:{self._keys().node_id}"  # The person may not name themselves; who vouches for them may.
         await self._do(SetPerson(login.name, login.role, login.groups), node, b"")
+
+    def _version(self) -> int:
+        with self._consensus.view() as kv:
+            return queries.version(kv)
 
     def _require_another_administrator(self, name: str) -> None:
         with self._consensus.view() as kv:

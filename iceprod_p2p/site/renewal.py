@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -32,6 +32,7 @@ from iceprod_p2p.security.ca import Authority, follow_root
 from iceprod_p2p.security.certificates import (
     authority_claim,
     certificate_from_der,
+    certificate_key,
     chain_from_pem,
     is_signed_by,
     make_request,
@@ -75,7 +76,7 @@ class Listed:
     above: tuple[x509.Certificate, ...]
     site: tuple[bytes, ...]  # Of this node's site.
     people: tuple[bytes, ...]  # Of this node.
-    needed: tuple[bytes, ...]  # Every listed authority of sites that take part, and of people.
+    needed: tuple[x509.Certificate, ...]  # Every listed authority of sites that take part, and of people.
     asked: frozenset[tuple[str, str]]
     votes: bool
     alone: bool  # This site has no other node.
@@ -125,7 +126,7 @@ class KeyRenewal:
         self._clock = clock
         self._environ = environ
         self._retiring = key_turns.load_retiring(data_dir / KEYS / RETIRING)
-        self._read: dict[bytes, x509.Certificate] = {}
+        self._read: dict[bytes, x509.Certificate | None] = {}
         self._trouble: dict[str, str] = {}
 
     def problems(self) -> list[str]:
@@ -143,8 +144,8 @@ class KeyRenewal:
         await self._tried("site", self._renew_authority(keys.site, listed))
         if (self._vouches and listed.votes) or keys.people is not None:
             await self._tried("people", self._renew_authority(PEOPLE, listed))
-        await self._renew_own(listed)
-        await self._retire(listed)
+        await self._tried("node", self._renew_own(listed))
+        await self._tried("retiring", self._retire(listed))
         await asyncio.to_thread(self._renew_administrator)
 
     def _renew_administrator(self) -> None:
@@ -167,7 +168,8 @@ class KeyRenewal:
         except IceProdError as failure:
             if self._trouble.get(what) != failure.message:
                 log.warning("renewal cannot go on", what=what, why=failure.message)
-            self._trouble[what] = f"the {what} certificate cannot be made anew: {failure.message}"
+            done = "end" if what == "retiring" else "be made anew"
+            self._trouble[what] = f"the {what} certificate cannot {done}: {failure.message}"
         else:
             self._trouble.pop(what, None)
 
@@ -192,19 +194,29 @@ class KeyRenewal:
             for der in site.issuing_certificates
         ]
         return Listed(
-            roots=tuple(self._certificate(row.certificate) for row in rows),
-            above=tuple(self._certificate(row.above) for row in rows if row.above),
+            roots=self._readable(row.certificate for row in rows),
+            above=self._readable(row.above for row in rows if row.above),
             site=sites[keys.site].issuing_certificates,
             people=tuple(der for node_id, der in people if node_id == keys.node_id),
-            needed=(*needed, *(der for _, der in people)),
+            needed=self._readable((*needed, *(der for _, der in people))),
             asked=asked,
             votes=node.member.role is MemberRole.VOTER,
             alone=sum(member.site == keys.site for member in nodes) == 1,
         )
 
-    def _certificate(self, der: bytes) -> x509.Certificate:
-        if der not in self._read:
-            self._read[der] = certificate_from_der(der)
+    def _readable(self, ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
+        """Read certificates; what some node listed that is none counts for nothing."""
+        found = (self._read[der] if der in self._read else self._certificate(der) for der in ders)
+        return tuple(certificate for certificate in found if certificate is not None)
+
+    def _certificate(self, der: bytes) -> x509.Certificate | None:
+        self._read[der] = None
+        try:
+            certificate = certificate_from_der(der)
+            certificate_key(certificate)
+            self._read[der] = certificate
+        except IceProdError as fault:
+            log.error("certificate in the ledger not usable", fault=fault.message)
         return self._read[der]
 
     # Roots.
@@ -379,7 +391,7 @@ class KeyRenewal:
                 await self._keep([other for other in self._retiring if other != entry])
         if keys.root is not None and len(listed.roots) > 1:
             newest = listed.roots[-1]
-            if all(is_signed_by(self._certificate(der), newest) for der in listed.needed):
+            if all(is_signed_by(certificate, newest) for certificate in listed.needed):
                 await self._propose(RetireAuthority(keys.node_id, "", to_der(listed.roots[0])))
                 log.info("the root before stands no more")
 

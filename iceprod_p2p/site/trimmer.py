@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import RecordReplicas, ReplicaRef
 from iceprod_p2p.ledger.commands_blobs import DropBlobs
 from iceprod_p2p.ledger.limits import BLOBS_AT_ONCE
+from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.site.consensus import Consensus, applied
 from iceprod_p2p.site.plans.cleanup import StoredBlob
 from iceprod_p2p.store.blobs import BlobStore
@@ -40,6 +41,10 @@ class TrimmerView(Protocol):
 
     def spare(self, sha256: str, node_id: str, keep: int) -> bool:
         """Whether a blob is nothing but a blob, and `keep` other nodes hold it that come before this one."""
+        ...
+
+    def holds(self, site: str, sha256: str) -> bool:
+        """Whether a file of this content is recorded at a site."""
         ...
 
 
@@ -77,7 +82,7 @@ class Trimmer:
             return
         loop = asyncio.get_running_loop()
         total_bytes, oldest = await loop.run_in_executor(self._executor, self._measured)
-        victims: list[tuple[StoredBlob, tuple[ReplicaRef, ...]]] = []
+        victims: list[tuple[str, tuple[ReplicaRef, ...]]] = []
         spare: list[str] = []
         for index, blob in enumerate(oldest):
             if total_bytes <= limit_bytes:
@@ -86,25 +91,39 @@ class Trimmer:
                 await asyncio.sleep(0)  # Pilots wait for this loop.
             refs = self._cluster.lent(blob.sha256, self._site)
             if refs:
-                victims.append((blob, refs))
+                victims.append((blob.sha256, refs))
             elif self._cluster.spare(blob.sha256, self._node_id, self._copies() + 1):
                 spare.append(blob.sha256)
             else:
                 continue
             total_bytes -= blob.size_bytes
-        for start in range(0, len(spare), BLOBS_AT_ONCE):
-            digests = spare[start : start + BLOBS_AT_ONCE]
-            drop = DropBlobs(self._node_id, tuple(digests))
-            applied(await self._consensus.propose(drop, actor=self._actor))
-            await loop.run_in_executor(self._executor, self._delete, digests)
-            log.info("blobs let go that enough others hold", count=len(digests))
+        await self._drop_copies(victims)
+        await self._drop_blobs(spare)
+
+    async def _drop_copies(self, victims: Sequence[tuple[str, tuple[ReplicaRef, ...]]]) -> None:
         for start in range(0, len(victims), PAGE):
             page = victims[start : start + PAGE]
             refs = tuple(ref for _, names in page for ref in names)
             drop_copies = RecordReplicas(self._site, dropped=refs)
             applied(await self._consensus.propose(drop_copies, actor=self._actor))
-            await loop.run_in_executor(self._executor, self._delete, [blob.sha256 for blob, _ in page])
-            log.info("copies of other sites' files let go", count=len(page))
+            # A task may have written the same content here meanwhile: then this is the site's own.
+            gone = [sha256 for sha256, _ in page if not self._cluster.holds(self._site, sha256)]
+            await self._run(self._delete, gone)
+            log.info("copies of other sites' files let go", count=len(gone))
+
+    async def _drop_blobs(self, spare: Sequence[str]) -> None:
+        for start in range(0, len(spare), BLOBS_AT_ONCE):
+            digests = spare[start : start + BLOBS_AT_ONCE]
+            drop = DropBlobs(self._node_id, tuple(digests))
+            outcome = await self._consensus.propose(drop, actor=self._actor)
+            if isinstance(outcome, Refused) and outcome.code is Refusal.WRONG_STATE:
+                return  # Not every node reads this yet: blobs stay until the cluster's version is raised.
+            applied(outcome)
+            await self._run(self._delete, digests)
+            log.info("blobs let go that enough others hold", count=len(digests))
+
+    async def _run(self, work: Callable[[Sequence[str]], None], digests: Sequence[str]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, work, digests)
 
     def _measured(self) -> tuple[int, list[StoredBlob]]:
         """Return the size of all blobs, and those that nobody has read for a while, the longest unread first."""
@@ -122,6 +141,8 @@ class Trimmer:
         oldest = heapq.nlargest(OLDEST, unread(), key=lambda blob: (blob.idle_s, blob.sha256))
         return total_bytes, oldest
 
-    def _delete(self, digests: list[str]) -> None:
+    def _delete(self, digests: Sequence[str]) -> None:
+        now_s = self._clock.wall_ms() / 1_000
         for sha256 in digests:
-            self._blobs.delete(sha256)
+            if self._blobs.idle_s(sha256, now_s) >= UNREAD_S:  # Nor was it read or stored anew meanwhile.
+                self._blobs.delete(sha256)

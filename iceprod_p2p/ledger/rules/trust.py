@@ -217,16 +217,18 @@ def remove_person(t: Tables, command: RemovePerson, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_ALLOWED, "nobody can remove themselves")
     key = keys.by_name(keys.PERSON, command.name)
     person = t.people.get(key)
+    leads = person is not None and person.role is Role.ADMINISTRATOR
+    if leads and not _another_administrator(t, command.name):
+        return Refused(Refusal.NOT_ALLOWED, f"{command.name} is the only administrator")
+    out_key = keys.by_name(keys.SHUT_OUT, command.name)
+    known = t.shut_out.get(out_key)
+    staying = t.cluster.people - (person is not None)
+    if known is None and staying + _count_shut_out(t) >= limits.PEOPLE_MAX:
+        return Refused(Refusal.LIMIT, f"a cluster remembers at most {limits.PEOPLE_MAX} people")
     if person is not None:
-        if person.role is Role.ADMINISTRATOR and not _another_administrator(t, command.name):
-            return Refused(Refusal.NOT_ALLOWED, f"{command.name} is the only administrator")
         t.people.delete(key)
         t.cluster.people -= 1
         t.save_cluster(t.cluster)
-    out_key = keys.by_name(keys.SHUT_OUT, command.name)
-    known = t.shut_out.get(out_key)
-    if known is None and t.cluster.people + _count_shut_out(t) >= limits.PEOPLE_MAX:
-        return Refused(Refusal.LIMIT, f"a cluster remembers at most {limits.PEOPLE_MAX} people")
     before_ms = max(command.before_ms, known.before_ms if known is not None else 0)
     t.shut_out.put(out_key, rt.ShutOutRecord(command.reason, t.now_ms, before_ms, out=True))
     return Applied((f"{command.name} is shut out from now on",))

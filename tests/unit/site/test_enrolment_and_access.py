@@ -12,6 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from iceprod_p2p.base.clock import ManualClock
@@ -19,10 +22,20 @@ from iceprod_p2p.base.errors import BadInput, ConfigError, NotAllowed, NotFound,
 from iceprod_p2p.ledger import queries, versions
 from iceprod_p2p.ledger.commands import ControlSite, Invite, RemoveMember, RevokeCertificate, SiteVerb
 from iceprod_p2p.ledger.commands_replacing import RestoreCluster
+from iceprod_p2p.ledger.commands_trust import AddAuthority
+from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.model.site import Member, MemberRole
-from iceprod_p2p.security.ca import Authority
-from iceprod_p2p.security.certificates import authority_claim, chain_from_pem, make_request, new_key, to_pem
+from iceprod_p2p.security.ca import Authority, scope_constraints
+from iceprod_p2p.security.certificates import (
+    at,
+    authority_claim,
+    chain_from_pem,
+    make_request,
+    new_key,
+    to_der,
+    to_pem,
+)
 from iceprod_p2p.security.enrolment import make_one_time_secret, secret_digest
 from iceprod_p2p.security.identity import identity_of
 from iceprod_p2p.site import interceptors
@@ -31,10 +44,10 @@ from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.enrol_service import EnrolService
 from iceprod_p2p.site.grid_jobs import GridJob, GridJobBook, GridJobPhase
 from iceprod_p2p.site.interceptors import AccessInterceptor
-from iceprod_p2p.site.node_keys import issue_person
+from iceprod_p2p.site.node_keys import AUTHORITY, issue_person
 from iceprod_p2p.site.people import People
 from iceprod_p2p.site.readmission import Readmission
-from iceprod_p2p.wire.pb import enrol_pb2
+from iceprod_p2p.wire.pb import control_pb2, enrol_pb2
 from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
 
 DAY_MS = 86_400_000
@@ -361,3 +374,49 @@ async def test_the_founders_administrator_is_who_the_certificate_says(door: Door
     assert door.keys.people is not None
     chain, _ = issue_person(door.keys.people, "ada", now_ms=NOW_MS, lifetime_ms=DAY_MS)
     door.access.check(Caller(to_pem(chain_from_pem(chain)[0])), AUDIT)
+
+
+@pytest.mark.parametrize("scope", ["madison", "people"])
+@pytest.mark.parametrize("kind", ["no certificate", "a key of another kind"])
+async def test_an_authority_that_is_none_ends_nobody_elses_calls(door: Door, scope: str, kind: str) -> None:
+    """Any node may list what it calls its own authority: each of the others must judge it by itself."""
+    caller = door.leaf(IdentityKind.PILOT, "p-1")
+    der = b"no certificate" if kind == "no certificate" else _of_another_key(scope)
+    door.ledger.must(AddAuthority("madison-1", scope, der))
+    door.clock.advance(1)
+    door.access.check(caller, EXCHANGE)
+    assert len(door.cluster.trust().issuers) == 1
+
+
+def _of_another_key(scope: str) -> bytes:
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "other")])
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(at(NOW_MS)).not_valid_after(at(NOW_MS + DAY_MS))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(usage, critical=True)
+    builder = builder.add_extension(scope_constraints(scope, CLUSTER), critical=True)
+    return to_der(builder.sign(key, hashes.SHA256()))
+
+
+async def test_a_person_is_revoked_in_a_cluster_of_version_1_too(door: Door, tmp_path: Path) -> None:
+    """While releases are mixed there is no `RemovePerson`: the certificates of this node end all the same."""
+    tables = Tables(door.ledger.kv)
+    tables.progress.version = 1
+    tables.flush()
+    (tmp_path / AUTHORITY).mkdir()
+    door.people._accounts.set_password("eve", "a long enough word")
+    uri = identity_uri(IdentityKind.PERSON, "eve", site="", cluster=CLUSTER)
+    request = enrol_pb2.LoginRequest(
+        name="eve", password="a long enough word", csr_pem=make_request(new_key(), uri)
+    )
+    reply = await door.people.log_in(request, caller="127.0.0.1")
+    caller = Caller(reply.chain_pem)
+    door.access.check(caller, WHO)
+    await door.people.revoke(control_pb2.RevokePersonRequest(name="eve", reason="left"), "ada")
+    door.clock.advance(1)
+    with pytest.raises(NotAllowed, match="revoked"):
+        door.access.check(caller, WHO)
+    with pytest.raises(NotAllowed):
+        await door.people.log_in(request, caller="127.0.0.1")

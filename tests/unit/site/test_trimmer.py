@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import Heartbeat, RecordBlob, RecordReplicas, RecordVerification, ReplicaRef
+from iceprod_p2p.ledger.commands_blobs import DropBlobs
+from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.site import SiteCounts
@@ -34,6 +37,8 @@ class Node:
         self.blobs = BlobStore(directory)
         self.clock = ManualClock(wall_ms=NOW_S * 1_000)
         self.size_mib = 1
+        self.is_old = False  # A cluster that not every node's program can read in full.
+        self.meanwhile: Callable[[], object] = lambda: None
         self.hand.submit(jobs=5, shapes=(TaskShape("make"),))
         self.digests = [self.made(number) for number in range(5)]
         self.trimmer = Trimmer(
@@ -75,8 +80,15 @@ class Node:
         holders = queries.spare_holders(self.hand.kv, digest)
         return node_id not in holders[:keep] and len(holders) >= keep
 
+    def holds(self, site: str, digest: str) -> bool:
+        return site in queries.holders(self.hand.kv, digest).sites
+
     async def propose(self, command: Any, **_: Any) -> Any:
-        return self.hand.do(command)
+        if isinstance(command, DropBlobs) and self.is_old:
+            return Refused(Refusal.WRONG_STATE, "DropBlobs needs ledger version 2")
+        outcome = self.hand.do(command)
+        self.meanwhile()
+        return outcome
 
     def here(self) -> list[int]:
         return [number for number, digest in enumerate(self.digests) if self.blobs.has(digest)]
@@ -138,3 +150,24 @@ async def test_software_that_enough_others_hold_goes_and_the_first_holders_keep_
     node.trimmer._node_id = "n2"
     await node.trimmer.step()
     assert not node.blobs.has(digest) and queries.holders(node.hand.kv, digest).node_ids == ("n0", "n1")
+
+
+async def test_copies_go_while_the_cluster_is_at_a_version_that_knows_no_dropped_blobs(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path, sites=("madison", "desy", "uppsala"))
+    extra = b"software" * (LARGE // 8)
+    node.read_at(node.stored(extra), -1)
+    for number, site in enumerate(("madison", "desy", "uppsala")):
+        node.hand.done(Heartbeat(site, f"n{number}", SiteCounts()), actor=f"node:n{number}")
+    node.hand.done(RecordBlob(sha256(extra).hexdigest(), len(extra), ("n0", "n1", "n2")))
+    node.trimmer._node_id, node.is_old = "n2", True
+    await node.trimmer.step()
+    assert node.here() == [4] and node.blobs.has(sha256(extra).hexdigest())
+
+
+async def test_a_copy_that_was_read_or_written_while_the_ledger_agreed_stays(node: Node) -> None:
+    written = node.blobs.path(node.digests[0])
+    node.meanwhile = lambda: os.utime(written, (NOW_S, NOW_S))
+    await node.trimmer.step()
+    assert node.here() == [0, 4]
