@@ -227,6 +227,8 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
     async def Renew(self, request: pilot_pb2.RenewRequest, context: Any) -> pilot_pb2.RenewReply:
         """Give a pilot whose certificate still stands a new one for the same name, issued by this site."""
         identity = peer_identity(context)
+        if self._credentials and identity.site != self._site:  # It would be given them.
+            raise Unavailable(f"{self._site} makes none of {identity.site} one of its own pilots")
         authority = self._authority()
         now_ms = self._clock.wall_ms()
         certificate = authority.issue(
@@ -249,9 +251,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
         """Hand out what the site's storages ask for, to its own pilots."""
         identity = peer_identity(context)
         if identity.site != self._site or not self._credentials:
-            raise NotAllowed(
-                "credentials for storages go to pilots of the same site, where it hands them out"
-            )
+            raise NotAllowed("credentials go to pilots of the same site, where it hands them out")
         reply = await asyncio.to_thread(handed_credentials, self._credentials)
         log.info("credentials for storages handed out", pilot=identity.name, servers=len(reply.servers))
         return reply

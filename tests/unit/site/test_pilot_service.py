@@ -30,7 +30,7 @@ from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.file_service import FileService
 from iceprod_p2p.site.grid_jobs import GridJobBook
 from iceprod_p2p.site.lost_pilots import NOT_RECEIVED_S, LostPilots
-from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.node_keys import NodeKeys, new_authority
 from iceprod_p2p.site.orders import Orders
 from iceprod_p2p.site.peers import Peers
 from iceprod_p2p.site.pilot_board import PilotBoard
@@ -365,6 +365,28 @@ async def test_a_renewed_certificate_keeps_the_pilots_name_and_needs_its_own_req
     other = identity_uri(IdentityKind.PILOT, "p-2", site="madison", cluster=CLUSTER)
     with pytest.raises(NotAllowed):
         await world.service.Renew(pilot_pb2.RenewRequest(csr_pem=make_request(new_key(), other)), caller)
+
+
+async def test_no_other_sites_pilot_becomes_one_of_a_site_that_hands_out_credentials(world: World) -> None:
+    """With the certificate that it would get, the site's secrets for its storages would be its own."""
+    assert world.keys.root is not None
+    desy = new_authority(world.keys.root, "desy", now_ms=NOW_MS)
+    there = identity_uri(IdentityKind.PILOT, "p-1", site="desy", cluster=CLUSTER)
+    certificate = desy.issue(
+        make_request(new_key(), there), kind=IdentityKind.PILOT, name="p-1", now_ms=NOW_MS
+    )
+    stranger = Caller(to_pem(certificate))
+    here = identity_uri(IdentityKind.PILOT, "p-1", site="madison", cluster=CLUSTER)
+    request = pilot_pb2.RenewRequest(csr_pem=make_request(new_key(), here))
+    assert (await world.service.Renew(request, stranger)).chain_pem, (
+        "a pilot whose own nodes are down goes on"
+    )
+    world.service._credentials = "/site/transfers.toml"
+    with pytest.raises(Unavailable, match="makes none of desy"):
+        await world.service.Renew(request, stranger)
+    with pytest.raises(NotAllowed, match="same site"):
+        await world.service.GetCredentials(pilot_pb2.CredentialsRequest(), stranger)
+    assert (await world.service.Renew(request, world.pilot())).chain_pem
 
 
 async def test_an_exchange_that_is_too_large_is_refused(world: World) -> None:
