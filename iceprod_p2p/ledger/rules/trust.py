@@ -29,7 +29,7 @@ def add_authority(t: Tables, command: AddAuthority, asked: Asked) -> Outcome:
     if not command.certificate:
         return Refused(Refusal.MALFORMED, "an authority has a certificate")
     if not command.scope:
-        refusal, renewal, whose = _add_root(t, command), Renewal.ROOT, ""
+        refusal, renewal, whose = _add_root(t, command, node), Renewal.ROOT, ""
     elif command.scope == PEOPLE:
         refusal, renewal, whose = _add_people(t, command, node), Renewal.PEOPLE, command.node_id
     else:
@@ -51,8 +51,10 @@ def _own_node(t: Tables, node_id: str, asked: Asked) -> r.NodeRecord | Refused:
     return node
 
 
-def _add_root(t: Tables, command: AddAuthority) -> Refused | None:
+def _add_root(t: Tables, command: AddAuthority, node: r.NodeRecord) -> Refused | None:
     assert t.cluster is not None
+    if node.member.role is not MemberRole.VOTER:
+        return Refused(Refusal.NOT_ALLOWED, f"node {command.node_id} is an observer: voters list roots")
     if command.certificate == t.cluster.root_certificate:
         return None
     known = t.roots.under(keys.ROOT, limits.ROOTS_MAX)
@@ -99,7 +101,7 @@ def retire_authority(t: Tables, command: RetireAuthority, asked: Asked) -> Outco
     if isinstance(node, Refused):
         return node
     if not command.scope:
-        refusal = _retire_root(t, command.certificate)
+        refusal = _retire_root(t, command.certificate, node)
     elif command.scope == PEOPLE:
         refusal = _retire_people(t, command)
     else:
@@ -117,7 +119,9 @@ def _standing(t: Tables, known: list[tuple[bytes, rt.RootRecord]]) -> set[bytes]
     return standing if any(key == founding for key, _ in known) else standing | {founding}
 
 
-def _retire_root(t: Tables, certificate: bytes) -> Refused | None:
+def _retire_root(t: Tables, certificate: bytes, node: r.NodeRecord) -> Refused | None:
+    if node.member.role is not MemberRole.VOTER:
+        return Refused(Refusal.NOT_ALLOWED, f"node {node.member.node_id} is an observer: voters retire roots")
     known = t.roots.under(keys.ROOT, limits.ROOTS_MAX)
     standing = _standing(t, known)
     key = keys.ROOT + sha256(certificate).digest()
