@@ -79,7 +79,9 @@ def test_every_job_crosses_sites_and_every_stored_copy_is_read_again(demo: Done)
 
 
 def test_the_demo_ends_with_a_healthy_cluster_of_three_voters(demo: Done) -> None:
-    assert re.search(r"cluster demo: healthy, leader \S+, term \d+, epoch 1, digests equal", demo.stdout), demo.said
+    assert re.search(r"cluster demo: healthy, leader \S+, term \d+, epoch 1, digests equal", demo.stdout), (
+        demo.said
+    )
     members = [line.split() for line in demo.stdout.splitlines() if re.match(r"\S+-1\s.* voter ", line)]
     assert sorted(words[3] for words in members) == ["leader", "up", "up"]
     assert len({words[7] for words in members}) == 1, "the digests are printed equal"
