@@ -164,6 +164,7 @@ def test_a_token_opens_what_is_closed_to_others(servers, transfers, tmp_path):
     place = servers.place("https")
     place.write("private/a", b"secret")
     token = tmp_path / "token"
+    token.touch(mode=0o600)
     token.write_text(storages.TOKEN + "\n")
     with pytest.raises(NotAllowed, match="permission"):
         transfers(place).copy(place.url("private/a"), str(tmp_path / "out"), limits=Limits(pause_s=30))
