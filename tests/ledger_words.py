@@ -330,7 +330,9 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "remove": lambda o: c.RemoveMember(o.text("node")),
     "replace": _replace,
     "restore": _restore,
-    "renew": lambda o: c.RenewNode(_member(o), digest(o.text("certificate", "renewed"))),
+    "renew": lambda o: c.RenewNode(
+        _member(o), digest(o.text("certificate", "renewed")), "", o.text("name", "")
+    ),
     "person": lambda o: c.SetPerson(o.text("name"), Role(o.text("role")), o.names("groups")),
     "revoke": lambda o: c.RevokeCertificate(digest(o.text("certificate")), o.text("reason", "")),
     "add-authority": lambda o: AddAuthority(

@@ -285,7 +285,8 @@ def renew_node(t: Tables, command: RenewNode, asked: Asked) -> Outcome:
         return Refused(Refusal.NOT_FOUND, f"there is no node {command.member.node_id!r}")
     if node.member.site != command.member.site:
         return Refused(Refusal.WRONG_SITE, f"node {command.member.node_id} belongs to {node.member.site}")
-    if node.fingerprint != command.certificate_fingerprint:
+    # A node that introduces itself for the first time tells of the certificate that it was admitted with.
+    if node.server_name and node.fingerprint != command.certificate_fingerprint:
         trust.forget_wish(t, Renewal.NODE, command.member.node_id)
     t.nodes.put(
         key,
