@@ -144,8 +144,11 @@ class ClusterFacts:
 
     def _issuer(self, der: bytes, scope: str) -> list[Issuer]:
         """Return the authority, none when its certificate is not what it must be."""
+        known = self._issuers.get(der)
+        if known is not None:
+            return [known]
         try:
-            issuer = self._issuers.get(der) or read_issuer(der, scope=scope, cluster=self._cluster)
+            issuer = read_issuer(der, scope=scope, cluster=self._cluster)
             certificate_key(issuer.certificate)  # Of a kind that this cluster does not use: NotAllowed.
         except IceProdError as fault:  # Whoever listed it: nobody else's services end of it.
             log.error("issuing certificate in the ledger not usable", scope=scope, fault=fault.message)

@@ -156,16 +156,23 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return checked
 
     async def _checked_messages(self, requests: Any, context: Any, method: str) -> AsyncIterator[Any]:
-        messages = aiter(requests)
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_S_MAX):
-                    message = await anext(messages)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as silent:
-                raise Unavailable(
-                    f"{method.rpartition('/')[2]} brought nothing for {SILENCE_S_MAX:.0f} s"
-                ) from silent
+        # The transport watches over its links by itself, and their messages are many.
+        source = requests if method == LINK else _not_silent(requests, method)
+        async for message in source:
             self.check(context, method)
             yield message
+
+
+async def _not_silent(requests: Any, method: str) -> AsyncIterator[Any]:
+    messages = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_S_MAX):
+                message = await anext(messages)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as silent:
+            raise Unavailable(
+                f"{method.rpartition('/')[2]} brought nothing for {SILENCE_S_MAX:.0f} s"
+            ) from silent
+        yield message
