@@ -68,5 +68,10 @@ def new_pilot_id() -> str:
     return f"p-{_letters(10)}"
 
 
+def new_mark() -> str:
+    """Return 32 hexadecimal digits that mark what belongs together on one machine."""
+    return os.urandom(16).hex()
+
+
 def _letters(count: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(count))

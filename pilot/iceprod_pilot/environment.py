@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from iceprod_pilot.attempt import Attempt
-from iceprod_pilot.guard import PILOT_VARIABLE
+from iceprod_pilot.guard import GUARD_VARIABLE
 from iceprod_pilot.workspace import TaskDirectory
 
 PASSED_ON: Final = (
@@ -35,7 +35,7 @@ _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 def payload_environment(
-    attempt: Attempt, directory: TaskDirectory, *, pilot: str, own: Mapping[str, str]
+    attempt: Attempt, directory: TaskDirectory, *, pilot: str, guard_mark: str, own: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the environment of the modules of `attempt`; `own` is the pilot's own environment."""
     order = attempt.order
@@ -49,7 +49,8 @@ def payload_environment(
             "HOME": str(directory.work),
             "PWD": str(directory.work),
             "TMPDIR": str(directory.tmp),
-            PILOT_VARIABLE: pilot,
+            "ICEPROD_PILOT": pilot,
+            GUARD_VARIABLE: guard_mark,
             "ICEPROD_DATASET": str(order.ref.dataset),
             "ICEPROD_JOB": str(order.ref.job),
             "ICEPROD_TASK": order.task_name,

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.security import random
 from iceprod_pilot import processes
 from iceprod_pilot.processes import Process
 
 _LOG = get_logger("pilot.guard")
 
-PILOT_VARIABLE: Final = "ICEPROD_PILOT"  # In every payload's environment; what the guard process looks for.
+GUARD_VARIABLE: Final = "ICEPROD_GUARD"  # In every payload's environment; what the guard process looks for.
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _KILL_ROUNDS_MAX: Final = (
@@ -49,17 +50,22 @@ def protect_this_process() -> None:
 
 
 class Guard:
-    """Registers what runs; kills trees.  Thread-safe.  `close` ends the guard process without killing anything."""
+    """Registers what runs; kills trees.  Thread-safe.  `close` ends the guard process without killing anything.
 
-    def __init__(self, pilot: str, work_dir: Path, *also_cleared: str) -> None:
+    `mark` is what payloads carry in `GUARD_VARIABLE`, drawn for this guard alone: pilots of two clusters may share
+    a name, a user and a host, and the end of one must not reach the payloads of the other.
+    """
+
+    def __init__(self, work_dir: Path, *also_cleared: str) -> None:
         """`also_cleared` are directories that the guard process removes beside the work directory."""
+        self.mark: Final = random.new_mark()
         self._lock = threading.Lock()
         self._roots: set[int] = set()  # Process ids of modules' first processes.
         self._suspects: dict[int, int] = {}
         self._spawning = 0
         self._process: subprocess.Popen[bytes] | None = None
         script = Path(__file__).with_name("guard_process.py")
-        argv = [sys.executable, "-I", "-S", str(script), f"{PILOT_VARIABLE}={pilot}", str(work_dir)]
+        argv = [sys.executable, "-I", "-S", str(script), f"{GUARD_VARIABLE}={self.mark}", str(work_dir)]
         argv += [path for path in also_cleared if path.startswith("/")]
         try:
             self._process = subprocess.Popen(

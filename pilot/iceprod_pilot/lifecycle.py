@@ -70,7 +70,7 @@ class Pilot:
         self._credentials = Credentials(config, clock)
         self._link = Link(self._book, self._route, self._credentials, clock, site=config.site)
         self._workspace = Workspace(config.work_path, config.pilot)
-        self._guard = Guard(config.pilot, self._workspace.path, environ.get(SCRATCH_VARIABLE, ""))
+        self._guard = Guard(self._workspace.path, environ.get(SCRATCH_VARIABLE, ""))
         staging = Staging(self._link, config.cache_path, cache_mib=config.cache_mib)
         self._tasks = TaskRunner(
             config,

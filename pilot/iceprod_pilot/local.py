@@ -116,7 +116,7 @@ class LocalRun:
         name = f"local-{os.getpid()}"
         self._gpus = gpu_names(job.gpus, environ)
         self._workspace = Workspace(self._private / "work", name)
-        self._guard = guard.Guard(name, self._workspace.path)
+        self._guard = guard.Guard(self._workspace.path)
         self._staging = Staging(self._source, self._private / "cache", cache_mib=CACHE_MIB)
         self._tasks = TaskRunner(
             self._config(name),

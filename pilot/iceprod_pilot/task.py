@@ -149,7 +149,13 @@ class _Run:
             lend=lambda content: tools._software.shared(content, leases=self._leases, wait=wait),
         )
         self._calls = SiteCalls(tools._link, attempt, directory, tools._clock)
-        environ = payload_environment(attempt, directory, pilot=tools._config.pilot, own=tools._environ)
+        environ = payload_environment(
+            attempt,
+            directory,
+            pilot=tools._config.pilot,
+            guard_mark=tools._guard.mark,
+            own=tools._environ,
+        )
         if tools._config.transfer_for_modules and (path := tools._outside.file()):
             environ[CREDENTIALS_VARIABLE] = path
         plan = tools._documents.plan(attempt.order, environ, wait=wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +105,9 @@ def test_slurm_scripts_carry_the_secret_and_worker_nodes_have_the_bundle(
         complete(running)
         logs = list(slurm.root.glob("pilot-*.log"))
         assert logs and all("pilot ends" in path.read_text() for path in logs)
-        assert not [path for path in Path("/tmp").glob("iceprod-????????") if (path / "pilot.json").exists()]
+        pilots = {record["pilot"] for record in running.records()}
+        left = [json.loads(path.read_text()) for path in Path("/tmp").glob("iceprod-????????/pilot.json")]
+        assert pilots and not [pilot for pilot in left if pilot["pilot"] in pilots]
     slurm.cancel_all()
 
 

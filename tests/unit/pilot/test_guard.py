@@ -14,13 +14,13 @@ from iceprod_pilot import processes
 PILOT = """
 import subprocess, sys, time
 from pathlib import Path
-from iceprod_pilot.guard import Guard, protect_this_process
+from iceprod_pilot.guard import GUARD_VARIABLE, Guard, protect_this_process
 protect_this_process()
 here = Path(sys.argv[1])
-guard = Guard("p-doomed", here / "work")
+guard = Guard(here / "work")
 start = ["sh", "-c", f"echo $$ > {here}/first; setsid sh -c 'echo $$ > {here}/second; sleep 60' & sleep 60"]
-guard.spawn(lambda: subprocess.Popen(start, env={"ICEPROD_PILOT": "p-doomed", "PATH": "/usr/bin:/bin"},
-                                     start_new_session=True))
+env = {GUARD_VARIABLE: guard.mark, "ICEPROD_PILOT": "p", "PATH": "/usr/bin:/bin"}
+guard.spawn(lambda: subprocess.Popen(start, env=env, start_new_session=True))
 print("started", flush=True)
 time.sleep(60)
 """
@@ -38,14 +38,34 @@ def gone(pid: int) -> bool:
     return process is None or process.state in "ZX"
 
 
-def test_a_killed_pilot_takes_its_payloads_and_its_directory_along(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    pilot = subprocess.Popen([sys.executable, "-c", PILOT, str(tmp_path)], stdout=subprocess.PIPE)
+def start(here: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """Start a pilot in `here`; return it and its payload's processes, one in a session of its own."""
+    (here / "work").mkdir(parents=True)
+    pilot = subprocess.Popen([sys.executable, "-c", PILOT, str(here)], stdout=subprocess.PIPE)
     assert pilot.stdout is not None and pilot.stdout.readline() == b"started\n"
-    wait_until(lambda: (tmp_path / "second").exists(), "the payload did not start")
-    time.sleep(0.1)
-    payload = [int((tmp_path / name).read_text()) for name in ("first", "second")]
+    wait_until(lambda: (here / "second").exists() and (here / "second").read_text(), "no payload started")
+    payload = [int((here / name).read_text()) for name in ("first", "second")]
     assert not any(gone(pid) for pid in payload)
+    return pilot, payload
+
+
+def test_the_end_of_a_pilot_does_not_reach_another_of_its_name(tmp_path: Path) -> None:
+    one, ones = start(tmp_path / "one")
+    other, others = start(tmp_path / "other")
+    try:
+        one.kill()
+        one.wait()
+        wait_until(lambda: all(gone(pid) for pid in ones), "payload processes outlived their pilot")
+        wait_until(lambda: not (tmp_path / "one" / "work").exists(), "the guard did not finish")
+        assert not any(gone(pid) for pid in others)
+    finally:
+        other.kill()
+        other.wait()
+    wait_until(lambda: all(gone(pid) for pid in others), "payload processes outlived their pilot")
+
+
+def test_a_killed_pilot_takes_its_payloads_and_its_directory_along(tmp_path: Path) -> None:
+    pilot, payload = start(tmp_path)
     os.kill(pilot.pid, signal.SIGKILL)
     pilot.wait()
     wait_until(lambda: all(gone(pid) for pid in payload), "payload processes outlived their pilot")

@@ -27,7 +27,7 @@ CLOCK = SystemClock()
 
 @pytest.fixture
 def guard(tmp_path: Path) -> Iterator[Guard]:
-    guard = Guard("p-unit", tmp_path / "guarded")
+    guard = Guard(tmp_path / "guarded")
     yield guard
     guard.close()
 

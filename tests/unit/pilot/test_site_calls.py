@@ -61,7 +61,7 @@ def directory(tmp_path: Path) -> TaskDirectory:
 
 @pytest.fixture
 def guard(tmp_path: Path) -> Iterator[Guard]:
-    guard = Guard("p-unit", tmp_path / "guarded")
+    guard = Guard(tmp_path / "guarded")
     yield guard
     guard.close()
 
