@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
-# Tests with real processes share the machine with whatever else it does: a failure is tried twice more, and said.
+# Tests share the machine with whatever else it does: a failure is tried twice more, and said.
 AGAIN := --reruns 2 --rerun-show-tracebacks -rR
 # They mostly wait: two files at once take little more than half of the time; each has servers of its own.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,7 +29,7 @@ demo: $(VENV)/.ready ## a real production on three sites of this machine, from s
 	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
 
 test: servers check ## everything the README promises, with real processes and servers (installs those when root, Debian)
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) -n $$(nproc)
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) -n $$(nproc) $(AGAIN)
 	$(BIN)/python -m pytest tests/integration tests/people --ignore tests/integration/chaos $(TWO) $(AGAIN)
 	$(BIN)/python -m pytest tests/security tests/transfers tests/acceptance $(AGAIN)
 
@@ -55,7 +55,7 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow' -n $$(nproc)
+	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow' -n $$(nproc) $(AGAIN)
 
 sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $$(nproc) $(if $(SEED),--seed $(SEED))

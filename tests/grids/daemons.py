@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-START_S = 30.0
+START_S = 90.0
 END_S = 10.0
 
 

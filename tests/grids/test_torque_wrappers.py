@@ -27,7 +27,7 @@ rm -f "$script" "$script.err"
 exit $code
 """
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.wire.pb import control_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND_S = 120.0  # Of any command: it starts a Python, which takes a while where several others do.
 
 
 def run_command(
@@ -30,7 +31,7 @@ def run_command(
         [sys.executable, "-m", "iceprod_p2p.daemon", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
         check=False,
         cwd=cwd,
         env={**os.environ, **(environment or {})},
@@ -131,7 +132,7 @@ memory_mib = 500
         """SIGTERM, and wait; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would."""
@@ -160,13 +161,13 @@ memory_mib = 500
             except psutil.NoSuchProcess:
                 continue
 
-    def connect(self, founder: NodeProcess | None = None, *, give_up_s: float = 20) -> Connection:
+    def connect(self, founder: NodeProcess | None = None, *, give_up_s: float = 60) -> Connection:
         """A connection to this node as the first administrator."""
         context = load_context(f"{(founder or self).data / 'admin'}/")
         return Connection(context, give_up_s=give_up_s)
 
 
-def wait_for(what: str, holds: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
+def wait_for(what: str, holds: Callable[[], Any], *, timeout_s: float = 90.0) -> Any:
     """Wait until `holds()` is true and return it."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -70,7 +70,7 @@ class FakeCluster:
         self._thread.start()
 
     def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     def add_node(self, site: str) -> FakeNode:
         node = FakeNode(self, site, f"{site}-{len(self.nodes)}")
@@ -141,7 +141,7 @@ class FakeCluster:
     def reports(self, kind: str) -> list[pilot_pb2.Report]:
         return [report for report in self.accepted if report.WhichOneof("what") == kind]
 
-    def until(self, true: Callable[[], Any], *, seconds: float = 20.0, what: str = "it") -> None:
+    def until(self, true: Callable[[], Any], *, seconds: float = 60.0, what: str = "it") -> None:
         """Wait until `true` holds; the test fails when it does not in time."""
         end_s = time.monotonic() + seconds
         while not true():

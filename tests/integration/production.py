@@ -44,7 +44,7 @@ class Production:
         """Submit a dataset and return its number as text."""
         return str(submit_file(self.session.connection, steering, jobs=jobs, seed=seed).dataset)
 
-    def wait_for(self, what: str, holds: Callable[[], Any], *, timeout_s: float = 60.0) -> Any:
+    def wait_for(self, what: str, holds: Callable[[], Any], *, timeout_s: float = 120.0) -> Any:
         """Wait until `holds()` is true and return it; tells the last value when it does not come."""
         deadline = time.monotonic() + timeout_s
         while True:

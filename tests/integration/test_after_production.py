@@ -24,7 +24,7 @@ from tests.integration.production import ROOT, Production
 EXAMPLE = ROOT / "examples" / "after"
 JOBS = 4
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 class QuickCluster(DemoCluster):

@@ -40,7 +40,7 @@ tasks:
     requirements: {cpu: 1, memory: 0.1, disk: 0.1, time: 0.1}
     trays: [{modules: [{name: broken, src: broken.sh}]}]
 """
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.integration.test_pilot_software import sandbox
 
 __all__ = ["sandbox"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,13 @@ from iceprod_p2p.grids.local import LocalGrid
 from iceprod_p2p.grids.local_processes import all_processes
 from iceprod_p2p.grids.registry import create
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NOBODY = 65_534
+SITE = f"s{os.getpid()}"  # Marks are looked for on the whole machine: not those of another run of this.
 
 
 def make(root: Path, **options: object) -> LocalGrid:
-    quick: dict[str, object] = {"slots": 2, "interval_s": 0.1, "grace_s": 0.5, "linger_s": 0.5}
+    quick: dict[str, object] = {"slots": 2, "interval_s": 0.1, "grace_s": 3.0, "linger_s": 0.5}
     grid = create("local", {"spool": str(root / "spool"), **quick, **options})
     assert isinstance(grid, LocalGrid)
     return grid
@@ -52,7 +53,7 @@ def grid(tmp_path: Path) -> Iterator[LocalGrid]:
 
 
 def end_all(grid: LocalGrid) -> None:
-    ids = [job.grid_job_id for job in grid.our_jobs("s")]
+    ids = [job.grid_job_id for job in grid.our_jobs(SITE)]
     grid.remove(ids)
     wait_for(grid, ids, is_final)
     for pid in supervisors(grid):
@@ -60,7 +61,7 @@ def end_all(grid: LocalGrid) -> None:
 
 
 def request(root: Path, name: str, script: str, **more: Any) -> GridRequest:
-    return GridRequest(Tag("s", name), "/bin/sh", str(root / "work" / name), ("-c", script), **more)
+    return GridRequest(Tag(SITE, name), "/bin/sh", str(root / "work" / name), ("-c", script), **more)
 
 
 def submit(grid: LocalGrid, *requests: GridRequest) -> list[str]:
@@ -123,7 +124,7 @@ def marked(tag: str) -> list[int]:
 
 
 def gone(tag: str) -> bool:
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + PATIENCE_S
     while marked(tag) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     return not marked(tag)
@@ -165,7 +166,7 @@ def test_a_grid_job_sees_nothing_of_the_nodes_environment(
         line.split("=", 1) for line in Path(asked.stdout_path).read_text().splitlines() if "=" in line
     )
     assert "NODE_SECRET" not in variables and "PYTHONPATH" not in variables
-    assert variables["ICEPROD_GRID_TAG"] == "iceprod.s.j"
+    assert variables["ICEPROD_GRID_TAG"] == f"iceprod.{SITE}.j"
 
 
 def test_a_tag_is_submitted_once_however_often_it_is_tried(grid: LocalGrid, tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_tag_is_submitted_once_however_often_it_is_tried(grid: LocalGrid, tmp_
     assert submit(grid, counted) == [grid_job_id]
     time.sleep(0.3)
     assert (tmp_path / "count").read_text() == "ran\n"
-    assert grid.find_by_tag([Tag("s", "j"), Tag("s", "never")]).keys() == {Tag("s", "j")}
+    assert grid.find_by_tag([Tag(SITE, "j"), Tag(SITE, "never")]).keys() == {Tag(SITE, "j")}
 
 
 def test_more_than_the_slots_wait_and_start_by_priority(grid: LocalGrid, tmp_path: Path) -> None:
@@ -197,7 +198,11 @@ def test_more_than_the_slots_wait_and_start_by_priority(grid: LocalGrid, tmp_pat
     assert all(isinstance(state, Queued) for state in grid.status(waiting).values())
     gate.touch()
     wait_for(grid, [*ids, *waiting], is_final)
-    assert (tmp_path / "order").read_text().split() == ["iceprod.s.high", "iceprod.s.usual", "iceprod.s.low"]
+    assert (tmp_path / "order").read_text().split() == [
+        f"iceprod.{SITE}.high",
+        f"iceprod.{SITE}.usual",
+        f"iceprod.{SITE}.low",
+    ]
 
 
 def test_what_can_never_run_here_is_refused_one_by_one(grid: LocalGrid, tmp_path: Path) -> None:
@@ -207,8 +212,8 @@ def test_what_can_never_run_here_is_refused_one_by_one(grid: LocalGrid, tmp_path
             request(tmp_path, "cores", "true", cores=3),
             request(tmp_path, "gpus", "true", gpus=1),
             request(tmp_path, "queue", "true", queue="long"),
-            GridRequest(Tag("s", "missing"), "/nonexistent/pilot", str(tmp_path / "w")),
-            GridRequest(Tag("s", "nowhere"), "/bin/true", str(tmp_path / "file" / "w")),
+            GridRequest(Tag(SITE, "missing"), "/nonexistent/pilot", str(tmp_path / "w")),
+            GridRequest(Tag(SITE, "nowhere"), "/bin/true", str(tmp_path / "file" / "w")),
             request(tmp_path, "good", "true"),
         ]
     )
@@ -217,7 +222,7 @@ def test_what_can_never_run_here_is_refused_one_by_one(grid: LocalGrid, tmp_path
     parts = ("3 cores", "1 GPUs", "no queues", "cannot be executed", "Not a directory")
     for part, reason in zip(parts, reasons, strict=True):
         assert part in reason
-    assert one_end(grid, "iceprod.s.good") == Completed(0)
+    assert one_end(grid, f"iceprod.{SITE}.good") == Completed(0)
 
 
 def test_wall_time_ends_a_grid_job_with_term_and_a_moment_to_clean_up(
@@ -258,13 +263,13 @@ def test_disk_beyond_the_limit_ends_a_grid_job(grid: LocalGrid, tmp_path: Path) 
 def test_removal_ends_queued_and_running_grid_jobs(grid: LocalGrid, tmp_path: Path) -> None:
     ids = submit(grid, *(request(tmp_path, f"j{n}", "sleep 300") for n in range(4)))
     wait_for(grid, ids[:2], is_running)
-    grid.remove([*ids, "iceprod.s.unknown", "../../etc"])
+    grid.remove([*ids, f"iceprod.{SITE}.unknown", "../../etc"])
     states = wait_for(grid, ids, is_final)
     assert all(isinstance(state, Removed) for state in states.values())
     assert all(gone(grid_job_id) for grid_job_id in ids)
     grid.remove(ids)
     grid.forget(ids)
-    assert grid.status(ids) == {} and grid.our_jobs("s") == []
+    assert grid.status(ids) == {} and grid.our_jobs(SITE) == []
 
 
 def test_orphans_are_cleaned_and_known_ones_and_other_sites_left(grid: LocalGrid, tmp_path: Path) -> None:
@@ -273,7 +278,7 @@ def test_orphans_are_cleaned_and_known_ones_and_other_sites_left(grid: LocalGrid
         grid, request(tmp_path, "known", "sleep 0.5"), request(tmp_path, "orphan", "sleep 300")
     )
     submit(grid, other)
-    assert [job.grid_job_id for job in grid.clean_queue("s", [Tag("s", "known")])] == [orphan]
+    assert [job.grid_job_id for job in grid.clean_queue(SITE, [Tag(SITE, "known")])] == [orphan]
     assert isinstance(one_end(grid, orphan), Removed)
     assert one_end(grid, known) == Completed(0)
     assert one_end(grid, str(other.tag)) == Completed(0)
@@ -293,7 +298,7 @@ sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from iceprod_p2p.grids.base import GridRequest, Tag
 from iceprod_p2p.grids.registry import create
 grid = create("local", {{"spool": {str(tmp_path / "spool")!r}, "slots": 1, "interval_s": 0.1, "linger_s": 0.5}})
-requests = [GridRequest(Tag("s", f"j{{n}}"), "/bin/sh", {str(tmp_path)!r} + f"/w{{n}}",
+requests = [GridRequest(Tag({SITE!r}, f"j{{n}}"), "/bin/sh", {str(tmp_path)!r} + f"/w{{n}}",
                         ("-c", f"sleep 0.4; exit {{n}}")) for n in range(3)]
 assert len(grid.submit(requests)) == 3
 import os, signal
@@ -301,12 +306,14 @@ os.killpg(os.getpid(), signal.SIGKILL)
 """
     node = subprocess.run([sys.executable, "-c", program], start_new_session=True, timeout=30, check=False)
     assert node.returncode == -signal.SIGKILL
-    time.sleep(3)  # Nobody asks meanwhile: the queue has to move by itself.
-    ends = [(tmp_path / "spool/jobs" / f"iceprod.s.j{n}" / "end.json").exists() for n in range(3)]
+    ends = [tmp_path / "spool/jobs" / f"iceprod.{SITE}.j{n}" / "end.json" for n in range(3)]
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not all(end.exists() for end in ends):  # Nobody asks meanwhile: the queue has to move by itself.
+        assert time.monotonic() < deadline_s, ends
+        time.sleep(0.1)
     grid = make(tmp_path, slots=1)
-    assert ends == [True, True, True]
-    assert grid.status([f"iceprod.s.j{n}" for n in range(3)]) == {
-        f"iceprod.s.j{n}": Completed(n) for n in range(3)
+    assert grid.status([f"iceprod.{SITE}.j{n}" for n in range(3)]) == {
+        f"iceprod.{SITE}.j{n}": Completed(n) for n in range(3)
     }
 
 
@@ -324,7 +331,7 @@ def test_a_killed_supervisor_costs_no_grid_job_and_no_exit_code(grid: LocalGrid,
             os.kill(pid, signal.SIGKILL)
             kills += 1
     assert kills >= 2
-    assert grid.status(ids) == {f"iceprod.s.j{n}": Completed(n) for n in range(8)}
+    assert grid.status(ids) == {f"iceprod.{SITE}.j{n}": Completed(n) for n in range(8)}
     assert [(tmp_path / f"ran{n}").read_text() for n in range(8)] == ["x\n"] * 8, "each ran exactly once"
 
 
@@ -348,7 +355,7 @@ def test_a_grid_job_killed_from_outside_is_told_as_failed(grid: LocalGrid, tmp_p
 def test_the_supervisor_goes_when_nothing_is_left_and_comes_back(grid: LocalGrid, tmp_path: Path) -> None:
     (first,) = submit(grid, request(tmp_path, "j1", "true"))
     assert one_end(grid, first) == Completed(0)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while supervisors(grid) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert supervisors(grid) == []
@@ -358,15 +365,20 @@ def test_the_supervisor_goes_when_nothing_is_left_and_comes_back(grid: LocalGrid
 
 def test_several_plugin_objects_share_one_spool_and_one_supervisor(tmp_path: Path) -> None:
     grids = [make(tmp_path, slots=4) for _ in range(4)]
-    ids = [submit(grid, request(tmp_path, f"j{n}", "sleep 0.3"))[0] for n, grid in enumerate(grids)]
+    gate = tmp_path / "gate"
+    script = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+    ids = [submit(grid, request(tmp_path, f"j{n}", script))[0] for n, grid in enumerate(grids)]
     wait_for(grids[0], ids, is_running)
     supervisor_pid(grids[0])
+    gate.touch()
     assert set(wait_for(grids[3], ids, is_final).values()) == {Completed(0)}
 
 
 def test_gpus_are_given_out_one_by_one(tmp_path: Path) -> None:
     grid = make(tmp_path, slots=4, gpus=["0", "GPU-b"])
-    script = f'echo "[$CUDA_VISIBLE_DEVICES]" >> {tmp_path}/gpus; sleep 0.3'
+    # Whoever has one keeps it until somebody has the other.
+    both = f'[ "$(wc -l <{tmp_path}/gpus)" -ge 2 ]'
+    script = f'echo "[$CUDA_VISIBLE_DEVICES]" >>{tmp_path}/gpus; until {both}; do sleep 0.05; done'
     ids = submit(grid, *(request(tmp_path, f"j{n}", script, gpus=1) for n in range(4)))
     wait_for(grid, ids, is_final)
     lines = (tmp_path / "gpus").read_text().split()

@@ -32,13 +32,13 @@ from tests.integration.node_processes import (
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"
 SLOW = """\
 version: 3.2
-description: Sleep for a while
+description: Sleep until it is enough
 tasks:
   - name: nap
     requirements: {cpu: 1, memory: 0.1, disk: 0.1, time: 0.1}
     trays:
       - modules:
-          - {name: nap, src: nap.sh, args: "4"}
+          - {name: nap, src: nap.sh}
 """
 
 
@@ -54,6 +54,14 @@ def founded(node: NodeProcess) -> NodeProcess:
     assert done.returncode == 0, done.stderr
     node.start()
     return node
+
+
+def slow(node: NodeProcess) -> tuple[Path, Path]:
+    """A dataset whose tasks last until a file is there; return its steering and that file."""
+    steering, enough = node.directory / "slow.yaml", node.directory / "enough"
+    steering.write_text(SLOW)
+    (node.directory / "nap.sh").write_text(f"#!/bin/sh\nwhile [ ! -e {enough} ]; do sleep 0.1; done\n")
+    return steering, enough
 
 
 def test_a_founder_answers_over_mutual_tls_and_runs_a_dataset_to_its_end(node: NodeProcess) -> None:
@@ -93,15 +101,14 @@ def test_a_damaged_copy_is_found_and_named(node: NodeProcess) -> None:
 
 def test_pilots_run_on_while_the_node_is_down_and_report_when_it_is_back(node: NodeProcess) -> None:
     founded(node)
-    steering = node.directory / "slow.yaml"
-    steering.write_text(SLOW)
-    (node.directory / "nap.sh").write_text('#!/bin/sh\nsleep "$1"\n')
+    steering, enough = slow(node)
     with node.connect() as connection:
         number = submit_file(connection, steering, jobs=2, seed=7).dataset
         wait_for("both run", lambda: task_counts(connection, number) == {"processing": 2})
     pilots = [p for p in node.pilots() if "iceprod_pilot.main" in " ".join(p.cmdline())]
     node.kill()
     assert pilots and all(pilot.is_running() for pilot in pilots)
+    enough.touch()
     node.start()
     with node.connect() as connection:
         wait_for("both are complete", lambda: task_counts(connection, number) == {"complete": 2})
@@ -114,9 +121,7 @@ def test_pilots_run_on_while_the_node_is_down_and_report_when_it_is_back(node: N
 
 def test_a_pilot_that_is_killed_is_accounted_for_and_its_tasks_run_again(node: NodeProcess) -> None:
     founded(node)
-    steering = node.directory / "slow.yaml"
-    steering.write_text(SLOW.replace('"4"', '"2"'))
-    (node.directory / "nap.sh").write_text('#!/bin/sh\nsleep "$1"\n')
+    steering, enough = slow(node)
     with node.connect() as connection:
         number = submit_file(connection, steering, jobs=1, seed=7).dataset
         wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1})
@@ -124,6 +129,7 @@ def test_a_pilot_that_is_killed_is_accounted_for_and_its_tasks_run_again(node: N
             with contextlib.suppress(psutil.NoSuchProcess):  # One may have ended just now.
                 if "iceprod_pilot" in " ".join(process.cmdline()):
                     process.kill()
+        enough.touch()
         wait_for("it is complete", lambda: task_counts(connection, number) == {"complete": 1})
         (task,) = connection.call("ListTasks", control_pb2.ListTasksRequest(dataset="1", after_job=-1)).tasks
     assert task.attempt >= 1 and task.failures == 0, "a lost pilot uses up no attempt of the payload"
@@ -134,7 +140,7 @@ def call_as(node: NodeProcess, material: TlsMaterial) -> control_pb2.WhoAmIReply
     try:
         with rpc_errors("madison-1"):
             stub = control_pb2_grpc.ControlStub(channel)
-            return stub.WhoAmI(control_pb2.WhoAmIRequest(), timeout=5)
+            return stub.WhoAmI(control_pb2.WhoAmIRequest(), timeout=20)
     finally:
         channel.close()
 
@@ -155,7 +161,7 @@ def test_strangers_and_wrong_kinds_of_callers_are_refused(node: NodeProcess, tmp
         assert call_as(node, own).role == "administrator"
         channel = blocking_channel(node.address, own, server_name="madison-1.madison.demo")
         with pytest.raises(grpc.RpcError) as caught:
-            peer_pb2_grpc.PeerStub(channel).HasBlobs(peer_pb2.HasBlobsRequest(), timeout=5)
+            peer_pb2_grpc.PeerStub(channel).HasBlobs(peer_pb2.HasBlobsRequest(), timeout=20)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         channel.close()
 

@@ -27,7 +27,7 @@ def founder(tmp_path: Path) -> Iterator[NodeProcess]:
 
 def invitation(connection: Connection, site: str) -> str:
     wait_for("the founder leads", lambda: leads(connection))
-    line: str = connection.call("Invite", control_pb2.InviteRequest(site=site, lifetime_s=60)).line
+    line: str = connection.call("Invite", control_pb2.InviteRequest(site=site, lifetime_s=600)).line
     return line.split()[-1]
 
 

@@ -32,7 +32,7 @@ class Pilot:
                 [sys.executable, "-m", "iceprod_pilot.main", "--config", str(config)], stdout=log, stderr=log
             )
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 60) -> int:
         return self.process.wait(seconds)
 
     def signal(self, number: int) -> None:
@@ -142,10 +142,11 @@ def test_many_short_tasks_share_exchanges(cluster: FakeCluster, start: Any) -> N
         cluster.order(doc, job=job)
     start()
     began_s = time.monotonic()
-    cluster.until(lambda: len(cluster.accepted) == 200, what="200 reports")
+    cluster.until(lambda: len(cluster.accepted) == 200, what="200 reports", seconds=120)
     print(f"{200 / (time.monotonic() - began_s):.0f} tasks/s, {len(cluster.exchanges)} exchanges")
     assert {report.WhichOneof("what") for report in cluster.accepted} == {"finished"}
-    assert len(cluster.exchanges) < 100
+    carried = [len(request.reports) for _, request in cluster.exchanges if request.reports]
+    assert max(carried) > 1 and len(carried) < 150, carried
 
 
 def failed(cluster: FakeCluster) -> Any:
@@ -272,7 +273,7 @@ def test_a_task_that_was_taken_away_is_ended_and_nothing_is_said_of_it(
     start()
     pid = payload_pid(tmp_path, cluster)
     cluster.void.add(ref)
-    cluster.until(lambda: gone(pid), seconds=5, what="the end of the payload")
+    cluster.until(lambda: gone(pid), what="the end of the payload")
     cluster.until(lambda: not list((tmp_path / "pilot" / "work").glob("*/1.0.0-0")), what="the clean-up")
     cluster.until(lambda: not cluster.exchanges[-1][1].running, what="an idle exchange")
     assert not cluster.seen
@@ -299,9 +300,9 @@ def test_a_node_that_dies_in_the_middle_is_replaced_by_another(cluster: FakeClus
     cluster.until(lambda: cluster.held, what="the order")
     home.kill()
     cluster.until(lambda: cluster.reports("finished"), what="the report at the other node")
-    assert {node for node, _ in cluster.exchanges[-2:]} == {"other-1"}
+    assert cluster.exchanges[-1][0] == "other-1"
     home.start()
-    cluster.until(lambda: cluster.exchanges[-1][0] == "home-0", what="the way back home", seconds=30)
+    cluster.until(lambda: cluster.exchanges[-1][0] == "home-0", what="the way back home")
 
 
 def test_a_node_that_cannot_commit_is_replaced_by_another(cluster: FakeCluster, start: Any) -> None:
@@ -359,14 +360,13 @@ def test_reports_are_kept_over_a_kill_and_replayed(cluster: FakeCluster, start: 
 
 
 def test_sigterm_gives_back_what_waits_and_reports_what_ends_in_time(
-    cluster: FakeCluster, start: Any
+    cluster: FakeCluster, start: Any, tmp_path: Path
 ) -> None:
-    short = document(cluster, task("short", {"script": "#!/bin/sh\nsleep 1\n"}))
+    short = document(cluster, task("short", {"script": "#!/bin/sh\nprintf '%s' $$ > $HOME/pid; sleep 1\n"}))
     for job in range(2):
         cluster.order(short, job=job)
     pilot = start(slots=1, cpus=1)
-    cluster.until(lambda: cluster.held, what="the order")
-    time.sleep(0.3)
+    payload_pid(tmp_path, cluster)
     pilot.signal(signal.SIGTERM)
     assert pilot.wait() == 0
     assert [report.WhichOneof("what") for report in cluster.accepted] == ["finished"]
@@ -378,7 +378,7 @@ def test_sigterm_evicts_what_does_not_end_in_time(cluster: FakeCluster, start: A
     pilot = start(grace_s=1)
     pid = payload_pid(tmp_path, cluster)
     pilot.signal(signal.SIGTERM)
-    assert pilot.wait(10) == 0
+    assert pilot.wait() == 0
     assert gone(pid)
     (report,) = cluster.accepted
     assert report.failed.reason == "evicted"
@@ -392,7 +392,7 @@ def test_a_second_sigterm_ends_everything_at_once(cluster: FakeCluster, start: A
     pilot.signal(signal.SIGTERM)
     time.sleep(0.3)
     pilot.signal(signal.SIGTERM)
-    assert pilot.wait(5) == 143
+    assert pilot.wait(30) == 143  # Half of its grace.
     cluster.until(lambda: gone(pid), what="the end of the payload")
     cluster.until(lambda: not list((tmp_path / "pilot" / "work").glob("*")), what="the clean-up")
 
@@ -415,13 +415,15 @@ def test_an_idle_pilot_ends_by_itself(cluster: FakeCluster, start: Any, tmp_path
 
 def test_a_pilot_ends_before_its_wall_time_does(cluster: FakeCluster, start: Any, tmp_path: Path) -> None:
     cluster.order(sleeper(cluster))
-    pilot = start(walltime_s=4, grace_s=2)
-    assert pilot.wait(10) == 0
+    pilot = start(
+        walltime_s=10, grace_s=4
+    )  # So it has six seconds to begin with the task, on a busy machine.
+    assert pilot.wait() == 0
     assert cluster.accepted[0].failed.reason == "evicted"
 
 
 def test_the_certificate_is_renewed_at_half_life_for_the_same_key(cluster: FakeCluster, start: Any) -> None:
-    cluster.lifetime_s = 4
+    cluster.lifetime_s = 6
     start()
     cluster.until(lambda: len(cluster.renewed_at) >= 2, what="two renewals")
     count = len(cluster.exchanges)
@@ -485,4 +487,4 @@ def test_the_first_exchange_comes_soon_after_the_start(cluster: FakeCluster, sta
     cluster.until(lambda: cluster.exchanges, what="the first exchange")
     took_s = time.monotonic() - began_s
     print(f"first exchange after {took_s:.2f} s")
-    assert took_s < 5.0  # A busy test machine; benchmarks hold the real target of 0.7 s.
+    assert took_s < 20.0  # A busy test machine; benchmarks hold the real target of 0.7 s.

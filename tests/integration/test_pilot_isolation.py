@@ -137,7 +137,7 @@ def test_an_isolated_module_ends_is_measured_and_killed_as_any_other(
     cluster: FakeCluster, start: Any, tmp_path: Path
 ) -> None:
     start(isolation="required", slots=1)
-    words = {"script": f"#!{sys.executable}\nx = bytearray(300 << 20)\nimport time; time.sleep(0.3)\n"}
+    words = {"script": f"#!{sys.executable}\nx = bytearray(300 << 20)\nimport time; time.sleep(1)\n"}
     cluster.order(document(cluster, task("large", words)))
     cluster.order(document(cluster, task("bad", {"script": "#!/bin/sh\nexit 7\n"})), job=1)
     cluster.order(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from iceprod_p2p.base.machine import this_machine
@@ -390,13 +391,17 @@ def test_what_a_container_leaves_running_is_ended_with_its_task(
     sandbox: None, cluster: FakeCluster, start: Any
 ) -> None:
     image = cluster.put(root_filesystem())
-    script = "#!/bin/sh\nsleep 54321 &\nexit 0\n"
+    long = f"sleep {10_000_000 + os.getpid()}"
+    script = f"#!/bin/sh\n{long} &\nexit 0\n"
     cluster.order(
         document(cluster, task({"script": script}, container=f"iceprod://sha256/{image}/tiny.tar.gz"), n=1)
     )
     start()
     finished(cluster)
-    said = subprocess.run(
-        ["ps", "-eo", "args"], capture_output=True, text=True, timeout=20, check=True
-    ).stdout
-    assert "sleep 54321" not in said
+
+    def runs() -> bool:
+        return any(
+            " ".join(process.info["cmdline"] or ()) == long for process in psutil.process_iter(["cmdline"])
+        )
+
+    cluster.until(lambda: not runs(), what="the end of what was left running", seconds=20)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from iceprod_cli.commands.cluster import status_document
 
@@ -16,7 +18,7 @@ from tests.integration.production import Production, production
 JOBS = 6
 TASKS = 7 * JOBS
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +178,9 @@ def test_a_paused_pilot_that_lost_its_lease_is_refused_and_changes_nothing(
 def _with_children(running: Production, site: Any) -> list[Any]:
     found = {}
     for process in running.pilots_of(site):
-        for one in [process, *process.children(recursive=True)]:
-            found[one.pid] = one
+        found[process.pid] = process
+        with contextlib.suppress(psutil.NoSuchProcess):  # It has just ended.
+            found |= {child.pid: child for child in process.children(recursive=True)}
     return list(found.values())
 
 

@@ -30,6 +30,7 @@ PROGRAM = (sys.executable, "-m")
 SITES = ("madison", "zeuthen", "uppsala")
 PILOT_CERTIFICATE_S = 6
 PERSON_CERTIFICATE_H = 0.003  # Eleven seconds.
+pytestmark = pytest.mark.timeout(600)
 
 
 class ShortLived(NodeProcess):

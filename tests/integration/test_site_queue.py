@@ -45,7 +45,7 @@ slots = 6
 interval_s = 0.2
 grace_s = 1
 """
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

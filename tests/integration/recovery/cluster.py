@@ -12,7 +12,15 @@ from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.wire.pb import control_pb2
-from tests.integration.node_processes import ROOT, NodeProcess, leads, status_of, task_counts, wait_for
+from tests.integration.node_processes import (
+    COMMAND_S,
+    ROOT,
+    NodeProcess,
+    leads,
+    status_of,
+    task_counts,
+    wait_for,
+)
 
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"
 # Where `test_rejoin` and `test_restore` end a process.
@@ -65,7 +73,7 @@ class Site(NodeProcess):
             command,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=COMMAND_S,
             check=False,
             cwd=self.directory,
             env={**os.environ, **environ},

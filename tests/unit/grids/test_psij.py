@@ -29,7 +29,7 @@ from iceprod_p2p.grids.registry import create
 from tests.unit.grids.recordings import FakeCommands
 
 pytest.importorskip("psij")
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 LIST = "JOBARRAYID          ST                  REASON\n"
 
 
