@@ -32,6 +32,10 @@ from iceprod_p2p.steering.values import make_parameter
 FORMAT: Final = "iceprod-p2p/1"  # The name of our own JSON and YAML form.
 
 _TYPES: Final = {kind.value: kind for kind in ParameterType}
+_TYPES_OF_OLD: Final = {
+    "str": ParameterType.STRING,
+    "str_list": ParameterType.STRING_LIST,
+}  # In IceProd 2's files.
 _LEGACY: Final = ("data", "resources", "classes", "projects")
 _STEERING: Final = ("parameters", "batchsys", "data")
 _STEERING_OURS: Final = (*_STEERING, "system", "resources", "types")
@@ -165,9 +169,10 @@ def _token_scopes(fields: Fields) -> dict[str, str]:
     scopes: dict[str, str] = {}
     node = fields.content.get("token_scopes")
     wanted = fields.reading.dialect.schema == "3.2" and fields.boolean("task_files", default=False)
-    if wanted and node is not None and node.content == {}:
+    if wanted and (node is None or node.content == {}):
+        place = fields.node.place if node is None else node.place
         fields.reading.faults.say(
-            node.place, fields.at("token_scopes"), "no scope", "token_scopes when task_files is true"
+            place, fields.at("token_scopes"), "no scope", "token_scopes when task_files is true"
         )
     for prefix, path, item, _place in fields.entries("token_scopes"):
         if not isinstance(item.content, str):
@@ -200,7 +205,7 @@ def _tray(fields: Fields) -> Tray:
 
 def _iterations(fields: Fields) -> int | str:
     node = fields.take("iterations")
-    if node is None or node.content == "":
+    if node is None or (node.content == "" and not fields.reading.dialect.strict):
         return 1
     content = node.content
     if isinstance(content, float) and content.is_integer():
@@ -316,8 +321,10 @@ def _parameter_list(fields: Fields, block: str, declared: dict[str, Node]) -> tu
 def _declared_type(fields: Fields, path: str, node: Node | None) -> ParameterType | None:
     if node is None:
         return None
-    if isinstance(node.content, str) and node.content in _TYPES:
-        return _TYPES[node.content]
+    if isinstance(node.content, str):
+        known = _TYPES.get(node.content) or _TYPES_OF_OLD.get(node.content)
+        if known is not None:
+            return known
     allowed = ", ".join(_TYPES)
     if node.content == "pickle":
         allowed += " (pickled values can run code and are never read)"

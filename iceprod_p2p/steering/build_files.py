@@ -78,7 +78,7 @@ def _check_data_3_2(fields: Fields, item: Data) -> None:
 
 def _transfer(fields: Fields) -> Transfer:
     node = fields.take("transfer")
-    if node is None or node.content == "":
+    if node is None or (node.content == "" and not fields.reading.dialect.strict):
         return Transfer.TRUE
     content = node.content
     word = content.lower() if isinstance(content, str) else content
@@ -101,6 +101,8 @@ def _compression(fields: Fields) -> str:
     if node is None or node.content is False:
         return ""
     word = "true" if node.content is True else node.content
+    if fields.reading.dialect.texts and isinstance(word, str) and word.lower() in ("true", "false"):
+        word = word.lower().replace("false", "")
     if isinstance(word, str) and word in _COMPRESSIONS:
         return word
     fields.wrong(node, fields.at("compression"), ", ".join(_COMPRESSIONS[1:]))

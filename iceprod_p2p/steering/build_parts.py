@@ -37,7 +37,7 @@ def read_requirements(fields: Fields) -> Requirements:
 
 def _amount(fields: Fields, name: str, *, whole: bool = False) -> int | float | str | None:
     node = fields.take(name)
-    if node is None or node.content == "":
+    if node is None or (node.content == "" and not whole):
         return None
     content = node.content
     if isinstance(content, float) and whole and content.is_integer():

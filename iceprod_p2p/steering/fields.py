@@ -142,8 +142,10 @@ class Fields:
             return default
         if isinstance(node.content, bool):
             return node.content
-        if self.reading.dialect.texts and node.content in ("true", "false", "1", "0"):
-            return node.content in ("true", "1")
+        # IceProd wrote booleans of XML as Python does: "True".
+        word = node.content.lower() if self.reading.dialect.texts and isinstance(node.content, str) else ""
+        if word in ("true", "false", "1", "0"):
+            return word in ("true", "1")
         self.wrong(node, self.at(name), "true or false")
         return default
 

@@ -78,9 +78,9 @@ def value_of(name: str, argument: str) -> Any:
         return added(argument)
     if name == "sprintf":
         template, number, word = argument.split(",")
-        if "$" in argument:
+        if "$" in number:
             raise Unknown
-        return template.strip("'") % (int(number), word.strip())
+        return template.strip("'") % (int(number), word.strip().translate(HIDE))
     if name in ("len", "max"):
         values = typed(argument)
         if not isinstance(values, list) or "$" in argument:

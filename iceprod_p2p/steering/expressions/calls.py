@@ -167,6 +167,15 @@ def _perm(n: Any, k: Any = None) -> int:
     return math.perm(_whole(n, _FACTORIAL_MAX), None if k is None else _whole(k, _FACTORIAL_MAX))
 
 
+def _prod(values: Any, start: Any = 1) -> Any:
+    product = start
+    for value in values:
+        if not isinstance(value, (int, float)):
+            raise Unresolved("multiplies what is no number")
+        product = multiply(product, value)
+    return product
+
+
 def _math_pow(left: Any, right: Any) -> float:
     return math.pow(left, right)
 
@@ -218,6 +227,8 @@ _MATH_PLAIN: Final = (
         "hypot",
         "isclose",
         "isfinite",
+        "isinf",
+        "isnan",
         "isqrt",
         "lcm",
         "ldexp",
@@ -227,7 +238,7 @@ _MATH_PLAIN: Final = (
         "log1p",
         "log2",
     ),
-    *("modf", "radians", "remainder", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+    *("modf", "nextafter", "radians", "remainder", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "ulp"),
 )
 MATH: Final[Mapping[str, Callable[..., Any]]] = {
     **{name: getattr(math, name) for name in _MATH_PLAIN if hasattr(math, name)},
@@ -235,8 +246,14 @@ MATH: Final[Mapping[str, Callable[..., Any]]] = {
     "perm": _perm,
     "factorial": lambda n: math.factorial(_whole(n, _FACTORIAL_MAX)),
     "pow": _math_pow,
+    "prod": _prod,
 }
-MATH_CONSTANTS: Final[Mapping[str, float]] = {"pi": math.pi, "e": math.e, "tau": math.tau}
+MATH_CONSTANTS: Final[Mapping[str, float]] = {
+    "pi": math.pi,
+    "e": math.e,
+    "tau": math.tau,
+    "inf": math.inf,
+}
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:

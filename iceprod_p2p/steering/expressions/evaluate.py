@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from iceprod_p2p.model.steering import Value
-from iceprod_p2p.steering.expressions import functions
+from iceprod_p2p.steering.expressions import formats, functions
 from iceprod_p2p.steering.expressions.arithmetic import evaluate_arithmetic
 from iceprod_p2p.steering.expressions.budget import Budget
 from iceprod_p2p.steering.expressions.context import LOOKUPS, Context
@@ -41,6 +41,10 @@ from iceprod_p2p.steering.values import to_text
 
 FUNCTIONS: Final = ("eval", "sprintf", "choice", *functions.REDUCTIONS)
 _NAMES: Final = (*LOOKUPS[1:], *FUNCTIONS)
+_PASSING: Final = (
+    "sprintf",
+    "choice",
+)  # Text goes through them: a phrase without value does too, as in IceProd.
 _PATHS: Final = {
     "steering": "steering.parameters",
     "system": "steering.system",
@@ -213,10 +217,12 @@ class Expander:
         subscripts = [self.sentence(subscript) for subscript in phrase.subscripts]
         inner = argument.resolved and all(subscript.resolved for subscript in subscripts)
         try:
-            if phrase.name in FUNCTIONS and not argument.resolved:
+            if phrase.name in FUNCTIONS and not argument.resolved and not self.passes(phrase, argument):
                 raise Unresolved("holds a phrase that is not resolved")
             piece = self.apply(phrase, argument)
-            return self.subscripted(phrase, argument, piece, subscripts) if subscripts else (piece, True)
+            if subscripts:
+                return self.subscripted(phrase, argument, piece, subscripts)
+            return piece, argument.resolved or phrase.name not in FUNCTIONS
         except ExpressionError as why:
             if isinstance(why, Exhausted) or (isinstance(why, Cycle) and self.way):
                 raise  # A cycle is the fault of the whole way that leads into it.
@@ -224,6 +230,14 @@ class Expander:
             if inner and len(self.problems) < PROBLEMS_MAX:
                 self.note(Problem(self.place, phrase.column + 1, plain(text)[:80], why.message))
             return text, False
+
+    def passes(self, phrase: Phrase, argument: _Part) -> bool:
+        """Return whether a phrase without value comes out of a function whole."""
+        return (
+            phrase.name in _PASSING
+            and not phrase.subscripts
+            and not formats.cuts(inside_text(argument.piece))
+        )
 
     def subscripted(
         self, phrase: Phrase, argument: _Part, piece: Piece, subscripts: list[_Part]

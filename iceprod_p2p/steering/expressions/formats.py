@@ -21,6 +21,7 @@ _DIRECTIVE: Final = re.compile(
     r"%(?:(?P<percent>%)|(?:\((?P<name>[^()]{1,256})\))?"
     r"(?P<flags>[#0\- +]{0,5})(?P<width>[0-9]{0,9})(?P<precision>\.[0-9]{0,9})?(?P<kind>[csrdiufFeEgGxXo]))"
 )
+_CUT: Final = re.compile(r"%[#0\- +]{0,5}[0-9]{0,9}\.[0-9]{0,9}[csr]")
 
 
 def sprintf(template: str, arguments: Sequence[str]) -> str:
@@ -50,6 +51,11 @@ def sprintf(template: str, arguments: Sequence[str]) -> str:
             raise TooCostly(f"makes a text longer than {EXPANDED_CHARS_MAX}")
     out.append(template[end:])
     return "".join(out)
+
+
+def cuts(template: str) -> bool:
+    """Return whether a format may shorten a text, so that half a phrase could be left of one."""
+    return _CUT.search(template) is not None
 
 
 def fill_template(template: str, values: Mapping[str, Value]) -> tuple[str, list[str]]:
