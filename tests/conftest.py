@@ -1,14 +1,29 @@
-"""What all tests share: the number of simulated histories, no silent skips in continuous integration, and a second
-try that begins from nothing.
+"""What all tests share: the number of simulated histories, no silent skips in continuous integration, a second try
+that begins from nothing, and signals that mean what they say, however the tests were started.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 import pytest_rerunfailures
+
+HEEDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Heed the signals that whoever started the tests had ignored, as shells do for what runs in the background.
+
+    Every program that a test starts would ignore them, too: an interrupt would end none of them.
+    """
+    for number in HEEDED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
