@@ -191,7 +191,10 @@ class _Job:
                 raise Altered(f"{wrong.message} (after it was resumed)") from wrong
             raise
         if not self.expected:  # Then the server's own word is all there is to compare with.
-            said = dict(partial.stat.sums or self.reader.sums(self.source, RECORDED, self.limits))
+            said = dict(
+                partial.stat.sums
+                or self.reader.sums(self.source, RECORDED, self.limits.for_reading(measured.size_bytes))
+            )
             _compare(self.source, said, measured)
         return measured
 
@@ -231,7 +234,8 @@ class _Job:
             if confirmed:
                 return
             said = {name: digest for name, digest in stat.sums.items() if name in measured.sums}
-            said = said or dict(self.writer.sums(self.destination, RECORDED, self.limits))
+            patient = self.limits.for_reading(measured.size_bytes)
+            said = said or dict(self.writer.sums(self.destination, RECORDED, patient))
             if not said and self.read_back:
                 found = measure(self.writer, self.destination, ("sha256",), self.limits)
                 said = dict(found.sums)
@@ -266,9 +270,10 @@ class _Job:
             )
         promised = {checksum.algorithm: checksum.digest for checksum in self.expected}
         wanted = tuple(promised) or RECORDED
-        first = promised or dict(before.sums or self.reader.sums(self.source, wanted, self.limits))
-        second = dict(after.sums or self.writer.sums(self.destination, tuple(first) or wanted, self.limits))
         size_bytes = max(after.size_bytes, before.size_bytes)
+        patient = self.limits.for_reading(size_bytes)
+        first = promised or dict(before.sums or self.reader.sums(self.source, wanted, patient))
+        second = dict(after.sums or self.writer.sums(self.destination, tuple(first) or wanted, patient))
         if not set(first) & set(second) and (self.read_back or promised):
             if not first:
                 first = dict(measure(self.reader, self.source, ("sha256",), self.limits).sums)

@@ -1,14 +1,20 @@
 """``gsiftp``: GridFTP with the Grid's certificates, by `globus-url-copy`; gfal's tools, where they are, tell the rest.
 
 `globus-url-copy` can neither look at a file nor ask for its checksum.  `gfal-stat`, `gfal-sum` and `gfal-rm` can;
-without them a file's size is learnt by reading it, and what was written is verified by reading it back.
+without them a file's size is learnt by reading it, what was written is verified by reading it back, and an upload that
+broke off begins anew.
+
+Uploads go in one stream, so what a broken one left is the file's beginning.  The next attempt asks the server for that
+file's size and checksum; if they are those of our own beginning, the rest alone is sent (``ESTO A`` with an offset).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +24,7 @@ from iceprod_p2p.transfers.command import Call, CommandReading, run, tool
 from iceprod_p2p.transfers.credentials import Credentials
 from iceprod_p2p.transfers.limits import Limits
 from iceprod_p2p.transfers.storage import Reading, Stat, Storage, check_size
-from iceprod_p2p.transfers.sums import LENGTHS, Measured
+from iceprod_p2p.transfers.sums import LENGTHS, RECORDED, Measured, measure_file
 from iceprod_p2p.transfers.url import Url
 
 PACKAGE: Final = "globus-gass-copy-progs"
@@ -53,6 +59,15 @@ _PASSING: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An upload of which a part may have arrived."""
+
+    path: Path
+    size_bytes: int
+    limits: Limits
+
+
 class GridftpStorage(Storage):
     """GridFTP servers."""
 
@@ -60,6 +75,8 @@ class GridftpStorage(Storage):
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self._lock = threading.Lock()
+        self._begun: dict[str, _Begun] = {}  # By URL.
 
     def stat(self, url: Url, limits: Limits) -> Stat:
         """Ask with `gfal-stat`; without it nothing is known."""
@@ -88,13 +105,38 @@ class GridftpStorage(Storage):
         return CommandReading(call, stat, offset, lambda code, words: _raise(url, words))
 
     def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
-        """Copy, making directories; what a broken copy left is removed where gfal's tools are."""
-        try:
-            self._copy(["-cd", urls.of_path(path).text, url.text], url, limits, measured.size_bytes)
-        except IceProdError:
-            self._clear(url, limits)
-            raise
+        """Copy, making directories; where an earlier attempt broke off, the rest."""
+        begun = _Begun(path, measured.size_bytes, limits)
+        with self._lock:
+            before = self._begun.pop(url.text, None)
+            self._begun[url.text] = begun
+        offset = self._arrived(before, url) if before and before.size_bytes == begun.size_bytes else 0
+        if offset == begun.size_bytes > 0:
+            return True  # All that was missing was the last word.
+        names = [urls.of_path(path).text, url.text]
+        if offset:
+            try:
+                self._copy(["-off", str(offset), *names], url, limits, begun.size_bytes)
+            except (BadInput, NotFound):
+                offset = 0  # This server does not write into files; or somebody removed it.
+        if not offset:
+            self._copy(["-cd", *names], url, limits, begun.size_bytes)
+        with self._lock:
+            self._begun.pop(url.text, None)
         return False
+
+    def give_up(self, url: Url) -> None:
+        """Remove what the last attempt left, if it is a part of our file and gfal's tools are here."""
+        with self._lock:
+            begun = self._begun.pop(url.text, None)
+        if begun is None or not _has_gfal() or begun.limits.wait(0.0):
+            return
+        limits = replace(begun.limits, timeout_s=min(10.0, begun.limits.timeout_s))
+        try:
+            if 0 <= self._arrived(replace(begun, limits=limits), url, nothing=-1) < begun.size_bytes:
+                self.remove(url, limits)
+        except IceProdError:
+            return  # The server is away, or there is nothing.
 
     def sums(self, url: Url, algorithms: Sequence[str], limits: Limits) -> Mapping[str, str]:
         """Ask with `gfal-sum`, one algorithm after the other."""
@@ -122,12 +164,20 @@ class GridftpStorage(Storage):
         """Remove with `gfal-rm`."""
         self._gfal("gfal-rm", url, limits, url.text)
 
-    def _clear(self, url: Url, limits: Limits) -> None:
-        if _has_gfal() and not limits.wait(0.0):
-            try:
-                self.remove(url, Limits(timeout_s=min(10.0, limits.timeout_s), wait=limits.wait))
-            except IceProdError:
-                return  # The server is away, or there is nothing.
+    def _arrived(self, begun: _Begun, url: Url, *, nothing: int = 0) -> int:
+        """Return how many of an upload's bytes are there, from its beginning on; `nothing` when other bytes are."""
+        limits = begun.limits
+        try:
+            size_bytes = self.stat(url, limits).size_bytes
+            if size_bytes == 0 < begun.size_bytes:
+                return 0
+            if not 0 < size_bytes <= begun.size_bytes:
+                return nothing
+            said = self.sums(url, RECORDED, limits.for_reading(size_bytes))
+        except (BadInput, NotFound, NotAllowed):
+            return nothing
+        ours = measure_file(begun.path, said, size_bytes=size_bytes).sums
+        return size_bytes if said and ours == said else nothing
 
     def _copy(self, arguments: Sequence[str], url: Url, limits: Limits, size_bytes: int) -> None:
         silence_s = str(max(1, int(limits.timeout_s)))

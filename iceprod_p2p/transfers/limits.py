@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iceprod_p2p.base.errors import IceProdError, Unavailable
 
 LOOK_S: Final = 0.2
+SERVER_READS_BYTES_S: Final = 10 * 1024 * 1024  # What makes a checksum reads at least so fast.
 CREDENTIALS_VARIABLE: Final = (
     "ICEPROD_TRANSFER_CREDENTIALS"  # Names the site's file where modules may use it.
 )
@@ -50,6 +51,16 @@ class Limits:
     def longest_s(self, size_bytes: int) -> float:
         """Return how long a transfer of so many bytes can take before it counts as standing still."""
         return self.timeout_s + size_bytes / max(1, self.rate_min_bytes_s)
+
+    def for_reading(self, size_bytes: int) -> Limits:
+        """Return the bounds of a question that a server answers when it has read so many bytes of its own.
+
+        The time is doubled as often as that needs, so that there are few different ones.
+        """
+        timeout_s = max(LOOK_S, self.timeout_s)
+        while timeout_s < size_bytes / SERVER_READS_BYTES_S:
+            timeout_s *= 2
+        return replace(self, timeout_s=timeout_s)
 
 
 class Watch:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,13 +111,17 @@ class Meter:
         return Measured(self.size_bytes, {name: digest.hexdigest() for name, digest in self._digests.items()})
 
 
-def measure_file(path: Path, algorithms: Iterable[str] = RECORDED) -> Measured:
-    """Return a file's size and sums, reading it once in pieces; NotFound when there is none."""
+def measure_file(
+    path: Path, algorithms: Iterable[str] = RECORDED, *, size_bytes: int | None = None
+) -> Measured:
+    """Return a file's size and sums, reading it (or its first `size_bytes`) once in pieces; NotFound without one."""
     meter = Meter(algorithms)
+    left = sys.maxsize if size_bytes is None else size_bytes
     try:
         with path.open("rb") as file:
-            while data := file.read(CHUNK_BYTES):
+            while left and (data := file.read(min(left, CHUNK_BYTES))):
                 meter.update(data)
+                left -= len(data)
     except (FileNotFoundError, IsADirectoryError) as missing:
         raise NotFound(f"the file {str(path)!r} does not exist") from missing
     return meter.result()

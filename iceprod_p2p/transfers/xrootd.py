@@ -83,7 +83,10 @@ class XrootdStorage(Storage):
             raise Unavailable(f"{url} ended after {partial.size_bytes} of {stat.size_bytes} bytes")
 
     def store(self, path: Path, url: Url, measured: Measured, limits: Limits) -> bool:
-        """Copy with `xrdcp`; the server makes the directories, and drops the file if the copy breaks off."""
+        """Copy with `xrdcp`; the server makes the directories, and drops the file if the copy breaks off.
+
+        The tool goes on by itself over a connection that breaks; `--continue` refuses files that are on a server.
+        """
         arguments = ["--force", "--posc", os.fspath(path), _address(url)]
         self._copy(arguments, url, limits, measured.size_bytes)
         return False
