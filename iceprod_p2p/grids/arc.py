@@ -129,12 +129,12 @@ class ArcGrid(Grid):
         """Kill; the end shows some seconds later."""
         self._act("kill", grid_job_ids)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs, ended ones until they are cleaned; one call for each that is new to us."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs, ended ones until they are cleaned; one call for each that is new to us."""
         found = []
         for name, word in self._list().items():
             tag, _ = self._described(name)
-            if tag is not None and tag.site == site:
+            if tag is not None and tag.owner == owner:
                 state = self._end(name).state if word in text.ENDED else text.live_state(word)
                 found.append(GridJobStatus(name, tag, state))
         return found

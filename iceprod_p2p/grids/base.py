@@ -215,28 +215,28 @@ class Grid(ABC):
         """
 
     @abstractmethod
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return all grid jobs that carry a tag of `site`, by tag; finished ones as far as the system keeps
-        them.
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return all grid jobs that carry a tag of `owner`, by tag; finished ones as far as the system keeps
+        them.  Others may submit under the same account: theirs are not among them.
         """
 
     def find_by_tag(self, tags: Collection[Tag]) -> dict[Tag, GridJobStatus]:
         """Return the grid jobs with these tags; a tag that is absent was not submitted."""
         wanted = set(tags)
         found: dict[Tag, GridJobStatus] = {}
-        for site in sorted({tag.site for tag in wanted}):
-            for job in self.our_jobs(site):
+        for owner in sorted({tag.owner for tag in wanted}):
+            for job in self.our_jobs(owner):
                 if job.tag in wanted and job.tag is not None:
                     found[job.tag] = job
         return found
 
-    def clean_queue(self, site: str, known: Collection[Tag]) -> list[GridJobStatus]:
-        """Remove orphans: live grid jobs with a tag of `site` that nobody knows.  Return what was removed.
+    def clean_queue(self, owner: str, known: Collection[Tag]) -> list[GridJobStatus]:
+        """Remove orphans: live grid jobs with a tag of `owner` that it does not know.  Return what was removed.
 
         `known` must hold every tag that was ever noted before a submission, or a young grid job dies.
         """
         kept = set(known)
-        orphans = [job for job in self.our_jobs(site) if job.tag not in kept and not is_final(job.state)]
+        orphans = [job for job in self.our_jobs(owner) if job.tag not in kept and not is_final(job.state)]
         if orphans:
             self.remove([job.grid_job_id for job in orphans])
         return orphans

@@ -151,12 +151,12 @@ class DeclarativeGrid(Grid):
             if result.exit_code and not self._unknown.search(result.stdout + result.stderr):
                 raise self._failure(result)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs by their tags; without ids the status command has to list all."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs by their tags; without ids the status command has to list all."""
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._ask(self._status, self._listed, ())
-            if job.tag is not None and job.tag.site == site
+            if job.tag is not None and job.tag.owner == owner
         ]
 
     def check(self) -> str:

@@ -140,12 +140,12 @@ class HtcondorGrid(Grid):
             if result.exit_code and not text.UNKNOWN_JOB.search(result.stderr + result.stdout):
                 raise _failure(result)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs in the queue; ended ones are found by `find_by_tag`."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs in the queue; ended ones are found by `find_by_tag`."""
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._queue()
-            if job.tag is not None and job.tag.site == site
+            if job.tag is not None and job.tag.owner == owner
         ]
 
     def find_by_tag(self, tags: Collection[Tag]) -> dict[Tag, GridJobStatus]:

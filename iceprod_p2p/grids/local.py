@@ -56,7 +56,7 @@ class LocalGrid(Grid):
     """Processes of this machine.  Any number of objects, in any number of processes, may share one spool."""
 
     OPTIONS: ClassVar[tuple[Setting, ...]] = (
-        Setting("spool", "path", None, "directory that is kept over restarts; one per site"),
+        Setting("spool", "path", None, "directory that is kept over restarts"),
         Setting("slots", "whole", os.cpu_count() or 1, "cores for grid jobs", 1, 4_096),
         Setting("memory_mib", "whole", 0, "memory for all grid jobs together; 0: not counted"),
         Setting("gpus", "texts", (), "values for CUDA_VISIBLE_DEVICES, one for each GPU"),
@@ -148,13 +148,13 @@ class LocalGrid(Grid):
         if asked:
             self._wake()
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return all of a site's grid jobs in the spool, ended ones until they are forgotten."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return all of an owner's grid jobs in the spool, ended ones until they are forgotten."""
         self._open()
         found = []
         for name in self.spool.ids():
             tag = Tag.parse(name)
-            look = self.spool.look(name) if tag and tag.site == site else None
+            look = self.spool.look(name) if tag and tag.owner == owner else None
             if look is not None:
                 found.append(GridJobStatus(name, tag, self._state(look)))
         return found

@@ -92,14 +92,14 @@ class PbsGrid(Grid):
             if result.exit_code and not _only_gone(result):
                 raise _failure(result)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs, ended ones as far as the server keeps them."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs, ended ones as far as the server keeps them."""
         ended = ("-x",) if self._dialect == text.OPENPBS and self._history else ()
         ids = self._succeed("qselect", *ended, "-u", self._user).split()
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._qstat(ids)
-            if job.tag is not None and job.tag.site == site
+            if job.tag is not None and job.tag.owner == owner
         ]
 
     def check(self) -> str:

@@ -90,7 +90,7 @@ class PsijGrid(Grid):
     """One batch system, spoken to by PSI/J."""
 
     OPTIONS: ClassVar[tuple[Setting, ...]] = (
-        Setting("spool", "path", None, "directory that worker nodes see; one per site"),
+        Setting("spool", "path", None, "directory that worker nodes see; one per node"),
         Setting(
             "executor", "text", None, "PSI/J's name of the batch system: lsf, flux, cobalt, pbs, slurm, local"
         ),
@@ -190,9 +190,9 @@ class PsijGrid(Grid):
             if not trouble:
                 (record.place / "removed").touch()
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs in the spool, ended ones until they are forgotten."""
-        records = [record for record in self._records() if record.tag.site == site and record.native]
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs in the spool, ended ones until they are forgotten."""
+        records = [record for record in self._records() if record.tag.owner == owner and record.native]
         states = self._states([record.native for record in records])
         return [
             GridJobStatus(record.native, record.tag, states[record.native])

@@ -21,23 +21,27 @@ VARIABLE_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tag:
-    """Our name for one grid job: its site and the site's own id for it, both names as `is_name` allows.
+    """Our name for one grid job: who submitted it and the owner's own id for it, both names as `is_name` allows.
 
-    As text ``iceprod.<site>.<grid job>``: a legal job name in every batch system that we know.
+    `owner` tells one node of one cluster from all others, also from those whose site has the same name and that
+    use the same account of the same batch system: what an owner does not know of its own is its orphan.
+
+    As text ``iceprod.<owner>.<grid job>``: a legal job name in every batch system that we know, at most 135
+    characters.
     """
 
-    site: str
+    owner: str
     grid_job: str
 
     def __post_init__(self) -> None:
-        if not (is_name(self.site) and is_name(self.grid_job)):
+        if not (is_name(self.owner) and is_name(self.grid_job)):
             raise BadInput(
-                f"a grid job cannot be tagged {self.site!r}, {self.grid_job!r}",
-                remedy="use letters, digits, '_' and '-', at most 63, for the site and for the grid job",
+                f"a grid job cannot be tagged {self.owner!r}, {self.grid_job!r}",
+                remedy="use letters, digits, '_' and '-', at most 63, for its owner and for the grid job",
             )
 
     def __str__(self) -> str:
-        return f"iceprod.{self.site}.{self.grid_job}"
+        return f"iceprod.{self.owner}.{self.grid_job}"
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

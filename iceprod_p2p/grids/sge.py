@@ -167,12 +167,12 @@ class SgeGrid(Grid):
             self._removed |= dict.fromkeys(name for name in part if name not in unknown)
             _trim(self._removed)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's live grid jobs; ended ones are found by `find_by_tag`."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's live grid jobs; ended ones are found by `find_by_tag`."""
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._list()
-            if job.tag is not None and job.tag.site == site
+            if job.tag is not None and job.tag.owner == owner
         ]
 
     def find_by_tag(self, tags: Collection[Tag]) -> dict[Tag, GridJobStatus]:

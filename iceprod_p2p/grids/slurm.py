@@ -142,12 +142,12 @@ class SlurmGrid(Grid):
             if result.exit_code and not re.search("Invalid job id|already complet", result.stderr):
                 raise _failure(result)
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        """Return a site's grid jobs, ended ones for MinJobAge."""
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
+        """Return an owner's grid jobs, ended ones for MinJobAge."""
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._squeue("--states=all")
-            if job.tag is not None and job.tag.site == site
+            if job.tag is not None and job.tag.owner == owner
         ]
 
     def find_by_tag(self, tags: Collection[Tag]) -> dict[Tag, GridJobStatus]:

@@ -62,6 +62,7 @@ class GridJob:
     reason: str = ""
     evicted: bool = False  # The batch system, or somebody by it, took it away: its host is not to blame.
     settled: bool = False  # What it ran when it ended has been given back.
+    tag: str = ""  # As submitted: the node may have another id by now.  Empty in records of old: its site's.
 
     @property
     def live(self) -> bool:

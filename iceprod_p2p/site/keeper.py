@@ -172,7 +172,7 @@ class Keeper:
         """Ask by tag for jobs whose submission is unclear: after a crash, or a batch system that was
         silent.  Meanwhile their pilots may have started and enrolled.
         """
-        unclear = {self._kit.tag(job.pilot): job for job in self._book.live() if not job.grid_job_id}
+        unclear = {self._kit.tag(job): job for job in self._book.live() if not job.grid_job_id}
         # By our own clock: one that is set must neither forget what may yet arrive nor keep it for a day.
         now_s = self._clock.monotonic_s()
         self._unclear_s = {job.pilot: self._unclear_s.get(job.pilot, now_s) for job in unclear.values()}
@@ -194,13 +194,13 @@ class Keeper:
                     self._note_state(job, Vanished())
 
     async def _clean_orphans(self) -> None:
-        known = [self._kit.tag(name) for name in (*(job.pilot for job in self._book), *self._kit.probes)]
-        orphans = await self._thread(lambda: self._grid.clean_queue(self._site, known))
+        owner, known = self._kit.owner, self._kit.known(self._book)
+        orphans = await self._thread(lambda: self._grid.clean_queue(owner, known))
         for orphan in orphans:
             log.warning("orphaned grid job removed", grid_job=orphan.grid_job_id)
 
     async def _act(self) -> None:
-        tags: dict[str, Tag] = {job.pilot: self._kit.tag(job.pilot) for job in self._book.live()}
+        tags: dict[str, Tag] = {job.pilot: self._kit.tag(job) for job in self._book.live()}
         plan = plan_queue(
             self._capacity.demands(self._stock.tasks),
             self._capacity.queue_jobs(tags, self._since_s),

@@ -4,10 +4,11 @@ system.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,8 @@ PILOT_MODULE: Final = "iceprod_pilot.main"
 PILOT_MEMORY_MIB: Final = 256  # The pilot itself, beside its tasks.
 PILOT_WALLTIME_S: Final = 60  # Of the pilot's time no task can have: it starts, enrols, and ends in peace.
 WORKER_PYTHON: Final = "/usr/bin/python3"  # Where nothing else is said of worker nodes that share nothing.
+NAME_MAX: Final = 63  # What `is_name` allows.
+MARK_DIGITS: Final = 6  # With a node's id, against another cluster's node that was given the same one.
 SECRET_LIFETIME_MS: Final = 7 * 86_400_000  # Busy batch systems queue for days.
 
 
@@ -64,6 +67,7 @@ class PilotKit:
         now_ms: int,
     ) -> tuple[GridJob, GridRequest]:
         """Write the pilot's files and return its record, to be noted before the request is submitted."""
+        tag = Tag(self.owner, pilot)
         make_private_directory(directory)
         secret, record = make_one_time_secret(pilot, now_ms=now_ms, lifetime_ms=SECRET_LIFETIME_MS)
         write_secret(directory / "secret", secret.encode())
@@ -75,14 +79,31 @@ class PilotKit:
             slots=kind.slots,
             phase=GridJobPhase.NOTED,
             noted_ms=now_ms,
+            tag=str(tag),
             secret_digest=record.digest.hex(),
             secret_expires_ms=record.expires_ms,
         )
-        return job, self._request(pilot, kind, directory, path)
+        return job, self._request(tag, kind, directory, path)
 
-    def tag(self, pilot: str) -> Tag:
-        """Return the tag of a pilot's grid job."""
-        return Tag(self.config.node.site, pilot)
+    @property
+    def owner(self) -> str:
+        """What this node's tags begin with: its id, and a mark of its cluster's root.
+
+        Ids may be chosen by hand, so that a test cluster and a production have the same beside the same batch
+        system.  It changes with the node's id and with the root; grid jobs keep the tag in their records.
+        """
+        node_id = self.config.node.id
+        root = fingerprint(chain_from_pem(self.root_pem)[0])
+        mark = hashlib.sha256(f"{root} {node_id}".encode()).hexdigest()[:MARK_DIGITS]
+        return f"{node_id[: NAME_MAX - 1 - MARK_DIGITS]}-{mark}"
+
+    def tag(self, job: GridJob) -> Tag:
+        """Return the tag that a pilot's grid job was submitted with."""
+        return Tag.parse(job.tag) or Tag(self.config.node.site, job.pilot)
+
+    def known(self, book: Iterable[GridJob]) -> list[Tag]:
+        """Return the tags of everything of this node that may be in the batch system: nobody's orphans."""
+        return [*(self.tag(job) for job in book), *(Tag(self.owner, probe) for probe in self.probes)]
 
     def _content(
         self, pilot: str, kind: ResourceClass, directory: Path, nodes: Sequence[common_pb2.NodeAddress]
@@ -144,13 +165,13 @@ class PilotKit:
         data_dir = self.config.node.data_dir.absolute()
         return [str(data_dir / name) for name in PRIVATE]
 
-    def _request(self, pilot: str, kind: ResourceClass, directory: Path, path: Path) -> GridRequest:
+    def _request(self, tag: Tag, kind: ResourceClass, directory: Path, path: Path) -> GridRequest:
         queue = self.config.queue
         executable, arguments, carried = self._start(path)
         # A development tree that is not installed is found by its PYTHONPATH; an installed one needs nothing.
         passed_on = () if queue.bundled else ("PYTHONPATH",)
         return GridRequest(
-            tag=self.tag(pilot),
+            tag=tag,
             executable=executable,
             work_directory=str(directory / "grid"),
             arguments=arguments,
@@ -179,7 +200,8 @@ class PilotKit:
     def misfit(self, grid: Grid, kind: ResourceClass) -> str:
         """Return why the batch system can never start pilots of a class, empty when nothing is known against it."""
         directory = self.config.node.data_dir.absolute()
-        return grid.impossible(self._request("p-sample", kind, directory, directory / "pilot.json"))
+        sample = Tag(self.config.node.site, "p-sample")
+        return grid.impossible(self._request(sample, kind, directory, directory / "pilot.json"))
 
     def _start(self, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """Return the executable, its arguments, and the files that are carried to the worker node."""

@@ -14,6 +14,7 @@ from iceprod_cli.demo_cluster import DemoCluster, DemoSite
 
 from iceprod_p2p.grids.base import Grid, GridJobStatus, Running
 from tests.grids.daemons import until
+from tests.grids.owners import owner_of
 from tests.integration.production import Production
 
 GPU_TASKS = Path(__file__).parent / "gpu_tasks" / "gpu_tasks.yaml"
@@ -223,17 +224,17 @@ def trip_wire(directory: Path, command: str, node_pid: Path, *, submits: bool) -
     return directory, trigger
 
 
-def ours(grid: Grid, site: str = "madison") -> list[GridJobStatus]:
-    """Every grid job of a site that the batch system still knows."""
-    return grid.our_jobs(site)
+def ours(grid: Grid, running: GridProduction) -> list[GridJobStatus]:
+    """Every grid job of the first site's node that the batch system still knows."""
+    return grid.our_jobs(owner_of(running.first.config))
 
 
-def a_running_one(grid: Grid, site: str = "madison") -> GridJobStatus:
-    """Wait until a grid job of a site runs, and return it."""
+def a_running_one(grid: Grid, running: GridProduction) -> GridJobStatus:
+    """Wait until a grid job of the first site's node runs, and return it."""
     found: list[GridJobStatus] = []
 
     def runs() -> bool:
-        found.extend(job for job in ours(grid, site) if isinstance(job.state, Running))
+        found.extend(job for job in ours(grid, running) if isinstance(job.state, Running))
         return bool(found)
 
     until(runs, "a grid job runs", limit_s=60.0, pause_s=0.2)

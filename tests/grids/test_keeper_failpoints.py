@@ -13,6 +13,7 @@ import pytest
 
 from iceprod_p2p.grids.base import Tag
 from tests.grids.htcondor_system import HtcondorSystem
+from tests.grids.owners import owner_of
 from tests.grids.sge_system import SgeSystem
 from tests.grids.users import USER, user_ids
 from tests.integration.chaos.working_node import Work, WorkingNode, assert_complete, records, works
@@ -55,14 +56,14 @@ def dies_at_each_step(node: WorkingNode, system: SgeSystem | HtcondorSystem) -> 
         node.start()
         assert_complete(node, work)
         submitted = {r["pilot"]: r["grid_job_id"] for r in records(node) if r["grid_job_id"]}
-        tags = [Tag(node.site, record["pilot"]) for record in records(node)]
+        tags = [tag for record in records(node) if (tag := Tag.parse(record["tag"]))]
         grid = system.grid()
         found = wait_for(
             "the batch system tells of every pilot that it had",
             lambda: len(seen := grid.find_by_tag(tags)) >= len(submitted) and seen,
         )
         assert {tag.grid_job: job.grid_job_id for tag, job in found.items()} == submitted
-        left = {job.grid_job_id for job in grid.our_jobs(node.site)}
+        left = {job.grid_job_id for job in grid.our_jobs(owner_of(node.config))}
         assert left <= set(submitted.values()), "there is a grid job that the site does not know"
     finally:
         node.end()

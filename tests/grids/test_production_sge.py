@@ -41,7 +41,7 @@ def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilo
         dataset = running.submit(jobs=JOBS)
         looks = running.submit(GPU_TASKS, jobs=2)
         until_done(running, dataset, 1)
-        victim = a_running_one(sge.grid())
+        victim = a_running_one(sge.grid(), running)
         sge.run("qdel", victim.grid_job_id)
         until_done(running, dataset, 3)
         sge.stop_controller()
@@ -76,7 +76,7 @@ def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem,
         assert running.first.process is not None
         running.first.process.wait(60)
         noted = {record["pilot"] for record in running.records() if not record["grid_job_id"]}
-        (lost,) = noted & {job.tag.grid_job for job in ours(sge.grid()) if job.tag is not None}
+        (lost,) = noted & {job.tag.grid_job for job in ours(sge.grid(), running) if job.tag is not None}
         running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)

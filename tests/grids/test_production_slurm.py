@@ -87,7 +87,7 @@ def test_a_cancelled_pilot_costs_its_task_an_attempt_and_no_fault(
 ) -> None:
     dataset = running.submit(jobs=JOBS)
     until_done(running, dataset, 1)
-    victim = a_running_one(slurm.grid())
+    victim = a_running_one(slurm.grid(), running)
     slurm.run("scancel", victim.grid_job_id)
     assert running.watch(dataset) == "complete"
     running.assert_whole(dataset, TASKS, losses_most=1)
@@ -109,7 +109,6 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
     for command in ("squeue", "scancel", "scontrol"):
         (directory / command).symlink_to(f"/usr/bin/{command}")
     lines = f'bin_directory = "{directory}"\n{slurm.site_options()}'
-    strange = {job.grid_job_id for job in ours(slurm.grid())}
     with site_on_grid(tmp_path / "cluster", "slurm", lines) as running:
         trigger.touch()
         dataset = running.submit(jobs=JOBS)
@@ -118,12 +117,12 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
         assert not trigger.exists()
         noted = [record for record in running.records() if record["phase"] == "noted"]
         assert noted and not any(record["grid_job_id"] for record in noted)
-        there = {job.tag.grid_job for job in ours(slurm.grid()) if job.tag is not None}
+        there = {job.tag.grid_job for job in ours(slurm.grid(), running) if job.tag is not None}
         assert bool(there & {record["pilot"] for record in noted}) is submits
         running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)
-        jobs = [job for job in ours(slurm.grid()) if job.grid_job_id not in strange]
+        jobs = ours(slurm.grid(), running)
         assert len({job.tag for job in jobs}) == len(jobs)
         known = {record["grid_job_id"]: record["pilot"] for record in running.records()}
         assert {job.grid_job_id for job in jobs} <= known.keys()

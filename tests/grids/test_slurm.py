@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.grids.base import (
     Completed,
     Failed,
     Grid,
     GridRequest,
+    Held,
     NotSubmitted,
     Removed,
     Submitted,
@@ -27,6 +29,8 @@ from iceprod_p2p.grids.slurm_text import SlurmJob
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.slurm_system import SlurmSystem
+from tests.unit.site.one_keeper import Site
+from tests.unit.site.one_ledger import NOW_MS, OneLedger
 
 
 def started(*, accounting: bool, rest: bool = False) -> Iterator[SlurmSystem]:
@@ -280,3 +284,24 @@ def test_psij_drives_a_real_batch_system(bare: SlurmSystem) -> None:
     until(lambda: ids[1] in grid.history([ids[1]]), "it is gone", limit_s=60, pause_s=0.5)
     assert isinstance(grid.history([ids[1]])[ids[1]].state, Removed)
     grid.forget(ids)
+
+
+async def test_two_nodes_of_a_site_leave_each_others_grid_jobs(bare: SlurmSystem) -> None:
+    """Each looks for orphans at its start, under one account of one Slurm; pilots are held, so none starts."""
+    ledger = OneLedger()
+    ledger.found()
+    ledger.submit(jobs=2)
+    directory, clock = bare.root / "two nodes", ManualClock(wall_ms=NOW_MS)
+    nodes = [
+        Site(directory / name, ledger, bare.grid(), clock, node_id=name, queue='extra_lines = ["--hold"]')
+        for name in ("madison-1", "madison-2")
+    ]
+    nodes[0].claim(2)
+    nodes[1].stock.refresh()
+    for node in nodes:
+        await node.keeper.step()
+    ids = {node.kit.owner: [job.grid_job_id for job in node.book] for node in nodes}
+    for owner, (grid_job_id,) in ids.items():
+        assert [job.grid_job_id for job in bare.grid().our_jobs(owner)] == [grid_job_id]
+        assert isinstance(bare.grid().status([grid_job_id])[grid_job_id], Held)
+    bare.grid().remove([grid_job_id for (grid_job_id,) in ids.values()])

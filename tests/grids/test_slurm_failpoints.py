@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.grids.owners import owner_of
 from tests.grids.slurm_system import SlurmSystem
 from tests.integration.chaos.working_node import (
     Work,
@@ -70,7 +71,7 @@ def test_no_crash_between_noting_submitting_and_ending_costs_or_doubles_a_grid_j
     node.start()
     control(node, "resume")
     assert_complete(node, work)
-    jobs = slurm.grid().our_jobs("madison")
+    jobs = slurm.grid().our_jobs(owner_of(node.config))
     assert jobs and len({job.tag for job in jobs}) == len(jobs), "a pilot was submitted twice"
     known = {record["grid_job_id"] for record in records(node)}
     assert {job.grid_job_id for job in jobs} <= known, "Slurm has a grid job that the site does not know"

@@ -58,9 +58,9 @@ class ListedGrid(Grid):
     def remove(self, grid_job_ids: Collection[str]) -> None:
         self.removed += grid_job_ids
 
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
+    def our_jobs(self, owner: str) -> list[GridJobStatus]:
         jobs = [GridJobStatus(name, Tag.parse(name), state) for name, state in self.listed.items()]
-        return [job for job in jobs if job.tag and job.tag.site == site]
+        return [job for job in jobs if job.tag and job.tag.owner == owner]
 
 
 def test_a_grid_job_vanishes_only_after_two_polls_without_it() -> None:

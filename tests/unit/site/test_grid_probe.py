@@ -31,8 +31,8 @@ from iceprod_p2p.site.grid_probe import GridProbe
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.wire.pb import common_pb2, control_pb2
+from tests.unit.site.one_keeper import FakeGrid
 from tests.unit.site.one_ledger import NOW_MS, OneLedger
-from tests.unit.site.test_keeper import FakeGrid
 
 TOML = """\
 [node]

@@ -4,38 +4,23 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.grids.base import (
-    Capabilities,
     Completed,
-    Grid,
     GridJobStatus,
-    GridRequest,
-    GridState,
-    History,
-    NotSubmitted,
     Queued,
     Removed,
     Running,
-    SubmitConfig,
-    SubmitResult,
-    Submitted,
     Tag,
-    Unclear,
-    is_final,
 )
-from iceprod_p2p.grids.errors import GridDown
 from iceprod_p2p.ledger.commands import (
-    Claim,
     ControlSite,
     FailTask,
     GiveBack,
@@ -45,141 +30,27 @@ from iceprod_p2p.ledger.commands import (
     TaskStart,
 )
 from iceprod_p2p.ledger.limits import HOST_FAULTS_MAX, HOST_PERIOD_MS
-from iceprod_p2p.model.resources import Offer, Requirements
+from iceprod_p2p.model.resources import Requirements
 from iceprod_p2p.model.states import FailReason
-from iceprod_p2p.site.capacity import Capacity
-from iceprod_p2p.site.cluster_facts import ClusterFacts
-from iceprod_p2p.site.cluster_view import ClusterView
-from iceprod_p2p.site.grid_jobs import GridJobBook, GridJobPhase
-from iceprod_p2p.site.keeper import FORGET_AGE_S, Keeper
-from iceprod_p2p.site.lost_pilots import VANISHED_SILENCE_S, LostPilots
-from iceprod_p2p.site.pilot_board import PilotBoard
-from iceprod_p2p.site.pilot_files import PilotKit, offer_of
-from iceprod_p2p.site.stock import Stock
-from tests.unit.site.one_ledger import CLUSTER, NOW_MS, OneLedger, root_of
-
-
-class FakeGrid(Grid):
-    """A batch system with behaviour: `down`, `answers_lost`, `refuses`, and jobs that run or end on
-    demand.
-    """
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, tuple[GridRequest, GridState]] = {}
-        self.submissions = 0
-        self.down = self.answers_lost = self.refuses = False
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, object]) -> Self:
-        return cls()
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities()
-
-    def write_config(self, request: GridRequest) -> SubmitConfig:
-        return SubmitConfig(())
-
-    def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
-        if self.down:
-            raise GridDown("no answer")
-        results: list[SubmitResult] = []
-        for request in requests:
-            self.submissions += 1
-            if self.refuses:
-                results.append(NotSubmitted(request.tag, "no such queue"))
-                continue
-            self.jobs[str(request.tag)] = (request, Queued())
-            lost = self.answers_lost
-            results.append(
-                Unclear(request.tag, "time-out") if lost else Submitted(request.tag, str(request.tag))
-            )
-        return results
-
-    def status(self, grid_job_ids: Collection[str]) -> dict[str, GridState]:
-        if self.down:
-            raise GridDown("no answer")
-        return {name: self.jobs[name][1] for name in grid_job_ids if name in self.jobs}
-
-    def history(self, grid_job_ids: Collection[str]) -> dict[str, History]:
-        return {
-            n: History(n, self.jobs[n][1])
-            for n in grid_job_ids
-            if n in self.jobs and is_final(self.jobs[n][1])
-        }
-
-    def remove(self, grid_job_ids: Collection[str]) -> None:
-        for name in grid_job_ids:
-            self.jobs.pop(name, None)
-
-    def our_jobs(self, site: str) -> list[GridJobStatus]:
-        if self.down:
-            raise GridDown("no answer")
-        return [GridJobStatus(name, request.tag, state) for name, (request, state) in self.jobs.items()]
-
-    def all_are(self, state: GridState) -> None:
-        self.jobs = {name: (request, state) for name, (request, _) in self.jobs.items()}
-
-
-class Site:
-    """A keeper over a fake grid and the real ledger; `again` makes what a restart of the node would."""
-
-    def __init__(self, directory: Path, ledger: OneLedger, grid: FakeGrid, clock: ManualClock) -> None:
-        self.ledger, self.grid, self.clock = ledger, grid, clock
-        config = site_config.parse(
-            f'[node]\nsite = "madison"\nid = "madison-1"\ncluster = "ice"\ndata_dir = "{directory}"\n'
-            '[queue]\ngrid_jobs_max = 3\n[[queue.class]]\nname = "cpu"\nslots = 2\n'
-        )
-        roots = root_of(ledger.keys)
-        facts = ClusterFacts(ledger, cluster=CLUSTER, roots=lambda: roots, clock=clock)  # type: ignore[arg-type]
-        self.cluster = ClusterView(ledger, facts, cluster=CLUSTER, clock=clock)  # type: ignore[arg-type]
-        self.book = GridJobBook(directory / "pilots")
-        self.board = PilotBoard(clock)
-        self.stock = Stock(lambda: self.cluster.claimed("madison"))
-        self.capacity = Capacity(config.queue, self.book, self.board)
-        self.executor = ThreadPoolExecutor(1)
-        self.keeper = Keeper(
-            config,
-            grid,
-            PilotKit(config, ledger.keys.root_pem),
-            self.book,
-            self.capacity,
-            self.stock,
-            ledger,
-            self.cluster,
-            self.executor,
-            clock,
-        )
-        self.lost = LostPilots(
-            site="madison",
-            node_id="madison-1",
-            book=self.book,
-            board=self.board,
-            consensus=ledger,
-            cluster=self.cluster,
-            clock=clock,
-        )
-        self.stock.refresh()
-
-    def again(self, directory: Path) -> Site:
-        return Site(directory, self.ledger, self.grid, self.clock)
-
-    def claim(self, count: int) -> None:
-        self.ledger.must(Claim("madison", (Offer("cpu", count),), count))
-        self.stock.refresh()
-
-    def proposed(self, kind: type) -> list[object]:
-        return [command for command in self.ledger.proposed if isinstance(command, kind)]
+from iceprod_p2p.site.grid_jobs import GridJobPhase
+from iceprod_p2p.site.keeper import FORGET_AGE_S
+from iceprod_p2p.site.lost_pilots import VANISHED_SILENCE_S
+from iceprod_p2p.site.pilot_files import offer_of
+from tests.unit.site.one_keeper import FakeGrid, Site
+from tests.unit.site.one_ledger import NOW_MS, OneLedger
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> Site[FakeGrid]:
     ledger = OneLedger()
     ledger.found()
     ledger.submit(jobs=20)
     return Site(tmp_path, ledger, FakeGrid(), ManualClock(wall_ms=NOW_MS))
 
 
-async def test_pilots_follow_the_claims_within_the_limit_and_the_ledger_hears_of_them(site: Site) -> None:
+async def test_pilots_follow_the_claims_within_the_limit_and_the_ledger_hears_of_them(
+    site: Site[FakeGrid],
+) -> None:
     await site.keeper.step()
     assert site.grid.submissions == 0
     site.claim(20)
@@ -193,7 +64,9 @@ async def test_pilots_follow_the_claims_within_the_limit_and_the_ledger_hears_of
     assert secret.stat().st_mode & 0o077 == 0 and secret.read_text() not in str(job)
 
 
-async def test_a_crash_between_submission_and_note_submits_nothing_twice(site: Site, tmp_path: Path) -> None:
+async def test_a_crash_between_submission_and_note_submits_nothing_twice(
+    site: Site[FakeGrid], tmp_path: Path
+) -> None:
     site.claim(2)
     site.grid.answers_lost = True
     await site.keeper.step()
@@ -207,7 +80,7 @@ async def test_a_crash_between_submission_and_note_submits_nothing_twice(site: S
     assert [job.phase for job in restarted.book] == [GridJobPhase.QUEUED]
 
 
-def enrols(site: Site, pilot: str) -> None:
+def enrols(site: Site[FakeGrid], pilot: str) -> None:
     """Write what the enrolment of a pilot writes."""
     site.book.change(
         pilot, lambda job: replace(job, phase=GridJobPhase.RUNNING, enrolled_key="ab" * 32, host="w1")
@@ -215,7 +88,7 @@ def enrols(site: Site, pilot: str) -> None:
 
 
 async def test_a_pilot_that_enrols_while_it_is_looked_for_keeps_its_key(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site[FakeGrid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its secret would work a second time if the record of its use were overwritten."""
     site.claim(2)
@@ -233,11 +106,11 @@ async def test_a_pilot_that_enrols_while_it_is_looked_for_keeps_its_key(
     await restarted.keeper.step()
     found = restarted.book.get(noted.pilot)
     assert found is not None and found.enrolled_key == "ab" * 32
-    assert (found.phase, found.grid_job_id) == (GridJobPhase.RUNNING, str(Tag("madison", noted.pilot)))
+    assert (found.phase, found.grid_job_id) == (GridJobPhase.RUNNING, noted.tag)
 
 
 async def test_a_pilot_that_enrolled_before_its_grid_job_was_known_is_found_and_its_end_seen(
-    site: Site, tmp_path: Path
+    site: Site[FakeGrid], tmp_path: Path
 ) -> None:
     site.claim(2)
     site.grid.answers_lost = True
@@ -255,7 +128,7 @@ async def test_a_pilot_that_enrolled_before_its_grid_job_was_known_is_found_and_
 
 
 async def test_an_enrolled_pilot_that_the_system_does_not_know_has_vanished_and_was_not_refused(
-    site: Site, tmp_path: Path
+    site: Site[FakeGrid], tmp_path: Path
 ) -> None:
     site.claim(2)
     site.grid.answers_lost = True
@@ -273,7 +146,7 @@ async def test_an_enrolled_pilot_that_the_system_does_not_know_has_vanished_and_
 
 
 async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_anew(
-    site: Site, tmp_path: Path
+    site: Site[FakeGrid], tmp_path: Path
 ) -> None:
     await site.keeper.step()
     site.claim(2)
@@ -290,7 +163,7 @@ async def test_a_job_that_was_noted_and_never_submitted_is_forgotten_and_made_an
     assert sorted(str(job.phase) for job in restarted.book) == ["ended", "queued"]
 
 
-async def test_a_task_that_no_young_pilot_has_time_for_is_not_offered_room(site: Site) -> None:
+async def test_a_task_that_no_young_pilot_has_time_for_is_not_offered_room(site: Site[FakeGrid]) -> None:
     """A pilot has spent some of its wall time before it asks for work, and keeps some for its end."""
     (kind,) = site.keeper._config.queue.classes
     pilots_grace_s = 20
@@ -300,7 +173,9 @@ async def test_a_task_that_no_young_pilot_has_time_for_is_not_offered_room(site:
     assert 0 < offer_of(brief).walltime_s < 10
 
 
-async def test_orphans_with_our_tag_are_removed_once_at_the_start(site: Site, tmp_path: Path) -> None:
+async def test_orphans_with_our_tag_are_removed_once_at_the_start(
+    site: Site[FakeGrid], tmp_path: Path
+) -> None:
     site.claim(2)
     await site.keeper.step()
     (name,) = site.grid.jobs
@@ -309,7 +184,7 @@ async def test_orphans_with_our_tag_are_removed_once_at_the_start(site: Site, tm
     assert name not in site.grid.jobs
 
 
-async def test_a_silent_batch_system_is_left_alone_for_longer_and_longer(site: Site) -> None:
+async def test_a_silent_batch_system_is_left_alone_for_longer_and_longer(site: Site[FakeGrid]) -> None:
     site.claim(2)
     site.grid.down = True
     asked = 0
@@ -325,7 +200,7 @@ async def test_a_silent_batch_system_is_left_alone_for_longer_and_longer(site: S
     assert site.grid.submissions == 1 and not site.capacity.grid_down
 
 
-async def test_refused_pilots_are_not_submitted_again_and_again(site: Site) -> None:
+async def test_refused_pilots_are_not_submitted_again_and_again(site: Site[FakeGrid]) -> None:
     site.claim(2)
     site.grid.refuses = True
     for _ in range(60):
@@ -334,7 +209,7 @@ async def test_refused_pilots_are_not_submitted_again_and_again(site: Site) -> N
     assert site.grid.submissions <= 4
 
 
-async def test_a_draining_site_gives_its_claims_back_and_empties_its_queue(site: Site) -> None:
+async def test_a_draining_site_gives_its_claims_back_and_empties_its_queue(site: Site[FakeGrid]) -> None:
     site.claim(4)
     await site.keeper.step()
     site.ledger.must(ControlSite("madison", SiteVerb.DRAIN), actor="person:ada")
@@ -344,7 +219,7 @@ async def test_a_draining_site_gives_its_claims_back_and_empties_its_queue(site:
     assert not site.grid.jobs and not site.stock.tasks and site.proposed(GiveBack)
 
 
-async def test_tasks_of_a_pilot_whose_grid_job_ended_are_reported_lost_once(site: Site) -> None:
+async def test_tasks_of_a_pilot_whose_grid_job_ended_are_reported_lost_once(site: Site[FakeGrid]) -> None:
     site.claim(1)
     await site.keeper.step()
     site.grid.all_are(Running("w1"))
@@ -366,7 +241,7 @@ async def test_tasks_of_a_pilot_whose_grid_job_ended_are_reported_lost_once(site
     assert ended is not None and ended.settled
 
 
-async def test_a_pilot_that_was_taken_away_is_no_fault_of_its_host(site: Site) -> None:
+async def test_a_pilot_that_was_taken_away_is_no_fault_of_its_host(site: Site[FakeGrid]) -> None:
     site.claim(1)
     await site.keeper.step()
     site.grid.all_are(Running("w1"))
@@ -383,7 +258,9 @@ async def test_a_pilot_that_was_taken_away_is_no_fault_of_its_host(site: Site) -
     assert isinstance(lost, FailTask) and lost.reason is FailReason.EVICTED
 
 
-async def test_a_class_that_can_never_start_is_told_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_class_that_can_never_start_is_told_of(
+    site: Site[FakeGrid], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert site.keeper.problems() == []
     monkeypatch.setattr(site.grid, "impossible", lambda request: f"{request.cores} cores are too many")
     (told,) = site.keeper.problems()
@@ -399,7 +276,7 @@ async def test_a_class_that_can_never_start_is_told_of(site: Site, monkeypatch: 
     assert site.keeper.problems() == []
 
 
-async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: Site) -> None:
+async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: Site[FakeGrid]) -> None:
     site.claim(1)
     await site.keeper.step()
     site.grid.all_are(Running("w1"))
@@ -412,7 +289,7 @@ async def test_a_job_that_the_system_lost_sight_of_once_is_no_lost_pilot(site: S
     assert [job.phase for job in site.book] == [GridJobPhase.RUNNING]
 
 
-async def test_a_host_where_pilots_end_unheard_is_left_out_while_another_works(site: Site) -> None:
+async def test_a_host_where_pilots_end_unheard_is_left_out_while_another_works(site: Site[FakeGrid]) -> None:
     site.claim(20)
     await site.keeper.step()
     first, *_ = site.book.live()
@@ -433,7 +310,7 @@ async def test_a_host_where_pilots_end_unheard_is_left_out_while_another_works(s
     assert (seen[0], seen[-1]) == ((), ("hole",))
 
 
-async def test_a_host_that_the_ledger_blames_gets_no_pilots(site: Site) -> None:
+async def test_a_host_that_the_ledger_blames_gets_no_pilots(site: Site[FakeGrid]) -> None:
     site.claim(20)
     for number in range(HOST_FAULTS_MAX):
         ref = site.stock.tasks[number].ref
@@ -449,7 +326,7 @@ async def test_a_host_that_the_ledger_blames_gets_no_pilots(site: Site) -> None:
 
 @pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
 async def test_a_wall_clock_that_jumps_neither_forgets_a_noted_grid_job_nor_keeps_it_for_ever(
-    site: Site, tmp_path: Path, jump_s: float
+    site: Site[FakeGrid], tmp_path: Path, jump_s: float
 ) -> None:
     await site.keeper.step()
     site.claim(2)
@@ -467,7 +344,7 @@ async def test_a_wall_clock_that_jumps_neither_forgets_a_noted_grid_job_nor_keep
 
 @pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
 async def test_a_wall_clock_that_jumps_neither_hurries_nor_delays_the_end_of_a_lost_pilots_tasks(
-    site: Site, tmp_path: Path, jump_s: float
+    site: Site[FakeGrid], tmp_path: Path, jump_s: float
 ) -> None:
     site.claim(1)
     await site.keeper.step()
@@ -484,3 +361,55 @@ async def test_a_wall_clock_that_jumps_neither_hurries_nor_delays_the_end_of_a_l
     site.clock.advance(1.0)
     await restarted.lost.step()
     assert site.proposed(FailTask)
+
+
+async def test_a_node_leaves_what_others_submitted_for_a_site_of_its_name(
+    site: Site[FakeGrid], tmp_path: Path
+) -> None:
+    """Another node of the site, and a node with the same id of another cluster: one account for all three."""
+    site.claim(2)
+    await site.keeper.step()
+    second = site.again(tmp_path / "second", node_id="madison-2")
+    other = OneLedger()
+    other.found()
+    stranger = Site(tmp_path / "test cluster", other, site.grid, site.clock)
+    assert len({site.kit.owner, second.kit.owner, stranger.kit.owner}) == 3
+    for node in (second, stranger):
+        await node.keeper.step()
+    (name,) = (job.tag for job in site.book)
+    site.grid.jobs[str(Tag("madison", "p-old"))] = (
+        site.grid.jobs[name][0],
+        Queued(),
+    )  # No node's, by its tag.
+    restarted = site.again(tmp_path)
+    await restarted.keeper.step()
+    assert name in site.grid.jobs and [job.phase for job in restarted.book] == [GridJobPhase.QUEUED]
+
+
+async def test_a_node_under_a_new_id_or_release_finds_what_it_submitted_before(
+    site: Site[FakeGrid], tmp_path: Path
+) -> None:
+    """By the tag that its record keeps; a record from before tags were kept has its site's."""
+    site.claim(4)
+    site.grid.answers_lost = True
+    await site.keeper.step()
+    before, oldest = site.book
+    (request, _) = site.grid.jobs.pop(oldest.tag)
+    old_tag = Tag("madison", oldest.pilot)
+    site.grid.jobs[str(old_tag)] = (replace(request, tag=old_tag), Running())
+    record = site.book.path(oldest.pilot) / "grid_job.json"
+    values = {name: value for name, value in json.loads(record.read_text()).items() if name != "tag"}
+    record.write_text(json.dumps(values))
+    rejoined = site.again(tmp_path, node_id="madison-new")
+    await rejoined.keeper.step()
+    found = {job.pilot: (job.grid_job_id, job.phase) for job in rejoined.book}
+    assert found == {
+        before.pilot: (before.tag, GridJobPhase.QUEUED),
+        oldest.pilot: (str(old_tag), GridJobPhase.RUNNING),
+    }
+    assert set(site.grid.jobs) == {before.tag, str(old_tag)}
+
+
+async def test_the_longest_node_id_still_makes_a_tag_of_its_own(site: Site[FakeGrid], tmp_path: Path) -> None:
+    owners = {site.again(tmp_path / last, node_id="n" * 62 + last).kit.owner for last in "ab"}
+    assert len(owners) == 2 and all(str(Tag(owner, "p" * 63)) for owner in owners)
