@@ -14,11 +14,14 @@ from iceprod_p2p.grids.polling import poll
 from iceprod_p2p.security.credentials import CredentialKind, read_credential
 from tests.grids.arc_system import TOKEN_SUBJECT, ArcSystem
 from tests.grids.behaviour import Work
+from tests.grids.conftest import PACKAGES, reachable_python
 from tests.grids.daemons import until
+from tests.grids.site_on_grid import site_on_grid
 from tests.grids.slurm_system import SlurmSystem
 from tests.grids.users import USER, as_root_again, as_user, user_ids
 
 PATIENCE_S = 150.0
+TASKS = 7
 pytestmark = [pytest.mark.timeout(400)]
 
 
@@ -116,3 +119,31 @@ def test_a_renewed_token_is_used_at_once_and_one_for_others_is_refused(
     [result] = grid.submit([work.request("good", "true", walltime_s=300)])
     assert isinstance(result, Submitted)
     grid.remove([result.grid_job_id])
+
+
+def test_a_production_runs_through_arc_in_slurm(element: ArcSystem, slurm: SlurmSystem, place: Path) -> None:
+    """From the steering file to verified files: ARC carries the pilots, Slurm runs them."""
+    account = user_ids(USER)
+    lines = (
+        f'shared_directory = false\nworker_python = "{reachable_python(*account)}"\n'
+        f'credential = "{element.proxy}"'
+    )
+    before = set(slurm_jobs(slurm))
+    with site_on_grid(
+        place / "cluster",
+        "arc",
+        element.site_options(),
+        owner=account,
+        queue_lines=lines,
+        variables={"PYTHONPATH": str(PACKAGES)},
+    ) as running:
+        dataset = running.submit(jobs=1)
+        assert running.watch(dataset) == "complete"
+        running.assert_whole(dataset, TASKS)
+        ran = [record for record in running.records() if record["enrolled_key"]]
+        assert ran and len(set(slurm_jobs(slurm)) - before) >= len(ran), "a pilot ran beside Slurm"
+
+
+def slurm_jobs(slurm: SlurmSystem) -> list[str]:
+    """Every job that the controller remembers: all of this file's."""
+    return slurm.run("squeue", "--noheader", "--states=all", "--format=%i").split()
