@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 300
 # Tests share the machine with whatever else it does: a failure is tried twice more, and said.
-AGAIN := --reruns 2 --rerun-show-tracebacks -rR
+AGAIN := --reruns 2 --rerun-show-tracebacks -rR --durations 12
 # They mostly wait: two files at once take little more than half of the time; each has servers of its own.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 SECONDS ?= 60

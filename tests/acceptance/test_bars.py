@@ -47,7 +47,7 @@ for module in (pickle, _pickle):
             watched(module, name)
 """
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import pytest
 from tests.acceptance.checkout import ROOT, Done, Newcomer
 
 BAR_S = 300  # Within five minutes on a bare machine with two free cores, set-up included.
-PATIENCE_S = 600  # What this test allows, for a machine that is busy with other things too.
+PATIENCE_S = 1_000  # What this test allows, for a machine that is busy with other things too.
 TASKS = ("cosmic_rays", "neutrinos", "combine", "photons", "detector_a", "detector_b", "merge")
 JOBS = 40
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(2_400)]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_demo_ends_with_a_healthy_cluster_of_three_voters(demo: Done) -> Non
 
 
 def test_the_demo_leaves_no_process_behind(demo: Done, newcomer: Newcomer) -> None:
-    assert newcomer.wait_until_quiet(timeout_s=15) == []
+    assert newcomer.wait_until_quiet(timeout_s=60) == []
 
 
 def test_the_demo_writes_nothing_outside_its_directory(demo: Done, newcomer: Newcomer) -> None:
@@ -108,16 +108,16 @@ def test_what_the_readme_says_to_type_afterwards_works_on_a_cluster_that_was_kep
         assert len(typed) >= 3
         answers = {}
         for line in typed:
-            answers[line] = newcomer.run(*shlex.split(line), timeout_s=60)
+            answers[line] = newcomer.run(*shlex.split(line), timeout_s=180)
             assert answers[line].code == 0, f"{line}: {answers[line].said}"
         said = "".join(done.stdout for done in answers.values())
         assert "cluster demo: healthy" in said
         assert "dataset 1 (demo): complete" in said
         assert "1.5.6 (merge) is complete" in said
         for line in [line for line in commands_of_readme() if "iceprod-node stop" in line]:
-            stopped = newcomer.run(*shlex.split(line), timeout_s=60)
+            stopped = newcomer.run(*shlex.split(line), timeout_s=180)
             assert stopped.code == 0, f"{line}: {stopped.said}"
-        assert newcomer.wait_until_quiet(timeout_s=30) == []
+        assert newcomer.wait_until_quiet(timeout_s=60) == []
     finally:
         newcomer.end_all()
 

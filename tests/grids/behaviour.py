@@ -33,7 +33,7 @@ from iceprod_p2p.grids.polling import poll
 from tests.grids.daemons import until
 from tests.grids.users import as_root_again
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -155,7 +155,7 @@ class GridBehaviour:
     def test_running_and_waiting_ones_are_removed_and_running_ones_are_told(self, work: Work) -> None:
         script = "trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
         running = work.request("running", script)
-        ids = work.submit(running, work.request("waiting", "sleep 60", **self.held))
+        ids = work.submit(running, work.request("waiting", "sleep 250", **self.held))
         out = Path(running.stdout_path)
         until(lambda: out.exists() and "ready" in out.read_text(), "the grid job is ready")
         work.grid.remove(ids)
@@ -184,7 +184,7 @@ class GridBehaviour:
         until(lambda: isinstance(work.grid.status([grid_job_id]).get(grid_job_id), Held), "it is held")
 
     def test_after_a_crash_the_tag_finds_live_and_ended_ones(self, work: Work) -> None:
-        ids = work.submit(work.request("live", "sleep 60"), work.request("ended", "exit 4"))
+        ids = work.submit(work.request("live", "sleep 250"), work.request("ended", "exit 4"))
         work.until_ended(ids[1:])
         tags = [Tag(work.site, name) for name in ("live", "ended", "never")]
         found = work.system.grid().find_by_tag(tags)
@@ -195,9 +195,9 @@ class GridBehaviour:
 
     def test_orphans_are_removed_and_only_they(self, work: Work) -> None:
         names = ("known", "orphan")
-        ids = dict(zip(names, work.submit(*(work.request(name, "sleep 60") for name in names)), strict=True))
+        ids = dict(zip(names, work.submit(*(work.request(name, "sleep 250") for name in names)), strict=True))
         stranger = Work(work.system, work.directory, f"{work.site}-2")
-        (strange,) = stranger.submit(stranger.request("j", "sleep 60"))
+        (strange,) = stranger.submit(stranger.request("j", "sleep 250"))
         removed = work.grid.clean_queue(work.site, [Tag(work.site, "known")])
         assert [job.grid_job_id for job in removed] == [ids["orphan"]]
         assert isinstance(work.until_ended([ids["orphan"]])[ids["orphan"]].state, Removed)

@@ -59,7 +59,7 @@ class HtcondorSystem:
         try:
             self._write_files()
             self.daemons.start("master", (str(PREFIX / "usr/sbin/condor_master"), "-f"))
-            until(lambda: self.daemons.alive("master") and self._pool_is_up(), "the pool is up", limit_s=60)
+            until(lambda: self.daemons.alive("master") and self._pool_is_up(), "the pool is up", limit_s=150)
         except BaseException as failed:
             failed.add_note(self._messages())
             self.stop()

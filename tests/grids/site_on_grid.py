@@ -237,15 +237,15 @@ def a_running_one(grid: Grid, running: GridProduction) -> GridJobStatus:
         found.extend(job for job in ours(grid, running) if isinstance(job.state, Running))
         return bool(found)
 
-    until(runs, "a grid job runs", limit_s=60.0, pause_s=0.2)
+    until(runs, "a grid job runs", limit_s=150.0, pause_s=0.2)
     return found[0]
 
 
-def until_done(running: GridProduction, dataset: str, least: int, *, limit_s: float = 120.0) -> None:
+def until_done(running: GridProduction, dataset: str, least: int, *, limit_s: float = 240.0) -> None:
     """Wait until so many tasks are complete."""
     until(lambda: running.done(dataset) >= least, f"{least} tasks complete", limit_s=limit_s, pause_s=0.3)
 
 
-def wait(holds: Callable[[], bool], what: str, *, limit_s: float = 60.0) -> None:
+def wait(holds: Callable[[], bool], what: str, *, limit_s: float = 150.0) -> None:
     """Wait for something that a look at files or the batch system tells."""
     until(holds, what, limit_s=limit_s, pause_s=0.2)

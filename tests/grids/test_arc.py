@@ -36,7 +36,7 @@ from tests.grids.users import USER, as_root_again, as_user, user_ids
 PATIENCE_S = 150.0
 TASKS = 7
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.grids.htcondor_system import HtcondorSystem
 from tests.grids.users import USER, user_ids
 from tests.integration.production import PHYSICS
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture

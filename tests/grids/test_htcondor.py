@@ -49,14 +49,14 @@ def test_a_schedd_elsewhere_is_brought_the_files_and_gives_the_output_back(pool:
         results = made.submit(requests)
         assert all(isinstance(result, Submitted) for result in results), results
         ids = [result.grid_job_id for result in results if isinstance(result, Submitted)]
-        until(lambda: made.history(ids).keys() == set(ids), "both have ended", limit_s=60, pause_s=0.3)
+        until(lambda: made.history(ids).keys() == set(ids), "both have ended", limit_s=150, pause_s=0.3)
         assert [made.history(ids)[one].exit_code for one in ids] == [3, 4]
         for request in requests:
             said = Path(request.stdout_path).read_text()
             assert said.startswith("abc") and str(directory) not in said
         assert len(made.find_by_tag([request.tag for request in requests])) == 2
         made.forget(ids)
-        until(lambda: not made.our_jobs("remote"), "the schedd keeps nothing more", limit_s=60, pause_s=0.3)
+        until(lambda: not made.our_jobs("remote"), "the schedd keeps nothing more", limit_s=150, pause_s=0.3)
         assert made.check()
 
 
@@ -90,7 +90,7 @@ def test_the_plugin_for_computing_elements_speaks_to_a_schedd_elsewhere(pool: Ht
             "condor_q", ids[0], "-af", "Owner", "xcount", "maxMemory", "maxWallTime", "remote_queue"
         )
         assert shown.split() == [USER, "2", "100", "2", "long"]
-        until(lambda: made.history(ids).keys() == set(ids), "it has ended", limit_s=60, pause_s=0.3)
+        until(lambda: made.history(ids).keys() == set(ids), "it has ended", limit_s=150, pause_s=0.3)
         assert made.history(ids)[ids[0]].state == Completed(3)
         assert str(directory) not in Path(request.stdout_path).read_text()
         made.forget(ids)
@@ -148,7 +148,7 @@ class TestHtcondor(GridBehaviour):
         assert "told" in Path(request.stdout_path).read_text()
 
     def test_an_operators_removal_is_a_removal(self, work: Work, system: HtcondorSystem) -> None:
-        (grid_job_id,) = work.submit(work.request("j", "sleep 60"))
+        (grid_job_id,) = work.submit(work.request("j", "sleep 250"))
         work.until_running(grid_job_id)
         system.run("condor_rm", grid_job_id)
         assert isinstance(work.until_ended([grid_job_id])[grid_job_id].state, Removed)

@@ -19,7 +19,7 @@ from tests.grids.users import USER, user_ids
 from tests.integration.chaos.working_node import Work, WorkingNode, assert_complete, records, works
 from tests.integration.node_processes import wait_for
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 CRASHES = (  # "find" is passed by the start after the one before: the batch system had taken the job.
     "keeper.submit.after",
     "keeper.find.before",

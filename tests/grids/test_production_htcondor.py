@@ -16,7 +16,7 @@ from tests.grids.users import USER, user_ids
 JOBS = 3
 TASKS = 7 * JOBS
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_users_production_runs_through_htcondor_whose_schedd_stops_and_whose_p
         wait(
             lambda: all(record["phase"] == "ended" for record in running.records()),
             "idle pilots have ended and are accounted for",
-            limit_s=90,
+            limit_s=150,
         )
 
 

@@ -23,7 +23,7 @@ from tests.grids.site_on_grid import (
 JOBS = 3
 TASKS = 7 * JOBS
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilo
         wait(
             lambda: all(record["phase"] in ("ended", "vanished") for record in running.records()),
             "idle pilots have ended and are accounted for",
-            limit_s=90,
+            limit_s=150,
         )
 
 
@@ -74,7 +74,7 @@ def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem,
         trigger.touch()
         dataset = running.submit(jobs=JOBS)
         assert running.first.process is not None
-        running.first.process.wait(60)
+        running.first.process.wait(150)
         noted = {record["pilot"] for record in running.records() if not record["grid_job_id"]}
         (lost,) = noted & {job.tag.grid_job for job in ours(sge.grid(), running) if job.tag is not None}
         running.restart_node()

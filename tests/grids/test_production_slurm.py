@@ -24,7 +24,7 @@ from tests.grids.slurm_system import SlurmSystem
 JOBS = 3
 TASKS = 7 * JOBS
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_production_runs_through_slurm_and_gpus_are_given_to_their_tasks(
     wait(
         lambda: all(record["phase"] == "ended" for record in running.records()),
         "idle pilots have ended",
-        limit_s=60,
+        limit_s=150,
     )
     assert {record["reason"] for record in running.records()} == {"ended with exit code 0"}
     assert all(record["host"] for record in running.records())
@@ -113,7 +113,7 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
         trigger.touch()
         dataset = running.submit(jobs=JOBS)
         assert running.first.process is not None
-        running.first.process.wait(60)
+        running.first.process.wait(150)
         assert not trigger.exists()
         noted = [record for record in running.records() if record["phase"] == "noted"]
         assert noted and not any(record["grid_job_id"] for record in noted)

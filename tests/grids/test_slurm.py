@@ -94,7 +94,7 @@ class SlurmBehaviour(GridBehaviour):
     def test_a_lost_node_fails_its_grid_jobs_and_nothing_is_run_again(
         self, work: Work, system: SlurmSystem
     ) -> None:
-        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 60", exclude_hosts=("n1",)))
+        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 250", exclude_hosts=("n1",)))
         out = work.directory / "j" / "grid.out"
         until(lambda: out.exists() and "run" in out.read_text(), "the grid job runs")
         system.lose_node("n2")
@@ -114,7 +114,7 @@ class SlurmBehaviour(GridBehaviour):
         assert isinstance(end.state, Failed) and "work directory" in end.state.reason
 
     def test_an_operators_cancellation_is_a_removal(self, work: Work, system: SlurmSystem) -> None:
-        (grid_job_id,) = work.submit(work.request("j", "sleep 60"))
+        (grid_job_id,) = work.submit(work.request("j", "sleep 250"))
         work.until_running(grid_job_id)
         system.run("scancel", grid_job_id)
         assert isinstance(work.until_ended([grid_job_id])[grid_job_id].state, Removed)
@@ -186,7 +186,7 @@ class TestSlurmByRest(SlurmBehaviour):
     def test_a_lost_node_fails_its_grid_jobs_and_nothing_is_run_again(
         self, work: Work, system: SlurmSystem
     ) -> None:
-        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 60"))
+        (grid_job_id,) = work.submit(work.request("j", "echo run; sleep 250"))
         out = work.directory / "j" / "grid.out"
         until(lambda: out.exists() and "run" in out.read_text(), "the grid job runs")
         node = system.run("squeue", "--noheader", "--jobs", grid_job_id, "--format=%N").strip()
@@ -199,12 +199,15 @@ class TestSlurmByRest(SlurmBehaviour):
         assert out.read_text().count("run") == 1
 
     def test_while_the_controller_is_away_nothing_is_known_and_nothing_is_lost(self, work: Work) -> None:
-        (grid_job_id,) = work.submit(work.request("j", "sleep 3; exit 5"))
+        over = work.directory / "over"
+        script = f"while [ ! -e {over} ]; do sleep 0.2; done; exit 5"
+        (grid_job_id,) = work.submit(work.request("j", script))
         work.until_running(grid_job_id)
         work.system.stop_controller()
         try:
             with pytest.raises(GridDown):  # slurmrestd takes ten seconds to say so: one look is enough.
                 work.grid.submit([work.request("late", "true")])
+            over.touch()  # It ends while nobody can be told.
         finally:
             work.system.start_controller()
         assert work.until_ended([grid_job_id])[grid_job_id].state == Completed(5)
@@ -252,7 +255,7 @@ class TestSlurmWithoutAccounting(SlurmBehaviour):
 
     def test_the_wall_time_ends_it_after_a_word(self, overtime: tuple[Work, str, Path]) -> None:
         work, grid_job_id, out = overtime
-        end = work.until_ended([grid_job_id], limit_s=100)[grid_job_id]
+        end = work.until_ended([grid_job_id], limit_s=200)[grid_job_id]
         assert end.state == Failed("its wall time was over (TIMEOUT)")
         assert "told" in out.read_text()
 
@@ -275,13 +278,13 @@ def test_psij_drives_a_real_batch_system(bare: SlurmSystem) -> None:
     assert isinstance(refusal, NotSubmitted) and "partition" in refusal.reason
     ids = [result.grid_job_id for result in results if isinstance(result, Submitted)]
     assert len(ids) == 2, results
-    until(lambda: ids[0] in grid.history([ids[0]]), "it has ended", limit_s=60, pause_s=0.5)
+    until(lambda: ids[0] in grid.history([ids[0]]), "it has ended", limit_s=150, pause_s=0.5)
     end = grid.history([ids[0]])[ids[0]]
     assert (end.state, end.host) == (Completed(3), os.uname().nodename)
     assert Path(asked[0].stdout_path).read_text().strip() == "iceprod.psij.ends"
     again = create("psij", {"executor": "slurm", "spool": str(directory), "environment": bare.environment})
     assert [job.grid_job_id for job in again.clean_queue("psij", [asked[0].tag])] == [ids[1]]
-    until(lambda: ids[1] in grid.history([ids[1]]), "it is gone", limit_s=60, pause_s=0.5)
+    until(lambda: ids[1] in grid.history([ids[1]]), "it is gone", limit_s=150, pause_s=0.5)
     assert isinstance(grid.history([ids[1]])[ids[1]].state, Removed)
     grid.forget(ids)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from iceprod_p2p.base.errors import Unavailable
 from tests.grids.owners import owner_of
 from tests.grids.slurm_system import SlurmSystem
 from tests.integration.chaos.working_node import (
@@ -90,7 +92,8 @@ def removes(node: WorkingNode, work: Work, slurm: SlurmSystem) -> None:
             lambda: any(r["phase"] == "queued" and r["grid_job_id"] for r in records(node)),
             timeout_s=60,
         )
-    control(node, "drain")
+    with contextlib.suppress(Unavailable):  # It may be dead before it could answer.
+        control(node, "drain")
     dies(node, "keeper.remove.before")
     start_armed(node, "keeper.remove.after")
     dies(node, "keeper.remove.after")

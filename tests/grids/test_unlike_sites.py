@@ -18,7 +18,7 @@ from tests.grids.users import USER, user_ids
 JOBS = 8
 TASKS = 7 * JOBS
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,6 +136,9 @@ class LoopbackNode:
             machine=self.machine,
             on_failed=self.failures.append,
         )
+        # Elections take their time on a busy machine; who means to be impatient says so.
+        self.raft.propose = functools.partial(self.raft.propose, timeout_s=60.0)  # type: ignore[method-assign]
+        self.raft.barrier = functools.partial(self.raft.barrier, timeout_s=60.0)  # type: ignore[method-assign]
         await self.raft.start()
 
     async def stop(self) -> None:

@@ -576,19 +576,27 @@ def test_stale_reads_answer_like_others_on_a_quiet_cluster(iceprod: CommandLine,
 
 # The program itself.
 
+PYTHONS_OWN = (
+    "asyncio, email.mime.text, http.client, sqlite3, unittest.mock, xml.dom.minidom"  # About 110 ms.
+)
+
 
 def test_help_is_quick(iceprod: CommandLine) -> None:
-    """Within 200 ms of CPU; the best of three, for a busy machine has cold caches."""
+    """Within 200 ms of CPU; on a slow machine, within twice what some modules of Python itself need there."""
 
-    def cpu_s() -> float:
-        command = [sys.executable, "-m", "iceprod_cli.main", "--help"]
-        before = os.times()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        after = os.times()
-        assert "Commands" in done.stdout
-        return (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    def cpu_s(*words: str) -> float:
+        """The best of three: a busy machine has cold caches."""
+        spent = []
+        for _ in range(3):
+            before = os.times()
+            subprocess.run([sys.executable, *words], capture_output=True, timeout=60, check=True)
+            after = os.times()
+            user = after.children_user - before.children_user
+            spent.append(user + after.children_system - before.children_system)
+        return min(spent)
 
-    assert min(cpu_s() for _ in range(3)) < 0.2
+    assert "Commands" in iceprod("--help").stdout
+    assert cpu_s("-m", "iceprod_cli.main", "--help") < max(0.2, 2 * cpu_s("-c", f"import {PYTHONS_OWN}"))
 
 
 def groups() -> list[tuple[str, ...]]:

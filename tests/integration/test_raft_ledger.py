@@ -17,6 +17,7 @@ from iceprod_p2p.raft.machine import ledger_machine
 from iceprod_p2p.security.certificates import to_der
 from tests.integration import raft_nodes
 from tests.integration.raft_nodes import LoopbackCluster, blob
+from tests.integration.test_raft_nodes import until
 
 
 @pytest_asyncio.fixture
@@ -64,13 +65,17 @@ async def test_members_report_equal_digests_at_equal_indexes(cluster: LoopbackCl
         *(node.raft.propose(blob(n), actor=f"node:{node.name}") for n in range(100) for node in nodes)
     )
     await asyncio.gather(*(node.raft.barrier() for node in nodes))
-    by_applied: dict[int, set[str]] = {}
-    for node in nodes:
-        status = node.raft.status()
-        by_applied.setdefault(status.applied, set()).add(status.digest)
-        assert [member.role for member in status.members] == ["voter"] * 3
-    assert all(len(digests) == 1 for digests in by_applied.values())
-    assert len(by_applied) == 1
+
+    def stand() -> dict[int, set[str]]:
+        by_applied: dict[int, set[str]] = {}
+        for node in nodes:
+            status = node.raft.status()
+            by_applied.setdefault(status.applied, set()).add(status.digest)
+            assert [member.role for member in status.members] == ["voter"] * 3
+        assert all(len(digests) == 1 for digests in by_applied.values())
+        return by_applied
+
+    await until(lambda: len(stand()) == 1)
 
 
 def test_the_small_ledger_of_other_tests_is_not_the_real_one() -> None:

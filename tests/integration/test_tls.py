@@ -181,7 +181,7 @@ async def ask(
     server_name: str = SERVER_NAME,
 ) -> bytes:
     async with secure_channel(address, tls, server_name=server_name) as channel:
-        answer = await call(channel.unary_unary(f"/test.Test/{method}"), request, timeout_s=5)
+        answer = await call(channel.unary_unary(f"/test.Test/{method}"), request, timeout_s=20)
         assert isinstance(answer, bytes)
         return answer
 
@@ -343,7 +343,7 @@ def _http2_call(connection: ssl.SSLSocket, path: str) -> bytes:
         + frame(1, 4, 1, headers)
         + frame(0, 1, 1, b"\x00\x00\x00\x00\x00")
     )
-    connection.settimeout(5)
+    connection.settimeout(20)
     answer = b""
     while b"TLS 1.3" not in answer and (part := connection.recv(4096)):
         answer += part

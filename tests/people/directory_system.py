@@ -144,7 +144,7 @@ access to * by users read by anonymous auth by * none
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.ports[1]), timeout=1).close()
@@ -158,7 +158,7 @@ access to * by users read by anonymous auth by * none
         """End it."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
 

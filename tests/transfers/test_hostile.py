@@ -24,6 +24,9 @@ from tests.transfers.wires import Answering, drip
 
 MIB = 1024 * 1024
 SHORT = Limits(attempts=2, pause_s=0.05, timeout_s=1.0)
+PATIENT = Limits(
+    attempts=2, pause_s=0.05, timeout_s=30.0
+)  # Where all goes well, on a machine that may be busy.
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -94,7 +97,7 @@ def test_a_file_without_end_is_ended_at_the_limit_of_size(answering, tmp_path):
     server = answering(endless(OK + b"\r\n"))
     with pytest.raises(BadInput, match="larger than"):
         Transfers().copy(
-            server.url, str(tmp_path / "out"), limits=dataclasses.replace(SHORT, size_max_bytes=4 * MIB)
+            server.url, str(tmp_path / "out"), limits=dataclasses.replace(PATIENT, size_max_bytes=4 * MIB)
         )
     assert not list(tmp_path.iterdir())
 
@@ -104,9 +107,12 @@ def test_a_slow_server_that_does_move_is_waited_for(answering, tmp_path):
         connection.sendall(OK + b"Content-Length: 40960\r\n\r\n")
         for _ in range(20):
             connection.sendall(b"x" * 2_048)
-            time.sleep(0.1)
+            time.sleep(0.2)
 
-    copied = Transfers().copy(answering(answer).url, str(tmp_path / "out"), limits=SHORT)
+    limits = dataclasses.replace(
+        SHORT, timeout_s=3.0
+    )  # Less than all of it takes, far more than a byte does.
+    copied = Transfers().copy(answering(answer).url, str(tmp_path / "out"), limits=limits)
     assert copied.attempts == 1 and copied.size_bytes == 40_960
 
 
@@ -114,7 +120,7 @@ def test_redirects_end_and_never_leave_encryption(servers, transfers, tmp_path):
     place = servers.place("https")
     for name in ("loop", "plain"):
         with pytest.raises(BadInput, match="redirects"):
-            transfers(place).copy(place.url(name), str(tmp_path / "out"), limits=SHORT)
+            transfers(place).copy(place.url(name), str(tmp_path / "out"), limits=PATIENT)
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_server(answering, tmp_path):
@@ -123,7 +129,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_server(answering, tmp_p
     honest = answering(head)
     credential = Credential(urls=(honest.url.removesuffix("/file"),), token="precious")
     mover = Transfers(Registry(Credentials([credential])))
-    mover.copy(honest.url, str(tmp_path / "out"), limits=SHORT)
+    mover.copy(honest.url, str(tmp_path / "out"), limits=PATIENT)
     assert b"Bearer precious" in honest.asked[0]
     assert thief.asked and b"precious" not in b"".join(thief.asked)
 
@@ -148,7 +154,7 @@ def test_an_upload_follows_a_redirect_before_its_bytes_are_sent(answering, tmp_p
     with pytest.raises(
         IceProdError
     ):  # The head knows no HEAD but redirects it for ever: the file cannot be seen.
-        mover.copy(str(source), head.url, limits=dataclasses.replace(SHORT, attempts=1))
+        mover.copy(str(source), head.url, limits=dataclasses.replace(SHORT, attempts=1, timeout_s=4.0))
     assert got and got[0] == source.read_bytes()
     assert len(head.asked[0]) < 2_000
 
@@ -170,14 +176,14 @@ def test_a_token_opens_what_is_closed_to_others(servers, transfers, tmp_path):
         transfers(place).copy(place.url("private/a"), str(tmp_path / "out"), limits=Limits(pause_s=30))
     credential = dataclasses.replace(place.credentials(), urls=(place.url("private"),), token_file=str(token))
     mover = Transfers(Registry(Credentials([place.credentials(), credential])))
-    assert mover.copy(place.url("private/a"), str(tmp_path / "out"), limits=SHORT).size_bytes == 6
+    assert mover.copy(place.url("private/a"), str(tmp_path / "out"), limits=PATIENT).size_bytes == 6
 
 
 def test_what_a_server_says_of_its_file_is_compared_when_nobody_promised_anything(answering, tmp_path):
     wrong = hashlib.sha256(b"another").hexdigest()
     server = answering(OK + f"Digest: sha-256={wrong}\r\nContent-Length: 5\r\n\r\nbytes".encode())
     with pytest.raises(IntegrityError, match=wrong):
-        Transfers().copy(server.url, str(tmp_path / "out"), limits=SHORT)
+        Transfers().copy(server.url, str(tmp_path / "out"), limits=PATIENT)
     assert not list(tmp_path.iterdir())
 
 

@@ -122,9 +122,9 @@ class MemberProcess:
         return await self.caller.ask(verb, **fields)
 
     async def status(self) -> dict[str, Any]:
-        """What it says of itself; empty when it does not answer within a second."""
+        """What it says of itself; empty when it does not answer within a few seconds."""
         try:
-            status: dict[str, Any] = await self.ask("status", patience_s=1.0)
+            status: dict[str, Any] = await self.ask("status", patience_s=3.0)
         except Gone:
             return {}
         return status

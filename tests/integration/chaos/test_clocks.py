@@ -19,7 +19,7 @@ from tests.integration.chaos.judge import judged
 from tests.integration.chaos.working_node import LONG_S, Work, WorkingNode, assert_complete
 from tests.integration.node_processes import leads, task_counts, wait_for
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 DAY_S = 86_400
 JUMPS_S = (240, -240, DAY_S, -DAY_S)
 

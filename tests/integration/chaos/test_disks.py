@@ -12,7 +12,7 @@ from tests.integration.chaos.cluster import ChaosCluster, until
 from tests.integration.chaos.judge import judged
 from tests.integration.chaos.power import disks, need_a_power_switch
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(600)]
 NAMES = ("a", "b", "c")
 
 

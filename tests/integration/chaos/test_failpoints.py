@@ -55,9 +55,11 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ChaosCluster]:
     made = ChaosCluster(
         tmp_path, ("a", "b", "c"), log_keep_entries=KEEP, log_keep_bytes=15_000, compact_entries_max=10
     )
-    await made.start()
-    yield made
-    await made.stop()
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.stop()
 
 
 async def armed(member: MemberProcess, name: str, passes: int = 1) -> None:

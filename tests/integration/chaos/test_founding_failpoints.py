@@ -15,7 +15,7 @@ from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import NodeProcess, leads, status_of, wait_for
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 FOUNDING = (
     "node.found.before",
     "raft.create.before",
@@ -113,7 +113,7 @@ def test_a_joining_that_dies_on_either_side_is_repeated_with_the_same_invitation
         founder.start(environment=armed(name))
         wait_until_it_leads(founder)
         assert newcomer.command("join", line).returncode == 5
-        assert founder.process is not None and founder.process.wait(30) == -signal.SIGKILL
+        assert founder.process is not None and founder.process.wait(120) == -signal.SIGKILL
         founder.start()
         wait_until_it_leads(founder)
         again = newcomer.command("join", line)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from iceprod_p2p.base import failpoints
+from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.chaos.working_node import (
@@ -89,7 +90,7 @@ def loses_pilots(node: WorkingNode, work: Work, name: str) -> None:
     work.submit(nap_s=LONG_S)
     with node.connect(give_up_s=60) as connection:
         number = work.submitted[-1].result(60)
-        wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1}, timeout_s=60)
+        wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1}, timeout_s=120)
     node.kill()
     for pilot in pilots(node):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -117,7 +118,8 @@ def removes(node: WorkingNode, work: Work) -> None:
 
         wait_for("both slots are taken", lambda: running() >= 2, timeout_s=90)  # A pilot may hold one more
         wait_for("others wait", queued)
-        control(node, "drain")
+        with contextlib.suppress(Unavailable):  # It may be dead before it could answer.
+            control(node, "drain")
         dies(node, "keeper.remove.before")
         start_armed(node, "keeper.remove.after")
         dies(node, "keeper.remove.after")

@@ -20,7 +20,7 @@ from tests.integration.chaos.judge import judged
 from tests.integration.chaos.next_release import NEXT as NEWER
 from tests.integration.chaos.next_release import NOTE_LINE, NOW, RECORD_BLOB
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 FIRST, NEXT = "tests.integration.chaos.member", "tests.integration.chaos.next_release"
 NOTE = msgspec.msgpack.encode([NOTE_LINE, "a word that only the next release knows"])
 COMMENTED = msgspec.msgpack.encode([RECORD_BLOB, "c" * 64, 5, ["a"], "with a comment"])
@@ -29,9 +29,11 @@ COMMENTED = msgspec.msgpack.encode([RECORD_BLOB, "c" * 64, 5, ["a"], "with a com
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[ChaosCluster]:
     made = ChaosCluster(tmp_path, ("a", "b", "c"))
-    await made.start()
-    yield made
-    await made.stop()
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.stop()
 
 
 async def install(member: MemberProcess, module: str) -> None:

@@ -102,7 +102,7 @@ class Work:
         return [future.result(120) for future in self.submitted]
 
 
-def dies(node: WorkingNode, name: str, *, within_s: float = 60.0) -> None:
+def dies(node: WorkingNode, name: str, *, within_s: float = 120.0) -> None:
     """Wait for the node's death at the failpoint."""
     assert node.process is not None
     try:

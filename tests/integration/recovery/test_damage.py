@@ -15,7 +15,7 @@ from iceprod_p2p.store.environment import Environment, look_into
 from tests.integration.node_processes import wait_for
 from tests.integration.recovery.cluster import Site, Trio
 
-pytestmark = pytest.mark.timeout(300)  # The first one founds the cluster for all.
+pytestmark = pytest.mark.timeout(600)  # The first one founds the cluster for all.
 
 
 def data_file(site: Site) -> Path:

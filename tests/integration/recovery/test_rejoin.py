@@ -17,7 +17,7 @@ from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import run_command, wait_for
 from tests.integration.recovery.cluster import REJOINING, Site, Trio
 
-pytestmark = pytest.mark.timeout(300)  # The first one founds the cluster for all.
+pytestmark = pytest.mark.timeout(600)  # The first one founds the cluster for all.
 
 
 def replaced(trio: Trio, site: Site, old: str) -> None:

@@ -21,7 +21,7 @@ from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.node_processes import status_of, wait_for
 from tests.integration.recovery.cluster import HELLO, Trio
 
-pytestmark = pytest.mark.timeout(300)  # The first one founds the cluster for all.
+pytestmark = pytest.mark.timeout(600)  # The first one founds the cluster for all.
 
 
 def iceprod(trio: Trio, *arguments: str) -> subprocess.CompletedProcess[str]:
