@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from hashlib import sha256
 
 from iceprod_p2p.ledger import queries, rows
 from iceprod_p2p.ledger.keyvalue import KeyValue
@@ -196,6 +197,13 @@ def _authorities(kv: KeyValue, o: Options) -> str:
     return ", ".join(der.decode() for site, der in queries.issuing_authorities(kv) if site == scope) or "none"
 
 
+def _unused(kv: KeyValue, o: Options) -> str:
+    o.text("unused")
+    unused = queries.unused_authorities(kv)
+    listed = [der for _, der in queries.issuing_authorities(kv) if sha256(der).digest() in unused]
+    return ", ".join(der.decode() for der in listed) or "none"
+
+
 def _asked(kv: KeyValue, o: Options) -> str:
     o.text("asked")
     return ", ".join(" ".join(filter(None, words)) for words in sorted(queries.asked(kv))) or "nothing"
@@ -221,6 +229,7 @@ LOOKS: dict[str, Callable[[KeyValue, Options], str]] = {
     "roots": _roots,
     "authorities": _authorities,
     "asked": _asked,
+    "unused": _unused,
     "shut-out": _shut_out,
     "audit": _audit,
     "content": _content,

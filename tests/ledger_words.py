@@ -19,7 +19,13 @@ from iceprod_p2p.ledger.commands import Command, TaskRef, Verb
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
-from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
+from iceprod_p2p.ledger.commands_trust import (
+    AddAuthority,
+    AskRenewal,
+    EndAuthority,
+    RemovePerson,
+    RetireAuthority,
+)
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.person import Role
@@ -331,7 +337,9 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     "replace": _replace,
     "restore": _restore,
     "renew": lambda o: c.RenewNode(
-        _member(o), digest(o.text("certificate", "renewed")), "", o.text("name", "")
+        *(_member(o), digest(o.text("certificate", "renewed")), "", o.text("name", "")),
+        digest(o.text("authority")) if o.has("authority") else b"",
+        digest(o.text("people")) if o.has("people") else b"",
     ),
     "person": lambda o: c.SetPerson(o.text("name"), Role(o.text("role")), o.names("groups")),
     "revoke": lambda o: c.RevokeCertificate(digest(o.text("certificate")), o.text("reason", "")),
@@ -340,6 +348,9 @@ WORDS: dict[str, Callable[[Options], Command]] = {
     ),
     "retire-authority": lambda o: RetireAuthority(
         o.text("node"), o.text("scope", ""), o.text("certificate").encode()
+    ),
+    "end-authority": lambda o: EndAuthority(
+        o.text("scope"), digest(o.text("certificate")), o.text("reason", "")
     ),
     "ask-renewal": lambda o: AskRenewal(Renewal(o.text("what")), o.text("node", "")),
     "remove-person": lambda o: RemovePerson(o.text("name"), o.number("before", 1), o.text("reason", "")),

@@ -11,7 +11,13 @@ from iceprod_p2p.ledger import keys, versions
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import Proposal
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
-from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
+from iceprod_p2p.ledger.commands_trust import (
+    AddAuthority,
+    AskRenewal,
+    EndAuthority,
+    RemovePerson,
+    RetireAuthority,
+)
 from iceprod_p2p.ledger.limits import AUDIT_MAX
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.ledger.tables import Tables
@@ -30,6 +36,7 @@ _ALWAYS: Final = frozenset(
         AddAuthority,
         RetireAuthority,
         AskRenewal,
+        EndAuthority,
         RemovePerson,
         c.SetPerson,
         c.RevokeCertificate,

@@ -20,7 +20,13 @@ from iceprod_p2p.ledger import commands_cluster
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
-from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
+from iceprod_p2p.ledger.commands_trust import (
+    AddAuthority,
+    AskRenewal,
+    EndAuthority,
+    RemovePerson,
+    RetireAuthority,
+)
 from iceprod_p2p.model.bounds import (
     Actor,
     Amount,
@@ -306,6 +312,7 @@ Command = (
     | RetireAuthority
     | AskRenewal
     | RemovePerson
+    | EndAuthority
     | AnnounceVersions
     | RaiseVersion
     | SubmitDataset

@@ -68,12 +68,16 @@ class RemoveMember(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5
 
 
 class RenewNode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
-    """Note a node's new certificate, address or signing key."""
+    """Note a node's new certificate or address, and the authorities that it signs with."""
 
     member: Member
     certificate_fingerprint: Digest
     enrol_address: Line = ""
     server_name: Line = ""
+    authority: DigestOrEmpty = (
+        b""  # SHA-256 of the certificate of its site's authority; empty: as it told before.
+    )
+    people: DigestOrEmpty = b""  # The same of its authority for people.
 
 
 class SetPerson(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):

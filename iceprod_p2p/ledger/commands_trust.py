@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from iceprod_p2p.model.bounds import Amount, Certificate, Line, Name
+from iceprod_p2p.model.bounds import Amount, Certificate, Digest, Line, Name
 from iceprod_p2p.model.trust import Renewal
 
 
@@ -30,6 +30,18 @@ class RetireAuthority(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     node_id: Name
     scope: Name
     certificate: Certificate
+
+
+class EndAuthority(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """List an authority of a site or of ``people`` no more, as an administrator wishes: a lost node's, or a stray one.
+
+    Refused while a node signs with it, while a node of the site has not told what it signs with, and for the last
+    that nodes of the site, or people, need.
+    """
+
+    scope: Name
+    authority: Digest  # SHA-256 of the certificate
+    reason: Line = ""
 
 
 class AskRenewal(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):

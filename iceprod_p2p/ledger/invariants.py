@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -18,7 +19,9 @@ from iceprod_p2p.ledger.counting import HELD_FIELDS
 from iceprod_p2p.ledger.invariants_dataset import DatasetCheck
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.moves import HELD, STARTED
+from iceprod_p2p.ledger.rules.people import counted
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.ledger.versions import AUTHORITIES_TOLD
 
 _task: Final = msgspec.msgpack.Decoder(r.TaskRecord).decode
 _page: Final = msgspec.msgpack.Decoder(r.RequestPage).decode
@@ -52,6 +55,7 @@ def _violations(t: Tables) -> Iterator[str]:
     yield from check_blobs(t)
     yield from _check_memory(t)
     yield from _check_sites(t)
+    yield from check_trust(t)
 
 
 def check_totals(t: Tables, checks: list[DatasetCheck]) -> Iterator[str]:
@@ -135,6 +139,24 @@ def check_blobs(t: Tables) -> Iterator[str]:
     for key, record in builds:
         if t.kv.get(keys.BLOB_USE + bytes.fromhex(record.build.sha256) + key) is None:
             yield "a build of software whose blob nothing keeps"
+
+
+def check_trust(t: Tables) -> Iterator[str]:
+    """Check what is counted of people, and that nothing is kept of nodes and authorities that are gone."""
+    if t.cluster is None or t.version < AUTHORITIES_TOLD:
+        return
+    if (t.cluster.administrators, t.cluster.shut_out) != counted(t):
+        yield "the number of administrators, or of people who were shut out, is not as noted"
+    for key, _ in t.scan_keys(keys.NODE_AUTHORITIES, limits.NODES_MAX + 1):
+        if t.nodes.get(keys.NODE + key[1:]) is None:
+            yield "what a node signs with is kept, but the node is gone"
+    listed = {
+        sha256(der).digest()
+        for _, site in t.sites.under(keys.SITE, limits.SITES_MAX + 1)
+        for der in site.issuing_certificates
+    }
+    if any(key[1:] not in listed for key, _ in t.scan_keys(keys.UNUSED_AUTHORITY, 1 << 20)):
+        yield "an authority that is not listed is kept as unused"
 
 
 def _check_memory(t: Tables) -> Iterator[str]:

@@ -40,6 +40,11 @@ ROOT: Final = b"\x19"  # SHA-256 of the certificate -> RootRecord, of every root
 PEOPLE_AUTHORITY: Final = b"\x1a"  # node id -> AuthoritiesRecord
 ASKED: Final = b"\x1b"  # what, and which node -> when it was asked to be made anew
 SHUT_OUT: Final = b"\x1c"  # person -> ShutOutRecord
+NODE_AUTHORITIES: Final = b"\x1d"  # node id -> NodeAuthorities, once the node has told
+UNUSED_AUTHORITY: Final = (
+    b"\x1e"  # SHA-256 of a site's authority that has signed nothing yet -> when it was listed
+)
+RETIRED_ROOT: Final = b"\x1f"  # SHA-256 of a root's certificate -> when it was retired
 
 # Datasets.
 DATASET: Final = b"\x20"

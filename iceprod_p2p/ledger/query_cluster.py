@@ -11,6 +11,7 @@ from iceprod_p2p.ledger import keys, limits, rows
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.ledger.versions import AUTHORITIES_TOLD
 from iceprod_p2p.model.site import Member, SiteCounts
 
 PAGE_MAX: Final = 1_000
@@ -77,8 +78,14 @@ def roots(kv: KeyValue) -> tuple[rows.RootRow, ...]:
     if raw is None:
         return ()
     founding = _cluster(raw).root_certificate
-    later = [record for _, record in Tables(kv).roots.under(keys.ROOT, limits.ROOTS_MAX)]
-    first = () if any(record.certificate == founding for record in later) else (rows.RootRow(founding, b""),)
+    later = [
+        record
+        for _, record in Tables(kv).roots.under(keys.ROOT, limits.ROOTS_MAX + limits.ROOTS_STANDING_MAX)
+    ]
+    noted = any(record.certificate == founding for record in later) or (
+        kv.get(keys.RETIRED_ROOT + sha256(founding).digest()) is not None
+    )
+    first = () if noted else (rows.RootRow(founding, b""),)
     standing = sorted((record for record in later if not record.retired), key=lambda root: root.number)
     return (*first, *(rows.RootRow(record.certificate, record.above) for record in standing))
 
@@ -90,6 +97,27 @@ def people_authorities(kv: KeyValue) -> tuple[tuple[str, bytes], ...]:
         for key, record in Tables(kv).people_authorities.under(keys.PEOPLE_AUTHORITY, limits.NODES_MAX)
         for certificate in record.certificates
     )
+
+
+def unused_authorities(kv: KeyValue) -> frozenset[bytes]:
+    """Return the authorities of sites that have signed nothing yet, by the SHA-256 of their certificates."""
+    most = limits.SITES_MAX * limits.AUTHORITIES_MAX
+    return frozenset(key[1:] for key, _ in Tables(kv).scan_keys(keys.UNUSED_AUTHORITY, most))
+
+
+def node_authorities(kv: KeyValue) -> dict[str, tuple[bytes, bytes]]:
+    """Return what nodes told of the authorities that they sign with: the site's and the people's, by SHA-256."""
+    told = Tables(kv).node_authorities.under(keys.NODE_AUTHORITIES, limits.NODES_MAX)
+    return {key[1:].decode(): (record.site, record.people) for key, record in told}
+
+
+def refusals(kv: KeyValue) -> int | None:
+    """Return a number that changes whenever a node, person or certificate is refused from then on, or no more.
+
+    None below version 3 of the ledger, where nobody counts.
+    """
+    raw = kv.get(keys.CLUSTER)
+    return None if raw is None or version(kv) < AUTHORITIES_TOLD else _cluster(raw).refusals
 
 
 def asked(kv: KeyValue) -> frozenset[tuple[str, str]]:

@@ -73,6 +73,11 @@ class Cluster(msgspec.Struct, array_like=True, gc=False):
     epoch: int = 1  # One more after each restore from a backup.
     epoch_id: bytes = b""  # Tells two restores of one backup apart.
     datasets_unnamed: int = 0  # Datasets up to this number were made before datasets named their blobs.
+    administrators: int = 0  # People with this role, counted from version 3 on.
+    shut_out: int = 0  # People who were ever shut out, counted from version 3 on.
+    refusals: int = (
+        0  # One more whenever a node, person or certificate is refused from then on, or let in again.
+    )
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -21,6 +21,13 @@ class AuthoritiesRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     certificates: tuple[bytes, ...] = ()
 
 
+class NodeAuthorities(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The authorities that a node signs with, by the SHA-256 of their certificates; empty: none, or not told."""
+
+    site: bytes = b""
+    people: bytes = b""
+
+
 class ShutOutRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Somebody whose access was ended: while `out` nothing of theirs counts, later nothing from before `before_ms`."""
 

@@ -125,6 +125,7 @@ class Tables:
     roots: Table[rt.RootRecord]
     people_authorities: Table[rt.AuthoritiesRecord]
     shut_out: Table[rt.ShutOutRecord]
+    node_authorities: Table[rt.NodeAuthorities]
     blobs: Table[r.BlobRecord]
     software: Table[r.SoftwareRecord]
     sweeps: Table[r.SweepRecord]
@@ -346,6 +347,7 @@ _TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]]
     "roots": _plain(rt.RootRecord),
     "people_authorities": _plain(rt.AuthoritiesRecord),
     "shut_out": _plain(rt.ShutOutRecord),
+    "node_authorities": _plain(rt.NodeAuthorities),
     "blobs": _plain(r.BlobRecord),
     "software": _plain(r.SoftwareRecord),
     "sweeps": _plain(r.SweepRecord),

@@ -24,13 +24,16 @@ from typing import Any, Final
 from iceprod_p2p.base.errors import IceProdError
 
 VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program can take part in.
-VERSION_MOST: Final = 2  # The newest one.
+VERSION_MOST: Final = 3  # The newest one.
 
 # Version 2: authorities that take turns, people who leave, datasets that change hands; software by name, blobs that are
 # counted and forgotten, datasets that follow others, copies at URLs that are read again, temporary files that served.
 # From here on a dataset names the blobs that it needs, so that others can be forgotten.
 NAMED_BLOBS: Final = 2
 SPENT_FILES: Final = 2  # From here on temporary files that have served are let go.
+# Version 3: nodes tell which authorities they use, administrators end those that nobody uses; retired roots are
+# remembered by name alone, administrators and those who were shut out are counted.
+AUTHORITIES_TOLD: Final = 3
 
 # The number of a command -> the version that brought it.  Those not named here are as old as the ledger.
 COMMANDS_SINCE: Final[dict[int, int]] = {
@@ -38,6 +41,7 @@ COMMANDS_SINCE: Final[dict[int, int]] = {
     16: 2,  # RetireAuthority
     17: 2,  # AskRenewal
     18: 2,  # RemovePerson
+    19: 3,  # EndAuthority
     63: 2,  # DropBlobs
     64: 2,  # ForgetBlobs
     70: 2,  # PublishSoftware
@@ -46,6 +50,8 @@ COMMANDS_SINCE: Final[dict[int, int]] = {
 
 # The number of a command and the place of a field (1 is the first) -> the version that brought the field.
 FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {
+    (6, 5): 3,  # RenewNode.authority
+    (6, 6): 3,  # RenewNode.people
     (20, 15): 2,  # SubmitDataset.closing
     (20, 16): 2,  # SubmitDataset.blobs
     (24, 8): 2,  # SetDataset.owner

@@ -71,6 +71,16 @@ class Facts:
         return record is None or record.alive_until_ms <= self.time_ms
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Who is refused, as of one number of the ledger's (`queries.refusals`)."""
+
+    mark: int | None
+    nodes: frozenset[str]
+    certificates: frozenset[str]
+    people: Mapping[str, tuple[bool, int]]
+
+
 class ClusterFacts:
     """Used on the event loop only."""
 
@@ -85,7 +95,7 @@ class ClusterFacts:
         self._facts: Facts | None = None
         self._read_s = float("-inf")
         self._issuers: dict[bytes, Issuer] = {}
-        self._raw: tuple[object, ...] = ()
+        self._refused: Refused | None = None
 
     def now(self) -> Facts:
         """Return the facts, at most a quarter of a second old."""
@@ -106,12 +116,8 @@ class ClusterFacts:
             time_ms = tables.now_ms
             records = [record for _, record in tables.nodes.under(keys.NODE, NODES_MAX)]
             sites = {key[1:].decode(): record for key, record in tables.sites.under(keys.SITE, SITES_MAX)}
-            removed = frozenset(
-                key[1:].decode("utf-8", "replace") for key, _ in tables.scan_keys(keys.REMOVED, REMOVED_MAX)
-            )
-            revoked = frozenset(key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX))
             people = queries.people_authorities(kv)
-            shut_out = queries.shut_out(kv)
+            refused = self._refused_now(kv)
         issuers = self._issuers_of(sites) + self._people_of(people)
         return Facts(
             time_ms=time_ms,
@@ -126,9 +132,27 @@ class ClusterFacts:
                     (record.passkey_key_id, record.passkey_public_key),
                 )
             },
-            trust=Trust.of(self._cluster, self._roots(), issuers, revoked, shut_out),
-            removed=removed,
+            trust=Trust.of(self._cluster, self._roots(), issuers, refused.certificates, refused.people),
+            removed=refused.nodes,
         )
+
+    def _refused_now(self, kv: KeyValue) -> Refused:
+        """Return who is refused, read anew only when the ledger says that it changed: there may be very many."""
+        mark = queries.refusals(kv)
+        if mark is None or self._refused is None or self._refused.mark != mark:
+            tables = Tables(kv)
+            self._refused = Refused(
+                mark,
+                nodes=frozenset(
+                    key[1:].decode("utf-8", "replace")
+                    for key, _ in tables.scan_keys(keys.REMOVED, REMOVED_MAX)
+                ),
+                certificates=frozenset(
+                    key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX)
+                ),
+                people=queries.shut_out(kv),
+            )
+        return self._refused
 
     def _issuers_of(self, sites: Mapping[str, r.SiteRecord]) -> list[Issuer]:
         issuers = []

@@ -20,6 +20,7 @@ from iceprod_p2p.ledger.commands import (
 )
 from iceprod_p2p.ledger.commands_trust import AskRenewal
 from iceprod_p2p.model.identity import is_site_name
+from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
@@ -204,6 +205,8 @@ class ControlWrites:
             for node in self._cluster.nodes()
             if name in (node.node_id, node.site) or (not name and what is Renewal.PEOPLE)
         ]
+        if name:  # Asked by its name, a voter begins to vouch.
+            vouching.update(node.node_id for node in self._cluster.nodes() if node.role == MemberRole.VOTER)
         found = [node_id for node_id in nodes if what is not Renewal.PEOPLE or node_id in vouching]
         if not found:
             raise NotFound(

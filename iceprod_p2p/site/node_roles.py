@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Final, Protocol
 
 import iceprod_p2p
@@ -11,10 +13,12 @@ from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.grids.base import Grid
+from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import RenewNode
+from iceprod_p2p.ledger.versions import AUTHORITIES_TOLD
 from iceprod_p2p.model.site import Member, SiteCounts
 from iceprod_p2p.raft.node import RaftNode
-from iceprod_p2p.security.certificates import fingerprint
+from iceprod_p2p.security.certificates import fingerprint, to_der
 from iceprod_p2p.security.random import Jitter
 from iceprod_p2p.site.blob_keeper import BlobKeeper
 from iceprod_p2p.site.capacity import Capacity
@@ -275,12 +279,24 @@ class NodeRoles:
         await announce_versions(self._node.raft, record)
         mark = bytes.fromhex(fingerprint(keys.certificate))
         present = (record.fingerprint, record.member.address, record.enrol_address, record.server_name)
-        if present == (mark, node.advertise, node.advertise_enrol, keys.server_name):
+        told, signs_with = await asyncio.to_thread(self._authorities, keys)
+        if told == signs_with and present == (mark, node.advertise, node.advertise_enrol, keys.server_name):
             return
         member = Member(node.id, node.site, node.advertise, record.member.role)
-        command = RenewNode(member, mark, node.advertise_enrol, keys.server_name)
+        command = RenewNode(member, mark, node.advertise_enrol, keys.server_name, *signs_with)
         await self._node.raft.propose(command, actor=f"node:{node.id}")
         log.info("node introduced", node=node.id, address=node.advertise)
+
+    def _authorities(self, keys: NodeKeys) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+        """Return what the ledger was told of the authorities that this node signs with, and what is so."""
+        with self._node.raft.view() as kv:
+            if queries.version(kv) < AUTHORITIES_TOLD:
+                return (b"", b""), (b"", b"")
+            told = queries.node_authorities(kv).get(keys.node_id, (b"", b""))
+        site = sha256(to_der(keys.authority.certificate)).digest()
+        if keys.people is None:
+            return told, (site, told[1])
+        return told, (site, sha256(to_der(keys.people.certificate)).digest())
 
     def _counts(self) -> SiteCounts:
         config = self._node.config

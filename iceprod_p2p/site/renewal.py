@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,19 +20,13 @@ from cryptography import x509
 from iceprod_p2p.base.clock import Clock
 from iceprod_p2p.base.errors import ConfigError, IceProdError, Unavailable
 from iceprod_p2p.base.logs import get_logger
-from iceprod_p2p.ledger import keys as tables
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands_trust import AddAuthority, RetireAuthority
-from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.identity import PEOPLE
-from iceprod_p2p.model.site import MemberRole
-from iceprod_p2p.model.states import SiteState
 from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.security.ca import Authority, follow_root
 from iceprod_p2p.security.certificates import (
     authority_claim,
-    certificate_from_der,
-    certificate_key,
     chain_from_pem,
     is_signed_by,
     make_request,
@@ -47,6 +41,7 @@ from iceprod_p2p.site.administrator import renew_administrator
 from iceprod_p2p.site.consensus import Consensus, applied
 from iceprod_p2p.site.issuing import ask_root
 from iceprod_p2p.site.key_turns import Retiring
+from iceprod_p2p.site.listed import Listed, ListedReader
 from iceprod_p2p.site.node_keys import (
     AUTHORITY,
     KEYS,
@@ -66,20 +61,6 @@ FRESH_S: Final = 0.6  # Other nodes read the ledger's facts anew within half of 
 log = get_logger("renewal")
 
 Ask = Callable[[common_pb2.NodeAddress], Awaitable[control_pb2.MemberStatus]]
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What the ledger says of authorities, for one step."""
-
-    roots: tuple[x509.Certificate, ...]  # Those that stand, the oldest first.
-    above: tuple[x509.Certificate, ...]
-    site: tuple[bytes, ...]  # Of this node's site.
-    people: tuple[bytes, ...]  # Of this node.
-    needed: tuple[x509.Certificate, ...]  # Every listed authority of sites that take part, and of people.
-    asked: frozenset[tuple[str, str]]
-    votes: bool
-    alone: bool  # This site has no other node.
 
 
 class KeyHolder(Protocol):
@@ -126,7 +107,7 @@ class KeyRenewal:
         self._clock = clock
         self._environ = environ
         self._retiring = key_turns.load_retiring(data_dir / KEYS / RETIRING)
-        self._read: dict[bytes, x509.Certificate | None] = {}
+        self._reader = ListedReader(consensus.view)
         self._trouble: dict[str, str] = {}
 
     def problems(self) -> list[str]:
@@ -136,7 +117,7 @@ class KeyRenewal:
     async def step(self) -> None:
         """Do what is due; cheap when nothing is."""
         keys = self._node.keys()
-        listed = await asyncio.to_thread(self._look, keys)
+        listed = await asyncio.to_thread(self._reader.look, keys)
         if listed is None:
             return
         await self._learn_roots(listed)
@@ -172,52 +153,6 @@ class KeyRenewal:
             self._trouble[what] = f"the {what} certificate cannot {done}: {failure.message}"
         else:
             self._trouble.pop(what, None)
-
-    # What the ledger says.
-
-    def _look(self, keys: NodeKeys) -> Listed | None:
-        with self._consensus.view() as kv:
-            rows = queries.roots(kv)
-            node = queries.node(kv, keys.node_id)
-            if not rows or node is None:
-                return None
-            t = Tables(kv)
-            nodes = [record.member for _, record in t.nodes.under(tables.NODE, 10_000)]
-            sites = {key[1:].decode(): record for key, record in t.sites.under(tables.SITE, 10_000)}
-            people = queries.people_authorities(kv)
-            asked = queries.asked(kv)
-        with_nodes = {member.site for member in nodes}
-        needed = [
-            der
-            for name, site in sites.items()
-            if name in with_nodes and site.state is not SiteState.BANNED
-            for der in site.issuing_certificates
-        ]
-        return Listed(
-            roots=self._readable(row.certificate for row in rows),
-            above=self._readable(row.above for row in rows if row.above),
-            site=sites[keys.site].issuing_certificates,
-            people=tuple(der for node_id, der in people if node_id == keys.node_id),
-            needed=self._readable((*needed, *(der for _, der in people))),
-            asked=asked,
-            votes=node.member.role is MemberRole.VOTER,
-            alone=sum(member.site == keys.site for member in nodes) == 1,
-        )
-
-    def _readable(self, ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
-        """Read certificates; what some node listed that is none counts for nothing."""
-        found = (self._read[der] if der in self._read else self._certificate(der) for der in ders)
-        return tuple(certificate for certificate in found if certificate is not None)
-
-    def _certificate(self, der: bytes) -> x509.Certificate | None:
-        self._read[der] = None
-        try:
-            certificate = certificate_from_der(der)
-            certificate_key(certificate)
-            self._read[der] = certificate
-        except IceProdError as fault:
-            log.error("certificate in the ledger not usable", fault=fault.message)
-        return self._read[der]
 
     # Roots.
 
@@ -273,6 +208,8 @@ class KeyRenewal:
         own = listed.people if scope == PEOPLE else listed.site
         if scope == PEOPLE and present is not None and not listed.votes:
             return  # Not, or no longer, a voter: what it vouched for ends by itself.
+        if scope == PEOPLE and present is None and not self._may_begin_to_vouch(listed):
+            return
         if present is not None and to_der(present.certificate) not in own:
             await self._propose(AddAuthority(keys.node_id, scope, to_der(present.certificate)))
         begun = await asyncio.to_thread(key_turns.next_chain, stem)
@@ -302,6 +239,19 @@ class KeyRenewal:
         else:
             self._node.take_keys(replace(keys, authority=authority))
         log.info("a new authority takes its turn", scope=scope)
+        await self._introduce()
+
+    def _may_begin_to_vouch(self, listed: Listed) -> bool:
+        """Whether a first authority for people may be listed here.
+
+        While none is listed, as after an upgrade, the founder's counts all the same: the first other one that is
+        listed would shut out everybody whom that one let in.  So this node waits for it, unless it is asked.
+        """
+        return (
+            listed.others_vouch
+            or bool(listed.people)
+            or (Renewal.PEOPLE, self._node.keys().node_id) in listed.asked
+        )
 
     def _is_due(
         self,
@@ -378,14 +328,17 @@ class KeyRenewal:
         keys = self._node.keys()
         present = {to_der(authority.certificate) for authority in (keys.authority, keys.people) if authority}
         known = {entry.certificate for entry in self._retiring}
-        if not key_turns.next_chain(self._stem(keys.site)) and listed.alone:
-            # Left behind by a node that this one followed, or by a turn that was cut short.
-            for der in listed.site:
-                if der not in present | known:
-                    await self._retire_later(keys.site, der)
+        left_behind = [
+            (keys.site, der) for der in listed.idle
+        ]  # By lost nodes, or turns that were cut short.
+        if keys.people is not None or listed.others_vouch:
+            left_behind += [(PEOPLE, der) for der in listed.people]
+        for scope, der in left_behind:
+            if der not in present | known and not key_turns.next_chain(self._stem(scope)):
+                await self._retire_later(scope, der)
         for entry in tuple(self._retiring):
             if self._clock.wall_ms() >= entry.until_ms and entry.certificate not in present:
-                if entry.certificate in (*listed.site, *listed.people):
+                if entry.certificate in {*listed.site, *listed.people} - {*listed.others}:
                     await self._propose(RetireAuthority(keys.node_id, entry.scope, entry.certificate))
                     log.info("an authority stands no more", scope=entry.scope)
                 await self._keep([other for other in self._retiring if other != entry])

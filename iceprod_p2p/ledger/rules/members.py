@@ -1,10 +1,12 @@
-"""The cluster's founding, its nodes, invitations and people.
+"""The cluster's founding, its nodes and invitations.
 
 The set of voters changes one node at a time: a change is BUSY unless whoever asks for it had seen the one
 before.
 """
 
 from __future__ import annotations
+
+from hashlib import sha256
 
 import msgspec
 
@@ -19,11 +21,11 @@ from iceprod_p2p.ledger.commands import (
     RemoveMember,
     RenewNode,
     RevokeCertificate,
-    SetPerson,
 )
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
-from iceprod_p2p.ledger.rules import trust
-from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of
+from iceprod_p2p.ledger.rules import authorities, trust
+from iceprod_p2p.ledger.rules.asked import Asked, at_least
+from iceprod_p2p.ledger.rules.people import note_refusal
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import MemberRole
@@ -89,6 +91,7 @@ def add_node(t: Tables, command: AddNode, asked: Asked) -> Outcome:
             version_most=command.version_most,
         ),
     )
+    authorities.tell(t, member.node_id, site=sha256(command.issuing_certificate).digest())
     cluster.nodes += 1
     if member.role is MemberRole.VOTER:
         cluster.members_changed_ms = t.now_ms
@@ -272,6 +275,7 @@ def remove_member(t: Tables, command: RemoveMember, asked: Asked) -> Outcome:
     t.nodes.delete(key)
     t.kv.put(keys.by_name(keys.REMOVED, command.node_id), t.now_ms.to_bytes(8, "big"))
     trust.forget_node(t, command.node_id)
+    note_refusal(t)
     cluster.nodes -= 1
     t.save_cluster(cluster)
     return Applied((f"node {command.node_id} removed",))
@@ -298,34 +302,8 @@ def renew_node(t: Tables, command: RenewNode, asked: Asked) -> Outcome:
             server_name=command.server_name or node.server_name,
         ),
     )
+    authorities.tell(t, command.member.node_id, site=command.authority, people=command.people)
     return Applied((f"node {command.member.node_id} renewed",))
-
-
-def set_person(t: Tables, command: SetPerson, asked: Asked) -> Outcome:
-    """Give a person a role and groups."""
-    refusal = at_least(t, asked, Role.ADMINISTRATOR)
-    if refusal is not None:
-        return refusal
-    cluster = t.cluster
-    if cluster is None:
-        return NOT_FOUNDED
-    if not command.name or len(command.groups) > limits.GROUPS_MAX:
-        return Refused(Refusal.MALFORMED, f"a person has a name and at most {limits.GROUPS_MAX} groups")
-    out = t.shut_out.get(keys.by_name(keys.SHUT_OUT, command.name))
-    if out is not None and out.out:
-        if not person_of(asked.actor):
-            return Refused(
-                Refusal.NOT_ALLOWED, f"{command.name} was shut out: only an administrator lets them in again"
-            )
-        trust.let_in(t, command.name)
-    key = keys.by_name(keys.PERSON, command.name)
-    if t.people.get(key) is None:
-        if cluster.people >= limits.PEOPLE_MAX:
-            return Refused(Refusal.LIMIT, f"a cluster knows at most {limits.PEOPLE_MAX} people")
-        cluster.people += 1
-        t.save_cluster(cluster)
-    t.people.put(key, r.PersonRecord(command.role, tuple(sorted(set(command.groups)))))
-    return Applied((f"{command.name} has the role {command.role}",))
 
 
 def revoke_certificate(t: Tables, command: RevokeCertificate, asked: Asked) -> Outcome:
@@ -336,4 +314,5 @@ def revoke_certificate(t: Tables, command: RevokeCertificate, asked: Asked) -> O
     key = keys.REVOKED + command.fingerprint
     if t.revoked.get(key) is None:
         t.revoked.put(key, r.RevokedRecord(command.reason, t.now_ms))
+        note_refusal(t)
     return Applied(("the certificate is refused from now on",))

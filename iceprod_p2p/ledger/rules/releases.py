@@ -7,6 +7,7 @@ import msgspec
 from iceprod_p2p.ledger import keys, limits, versions
 from iceprod_p2p.ledger.commands import AnnounceVersions, RaiseVersion
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
+from iceprod_p2p.ledger.rules import people, roots
 from iceprod_p2p.ledger.rules.asked import Asked, at_least
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.person import Role
@@ -55,5 +56,8 @@ def raise_version(t: Tables, command: RaiseVersion, asked: Asked) -> Outcome:
     if t.version < versions.NAMED_BLOBS <= to:
         t.cluster.datasets_unnamed = t.cluster.datasets
         t.save_cluster(t.cluster)
+    if t.version < versions.AUTHORITIES_TOLD <= to:
+        people.count_people(t)
+        roots.forget_rows_of_retired(t)
     t.progress.version = to
     return Applied((f"the cluster's ledger is at version {to}",))

@@ -7,6 +7,7 @@ signed.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import AddNode
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
-from iceprod_p2p.ledger.rules import trust
+from iceprod_p2p.ledger.rules import authorities, trust
 from iceprod_p2p.ledger.rules.asked import Asked, find_site
 from iceprod_p2p.ledger.rules.members import (
     NOT_FOUNDED,
@@ -28,7 +29,9 @@ from iceprod_p2p.ledger.rules.members import (
     note_change,
     use_invitation,
 )
+from iceprod_p2p.ledger.rules.people import note_refusal
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.ledger.versions import AUTHORITIES_TOLD
 from iceprod_p2p.model.site import MemberRole
 
 EARLIER_KEYS_MAX: Final = 2  # Passkeys live for days: those of the node before, and of the one before that.
@@ -105,6 +108,12 @@ def _check(t: Tables, command: ReplaceNode, place: _Place, asked: Asked) -> Refu
         return site
     if place.record is None and cluster.nodes >= limits.NODES_MAX:
         return Refused(Refusal.LIMIT, f"a cluster has at most {limits.NODES_MAX} nodes")
+    if _is_full(site, command) and _spare(t, site, command) is None:
+        return Refused(
+            Refusal.LIMIT,
+            f"{member.site} has {limits.AUTHORITIES_MAX} authorities, and its nodes sign with all of them or have not"
+            " told with which: end one, or remove a lost node (`iceprod cluster authorities`)",
+        )
     if place.record is None or place.record.member.role is not MemberRole.VOTER:
         return None
     refusal = check_turn(t, asked)
@@ -154,18 +163,37 @@ def _take_place(t: Tables, command: ReplaceNode, place: _Place) -> Applied:
     t.kv.put(keys.by_name(keys.REMOVED, command.replaces), t.now_ms.to_bytes(_TIME_BYTES, "big"))
     _make_room(t, command)
     admit_site(t, command.member.site, command.issuing_certificate)
+    note_refusal(t)
     _put_node(t, command, MemberRole.OBSERVER, votes_next=place.votes, earlier=earlier)
     return Applied((f"node {command.member.node_id} takes the place of {command.replaces}",))
 
 
+def _is_full(site: r.SiteRecord, command: ReplaceNode) -> bool:
+    known = site.issuing_certificates
+    return command.issuing_certificate not in known and len(known) >= limits.AUTHORITIES_MAX
+
+
+def _spare(t: Tables, site: r.SiteRecord, command: ReplaceNode) -> bytes | None:
+    """Return the oldest authority of a site that no node but the replaced one signs with; None when there is none."""
+    if t.version < AUTHORITIES_TOLD:
+        return site.issuing_certificates[0]  # Nobody has told which ones are in use.
+    for der in site.issuing_certificates:
+        if not authorities.user_of(t, command.member.site, sha256(der).digest(), but=command.replaces):
+            return der
+    return None
+
+
 def _make_room(t: Tables, command: ReplaceNode) -> None:
-    """Forget the oldest authority of a site that has as many as it may, for a new one."""
+    """Forget an authority that nobody signs with, of a site that has as many as it may, for a new one."""
     key = keys.by_name(keys.SITE, command.member.site)
     site = t.sites.get(key)
     assert site is not None
-    known = site.issuing_certificates
-    if command.issuing_certificate not in known and len(known) >= limits.AUTHORITIES_MAX:
-        t.sites.put(key, msgspec.structs.replace(site, issuing_certificates=known[1:]))
+    if _is_full(site, command):
+        spare = _spare(t, site, command)
+        assert spare is not None, "checked before"
+        left = tuple(der for der in site.issuing_certificates if der != spare)
+        authorities.forget_unused(t, sha256(spare).digest())
+        t.sites.put(key, msgspec.structs.replace(site, issuing_certificates=left))
 
 
 def _put_node(
@@ -195,6 +223,7 @@ def _put_node(
             command.version_most,
         ),
     )
+    authorities.tell(t, member.node_id, site=sha256(command.issuing_certificate).digest())
 
 
 def restore_cluster(t: Tables, command: RestoreCluster, asked: Asked) -> Outcome:
@@ -232,6 +261,7 @@ def restore_cluster(t: Tables, command: RestoreCluster, asked: Asked) -> Outcome
     cluster.epoch_id = command.epoch_id
     cluster.members_changed_ms = t.now_ms
     t.save_cluster(cluster)
+    note_refusal(t)
     admit_site(t, member.site, command.issuing_certificate)
     _put_node(t, command, MemberRole.VOTER)
     return Applied((f"epoch {cluster.epoch} begins with node {member.node_id} of site {member.site}",))

@@ -9,9 +9,16 @@ from iceprod_p2p.ledger import commands as c
 from iceprod_p2p.ledger.commands_blobs import DropBlobs, ForgetBlobs
 from iceprod_p2p.ledger.commands_replacing import ReplaceNode, RestoreCluster
 from iceprod_p2p.ledger.commands_software import PublishSoftware, RetireSoftware
-from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
+from iceprod_p2p.ledger.commands_trust import (
+    AddAuthority,
+    AskRenewal,
+    EndAuthority,
+    RemovePerson,
+    RetireAuthority,
+)
 from iceprod_p2p.ledger.outcome import Outcome
 from iceprod_p2p.ledger.rules import (
+    authorities,
     blobs,
     claims,
     clock,
@@ -19,6 +26,7 @@ from iceprod_p2p.ledger.rules import (
     files,
     jobs,
     members,
+    people,
     releases,
     replacing,
     sites,
@@ -38,7 +46,7 @@ RULES: Final[dict[type, Rule]] = {
     c.PromoteMember: members.promote_member,
     c.RemoveMember: members.remove_member,
     c.RenewNode: members.renew_node,
-    c.SetPerson: members.set_person,
+    c.SetPerson: people.set_person,
     c.RevokeCertificate: members.revoke_certificate,
     c.Tick: clock.tick,
     c.SetSettings: clock.set_settings,
@@ -46,8 +54,9 @@ RULES: Final[dict[type, Rule]] = {
     RestoreCluster: replacing.restore_cluster,
     AddAuthority: trust.add_authority,
     RetireAuthority: trust.retire_authority,
+    EndAuthority: authorities.end_authority,
     AskRenewal: trust.ask_renewal,
-    RemovePerson: trust.remove_person,
+    RemovePerson: people.remove_person,
     c.AnnounceVersions: releases.announce_versions,
     c.RaiseVersion: releases.raise_version,
     c.SubmitDataset: datasets.submit,

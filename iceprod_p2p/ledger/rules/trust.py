@@ -1,4 +1,4 @@
-"""Authorities that overlap while one takes the other's turn, wishes for new certificates, and people who leave."""
+"""Authorities that overlap while one takes the other's turn, and wishes for new certificates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import msgspec
 from iceprod_p2p.ledger import keys, limits
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger import records_trust as rt
-from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RemovePerson, RetireAuthority
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RetireAuthority
 from iceprod_p2p.ledger.outcome import Applied, Outcome, Refusal, Refused
-from iceprod_p2p.ledger.rules.asked import Asked, at_least, person_of
+from iceprod_p2p.ledger.rules import authorities, roots
+from iceprod_p2p.ledger.rules.asked import Asked, at_least
 from iceprod_p2p.ledger.tables import Tables
+from iceprod_p2p.ledger.versions import AUTHORITIES_TOLD
 from iceprod_p2p.model.identity import PEOPLE
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.model.site import MemberRole
@@ -29,7 +31,7 @@ def add_authority(t: Tables, command: AddAuthority, asked: Asked) -> Outcome:
     if not command.certificate:
         return Refused(Refusal.MALFORMED, "an authority has a certificate")
     if not command.scope:
-        refusal, renewal, whose = _add_root(t, command, node), Renewal.ROOT, ""
+        refusal, renewal, whose = roots.add_root(t, command, node), Renewal.ROOT, ""
     elif command.scope == PEOPLE:
         refusal, renewal, whose = _add_people(t, command, node), Renewal.PEOPLE, command.node_id
     else:
@@ -51,22 +53,6 @@ def _own_node(t: Tables, node_id: str, asked: Asked) -> r.NodeRecord | Refused:
     return node
 
 
-def _add_root(t: Tables, command: AddAuthority, node: r.NodeRecord) -> Refused | None:
-    assert t.cluster is not None
-    if node.member.role is not MemberRole.VOTER:
-        return Refused(Refusal.NOT_ALLOWED, f"node {command.node_id} is an observer: voters list roots")
-    if command.certificate == t.cluster.root_certificate:
-        return None
-    known = t.roots.under(keys.ROOT, limits.ROOTS_MAX)
-    key = keys.ROOT + sha256(command.certificate).digest()
-    if any(known_key == key for known_key, _ in known):
-        return None
-    if len(_standing(t, known)) >= limits.ROOTS_STANDING_MAX or len(known) >= limits.ROOTS_MAX:
-        return Refused(Refusal.LIMIT, "another root takes its turn already: let that one end first")
-    t.roots.put(key, rt.RootRecord(command.certificate, command.above, len(known) + 1, t.now_ms))
-    return None
-
-
 def _add_people(t: Tables, command: AddAuthority, node: r.NodeRecord) -> Refused | None:
     if node.member.role is not MemberRole.VOTER:
         return Refused(Refusal.NOT_ALLOWED, f"node {command.node_id} is an observer: voters vouch for people")
@@ -77,6 +63,8 @@ def _add_people(t: Tables, command: AddAuthority, node: r.NodeRecord) -> Refused
     if len(record.certificates) >= limits.AUTHORITIES_MAX:
         return Refused(Refusal.LIMIT, f"a node has at most {limits.AUTHORITIES_MAX} authorities")
     t.people_authorities.put(key, rt.AuthoritiesRecord((*record.certificates, command.certificate)))
+    if not record.certificates:
+        authorities.tell(t, command.node_id, people=sha256(command.certificate).digest())
     return None
 
 
@@ -92,6 +80,7 @@ def _add_site(t: Tables, command: AddAuthority, node: r.NodeRecord) -> Refused |
     if len(known) >= limits.AUTHORITIES_MAX:
         return Refused(Refusal.LIMIT, f"a site has at most {limits.AUTHORITIES_MAX} authorities")
     t.sites.put(key, msgspec.structs.replace(site, issuing_certificates=(*known, command.certificate)))
+    authorities.note_listed(t, command.certificate)
     return None
 
 
@@ -101,7 +90,7 @@ def retire_authority(t: Tables, command: RetireAuthority, asked: Asked) -> Outco
     if isinstance(node, Refused):
         return node
     if not command.scope:
-        refusal = _retire_root(t, command.certificate, node)
+        refusal = roots.retire_root(t, command.certificate, node)
     elif command.scope == PEOPLE:
         refusal = _retire_people(t, command)
     else:
@@ -111,39 +100,17 @@ def retire_authority(t: Tables, command: RetireAuthority, asked: Asked) -> Outco
     return Applied((f"an authority of {command.scope or 'the cluster'} stands no more",))
 
 
-def _standing(t: Tables, known: list[tuple[bytes, rt.RootRecord]]) -> set[bytes]:
-    """Return the keys of the roots that stand, the founding one included until it has a record that it retired."""
-    assert t.cluster is not None
-    founding = keys.ROOT + sha256(t.cluster.root_certificate).digest()
-    standing = {key for key, record in known if not record.retired}
-    return standing if any(key == founding for key, _ in known) else standing | {founding}
-
-
-def _retire_root(t: Tables, certificate: bytes, node: r.NodeRecord) -> Refused | None:
-    if node.member.role is not MemberRole.VOTER:
-        return Refused(Refusal.NOT_ALLOWED, f"node {node.member.node_id} is an observer: voters retire roots")
-    known = t.roots.under(keys.ROOT, limits.ROOTS_MAX)
-    standing = _standing(t, known)
-    key = keys.ROOT + sha256(certificate).digest()
-    if key not in standing:
-        return None
-    if len(standing) == 1:
-        return Refused(Refusal.NOT_ALLOWED, "the last root of a cluster stays")
-    record = t.roots.get(key) or rt.RootRecord(certificate, b"", 0, 0)
-    t.roots.put(key, msgspec.structs.replace(record, retired=True))
-    return None
-
-
 def _retire_people(t: Tables, command: RetireAuthority) -> Refused | None:
     key = keys.by_name(keys.PEOPLE_AUTHORITY, command.node_id)
     record = t.people_authorities.get(key)
     if record is None or command.certificate not in record.certificates:
         return None
+    if t.version >= AUTHORITIES_TOLD and authorities.is_last_for_people(
+        t, command.node_id, command.certificate
+    ):
+        return Refused(Refusal.NOT_ALLOWED, "the last authority for people stays: nobody could come in")
     left = tuple(known for known in record.certificates if known != command.certificate)
-    if not left:
-        t.people_authorities.delete(key)
-    else:
-        t.people_authorities.put(key, rt.AuthoritiesRecord(left))
+    authorities.keep_people(t, key, left)
     return None
 
 
@@ -156,6 +123,12 @@ def _retire_site(t: Tables, command: RetireAuthority, node: r.NodeRecord) -> Ref
     left = tuple(known for known in site.issuing_certificates if known != command.certificate)
     if not left:
         return Refused(Refusal.NOT_ALLOWED, f"the last authority of {command.scope} stays")
+    digest = sha256(command.certificate).digest()
+    if t.version >= AUTHORITIES_TOLD and command.certificate in site.issuing_certificates:
+        user = authorities.user_of(t, command.scope, digest, but=command.node_id)
+        if user:
+            return Refused(Refusal.WRONG_STATE, f"an authority of {command.scope} is in use: {user}")
+        authorities.forget_unused(t, digest)
     t.sites.put(key, msgspec.structs.replace(site, issuing_certificates=left))
     return None
 
@@ -192,6 +165,7 @@ def forget_node(t: Tables, node_id: str) -> None:
     """A node left: it vouches for nobody, and nothing is asked of it."""
     for what in (Renewal.NODE, Renewal.SITE, Renewal.PEOPLE):
         forget_wish(t, what, node_id)
+    authorities.forget_told(t, node_id)
     key = keys.by_name(keys.PEOPLE_AUTHORITY, node_id)
     if t.people_authorities.get(key) is not None:
         t.people_authorities.delete(key)
@@ -206,53 +180,3 @@ def hand_on(t: Tables, node_id: str, successor: str) -> None:
         present = t.people_authorities.get(key) or rt.AuthoritiesRecord()
         certificates = (*present.certificates, *record.certificates)[: limits.AUTHORITIES_MAX]
         t.people_authorities.put(key, rt.AuthoritiesRecord(certificates))
-
-
-def remove_person(t: Tables, command: RemovePerson, asked: Asked) -> Outcome:
-    """End a person's access; the last administrator stays."""
-    refusal = at_least(t, asked, Role.ADMINISTRATOR)
-    if refusal is not None:
-        return refusal
-    if t.cluster is None:
-        return NOT_FOUNDED
-    if not command.name:
-        return Refused(Refusal.MALFORMED, "a person has a name")
-    if command.name == person_of(asked.actor):
-        return Refused(Refusal.NOT_ALLOWED, "nobody can remove themselves")
-    key = keys.by_name(keys.PERSON, command.name)
-    person = t.people.get(key)
-    leads = person is not None and person.role is Role.ADMINISTRATOR
-    if leads and not _another_administrator(t, command.name):
-        return Refused(Refusal.NOT_ALLOWED, f"{command.name} is the only administrator")
-    out_key = keys.by_name(keys.SHUT_OUT, command.name)
-    known = t.shut_out.get(out_key)
-    staying = t.cluster.people - (person is not None)
-    if known is None and staying + _count_shut_out(t) >= limits.PEOPLE_MAX:
-        return Refused(Refusal.LIMIT, f"a cluster remembers at most {limits.PEOPLE_MAX} people")
-    if person is not None:
-        t.people.delete(key)
-        t.cluster.people -= 1
-        t.save_cluster(t.cluster)
-    before_ms = max(command.before_ms, known.before_ms if known is not None else 0)
-    t.shut_out.put(out_key, rt.ShutOutRecord(command.reason, t.now_ms, before_ms, out=True))
-    return Applied((f"{command.name} is shut out from now on",))
-
-
-def let_in(t: Tables, name: str) -> None:
-    """A person who was shut out is given a role again: certificates of before stay refused."""
-    key = keys.by_name(keys.SHUT_OUT, name)
-    known = t.shut_out.get(key)
-    if known is not None and known.out:
-        t.shut_out.put(key, msgspec.structs.replace(known, out=False))
-
-
-def _another_administrator(t: Tables, name: str) -> bool:
-    own = keys.by_name(keys.PERSON, name)
-    return any(
-        record.role is Role.ADMINISTRATOR and key != own
-        for key, record in t.people.under(keys.PERSON, limits.PEOPLE_MAX)
-    )
-
-
-def _count_shut_out(t: Tables) -> int:
-    return len(t.shut_out.under(keys.SHUT_OUT, limits.PEOPLE_MAX))

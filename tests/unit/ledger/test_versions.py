@@ -203,7 +203,7 @@ def test_a_program_that_dropped_old_versions_asks_for_the_one_between(
 
 def test_a_founders_one_entry_may_hold_what_its_own_version_brought() -> None:
     news = commands.AddAuthority("n0", "people", b"certificate")
-    assert versions.needed(news) == NOW, "it needs more than the first version"
+    assert versions.needed(news) > 1, "it needs more than the first version"
     kv = MemoryTables()
     proposals = [
         commands.Proposal(bytes(15) + bytes([number]), 0, "node:n0", command)

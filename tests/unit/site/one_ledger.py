@@ -96,13 +96,15 @@ class OneLedger:
         """The tables as they are."""
         yield self.kv
 
-    def found(self, *, site: str = "madison", node_id: str = "madison-1") -> NodeKeys:
+    def found(
+        self, *, site: str = "madison", node_id: str = "madison-1", version: int = versions.VERSION_MOST
+    ) -> NodeKeys:
         """Found the cluster with one node and return its keys."""
         keys, _ = found_keys(cluster=CLUSTER, site=site, node_id=node_id, now_ms=NOW_MS)
         self.keys = keys
         assert keys.root is not None
         entry = [
-            FoundCluster(CLUSTER, to_der(keys.root.certificate), 60_000, versions.VERSION_MOST),
+            FoundCluster(CLUSTER, to_der(keys.root.certificate), 60_000, version),
             _add_node(keys),
             SetPerson("ada", Role.ADMINISTRATOR),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,15 @@ import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.ledger import queries
-from iceprod_p2p.ledger.commands_trust import AddAuthority, RetireAuthority
+from iceprod_p2p.ledger.commands import AddNode, Invite, RaiseVersion, RenewNode
+from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RetireAuthority
 from iceprod_p2p.ledger.outcome import Refusal, Refused
+from iceprod_p2p.ledger.rows import RootRow
+from iceprod_p2p.ledger.versions import VERSION_MOST
+from iceprod_p2p.model.identity import PEOPLE
+from iceprod_p2p.model.site import Member, MemberRole
+from iceprod_p2p.model.trust import Renewal
+from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import to_der
 from iceprod_p2p.security.passkeys import new_signing_key, signing_key_to_bytes
 from iceprod_p2p.site import renewal
@@ -24,9 +33,9 @@ HALF_A_LIFE_MS = 46 * 86_400_000  # Of a node's certificate.
 class Node:
     """The founder's node, alone."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, version: int = VERSION_MOST) -> None:
         self.ledger = OneLedger()
-        self.held = self.ledger.found()
+        self.held = self.ledger.found(version=version)
         self.refuses: type[Any] | None = None
         self.clock = ManualClock(wall_ms=NOW_MS)
         self.administrators_looked_at = 0
@@ -105,6 +114,118 @@ async def test_what_is_listed_and_is_no_certificate_keeps_no_node_from_renewing(
     before = node.held.certificate
     await node.renewal.step()
     assert node.held.certificate != before and node.renewal.problems() == []
+
+
+async def test_an_authority_that_never_signed_anything_keeps_no_root_from_ending(node: Node) -> None:
+    assert node.held.root is not None
+    lost = _join(node, "desy-1", "desy")
+    stray = new_authority(node.held.root, "desy", now_ms=NOW_MS)
+    node.ledger.must(AddAuthority("desy-1", "desy", to_der(stray.certificate)), actor="node:desy-1")
+    node.ledger.must(AskRenewal(Renewal.ROOT))
+    for _ in range(3):  # The new root, what is below it, the end of what was.
+        await node.renewal.step()
+        node.clock.advance(10)
+    await node.renewal.step()
+    assert len(_roots(node)) == 2, "what desy-1 signs with stands below the old root"
+    following = new_authority(node.held.root, "desy", now_ms=NOW_MS)
+    node.ledger.must(AddAuthority("desy-1", "desy", to_der(following.certificate)), actor="node:desy-1")
+    node.ledger.must(_signs_with(node, "desy-1", following), actor="node:desy-1")
+    node.ledger.must(RetireAuthority("desy-1", "desy", to_der(lost.certificate)), actor="node:desy-1")
+    await node.renewal.step()
+    assert len(_roots(node)) == 1
+
+
+async def test_nobody_else_begins_to_vouch_for_people_before_the_founder_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade none is listed, and the founder's counts unlisted: the first other one would shut it out."""
+    monkeypatch.setattr(renewal, "renew_administrator", lambda *_, **__: None)
+    monkeypatch.setattr(renewal, "FRESH_S", 0.0)
+    node = Node(tmp_path, version=1)
+    founder = node.held.people
+    node.held = replace(node.held, people=None)  # As on every node but the founder's.
+    node.ledger.must(RaiseVersion())
+    await node.renewal.step()
+    assert _people(node) == () and node.held.people is None
+    node.ledger.must(AskRenewal(Renewal.PEOPLE, "madison-1"))
+    await node.renewal.step()
+    assert len(_people(node)) == 1, "an administrator asked for it by name"
+
+    founded = Node(tmp_path / "founder", version=1)
+    founder = founded.held.people
+    assert founder is not None
+    founded.ledger.must(RaiseVersion())
+    await founded.renewal.step()
+    assert _people(founded) == (to_der(founder.certificate),), "the founder's own is listed by itself"
+
+
+async def test_what_a_lost_node_left_behind_ends_by_itself(node: Node) -> None:
+    assert node.held.root is not None
+    await node.renewal.step()
+    left_behind = new_authority(node.held.root, PEOPLE, now_ms=NOW_MS)
+    node.ledger.must(AddAuthority("madison-1", PEOPLE, to_der(left_behind.certificate)))
+    await node.renewal.step()
+    assert to_der(left_behind.certificate) in _people(node), "whom it vouched for stay in for their time"
+    node.clock.advance(10)
+    await node.renewal.step()
+    assert node.held.people is not None
+    assert _people(node) == (to_der(node.held.people.certificate),)
+
+
+async def test_what_another_node_of_the_site_signs_with_is_left_to_it(node: Node) -> None:
+    sibling = _join(node, "madison-2", "madison")
+    await node.renewal.step()
+    node.clock.advance(10)
+    await node.renewal.step()
+    assert to_der(sibling.certificate) in _listed(node) and node.renewal.problems() == []
+    assert node.held.root is not None
+    following = new_authority(node.held.root, "madison", now_ms=NOW_MS)
+    node.ledger.must(
+        AddAuthority("madison-2", "madison", to_der(following.certificate)), actor="node:madison-2"
+    )
+    node.ledger.must(_signs_with(node, "madison-2", following), actor="node:madison-2")
+    await node.renewal.step()
+    node.clock.advance(10)
+    await node.renewal.step()
+    assert to_der(following.certificate) in _listed(node)
+    assert to_der(sibling.certificate) not in _listed(node), "it was left behind"
+
+
+def _join(node: Node, node_id: str, site: str) -> Authority:
+    """Admit a further node, with an authority of its own."""
+    assert node.held.root is not None
+    authority = new_authority(node.held.root, site, now_ms=NOW_MS)
+    token = sha256(node_id.encode()).digest()
+    node.ledger.must(Invite(token, site))
+    node.ledger.must(
+        AddNode(
+            Member(node_id, site, "127.0.0.1:4420", MemberRole.OBSERVER),
+            to_der(authority.certificate),
+            bytes(32),
+            f"key-{node_id}",
+            bytes(32),
+            token,
+            version_most=VERSION_MOST,
+        )
+    )
+    return authority
+
+
+def _signs_with(node: Node, node_id: str, authority: Authority) -> RenewNode:
+    with node.view() as kv:
+        row = queries.node(kv, node_id)
+    assert row is not None
+    return RenewNode(row.member, bytes(32), authority=sha256(to_der(authority.certificate)).digest())
+
+
+def _roots(node: Node) -> tuple[RootRow, ...]:
+    with node.view() as kv:
+        return queries.roots(kv)
+
+
+def _people(node: Node) -> tuple[bytes, ...]:
+    with node.view() as kv:
+        return tuple(der for _, der in queries.people_authorities(kv))
 
 
 def _listed(node: Node) -> tuple[bytes, ...]:
