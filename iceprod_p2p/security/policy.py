@@ -75,6 +75,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/ListPeople": {Caller.VIEWER},  # Who may be asked for a role.
         "Control/ListSoftware": {Caller.VIEWER},
         "Control/ClusterStatus": {Caller.VIEWER},
+        "Control/ListAuthorities": {Caller.VIEWER},
         "Control/VerifyFiles": {Caller.PRODUCTION},  # Reads whole files at every site.
         "Control/PutBlob": {Caller.PRODUCTION},
         "Control/Submit": {Caller.PRODUCTION},
@@ -91,6 +92,7 @@ POLICY: Final[Mapping[str, frozenset[Caller]]] = {
         "Control/Invite": {Caller.ADMINISTRATOR},
         "Control/ControlMember": {Caller.ADMINISTRATOR},
         "Control/Rotate": {Caller.ADMINISTRATOR},
+        "Control/EndAuthority": {Caller.ADMINISTRATOR},
         "Control/RaiseVersion": {Caller.ADMINISTRATOR},
         "Control/SetPerson": {Caller.ADMINISTRATOR},
         "Control/RevokePerson": {Caller.ADMINISTRATOR},

@@ -24,6 +24,7 @@ from iceprod_p2p.model.identity import Identity, IdentityKind
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.security.identity import peer_identity
 from iceprod_p2p.site import control_reads as reads
+from iceprod_p2p.site.authorities import list_authorities
 from iceprod_p2p.site.backups import Backups
 from iceprod_p2p.site.cluster_status import ClusterStatus, add_versions, leader_of
 from iceprod_p2p.site.cluster_view import ClusterView
@@ -186,6 +187,16 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
     async def Rotate(self, request: Any, context: Any) -> control_pb2.ControlReply:
         """Let certificates be made anew."""
         return await self._writes.rotate(request, _person(context))
+
+    async def ListAuthorities(self, request: Any, context: Any) -> control_pb2.ListAuthoritiesReply:
+        """List whom the cluster lets vouch for nodes, pilots and people."""
+        now_ms = self._clock.wall_ms()
+        return await self._read(request.read, lambda kv: list_authorities(kv, request, now_ms=now_ms))
+
+    async def EndAuthority(self, request: Any, context: Any) -> control_pb2.ControlReply:
+        """List an authority no more that nobody signs with."""
+        issuer = peer_identity(context).issuer
+        return await self._writes.end_authority(request, _person(context), issuer=issuer)
 
     async def RaiseVersion(self, request: Any, context: Any) -> control_pb2.ControlReply:
         """Let the cluster use what a later version of the ledger brings."""

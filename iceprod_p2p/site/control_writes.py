@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from iceprod_p2p.base.errors import BadInput, NotFound, Unavailable
+from iceprod_p2p.base.errors import BadInput, NotFound, Refused, Unavailable
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import (
     Command,
@@ -18,13 +18,14 @@ from iceprod_p2p.ledger.commands import (
     SiteVerb,
     Verb,
 )
-from iceprod_p2p.ledger.commands_trust import AskRenewal
+from iceprod_p2p.ledger.commands_trust import AskRenewal, EndAuthority
 from iceprod_p2p.model.identity import is_site_name
 from iceprod_p2p.model.site import MemberRole
 from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.security.enrolment import INVITE_LIFETIME_MS, Invitation, secret_digest
 from iceprod_p2p.security.random import new_request_id, new_secret
+from iceprod_p2p.site.authorities import find_authority
 from iceprod_p2p.site.consensus import Consensus, applied, stable_request_id
 from iceprod_p2p.site.membership import WAIT_S, Membership
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, NodeKeys
@@ -214,6 +215,23 @@ class ControlWrites:
                 remedy="see `iceprod cluster members`",
             )
         return found
+
+    async def end_authority(
+        self, request: control_pb2.EndAuthorityRequest, person: str, *, issuer: str
+    ) -> control_pb2.ControlReply:
+        """End an authority; refused for the one that vouched for the caller, `issuer` by its key id."""
+        reason = text(request.reason, "a reason", 500)
+        scope = text(request.scope, "a site, or `people`", 63)
+        await self._consensus.barrier()
+        with self._consensus.view() as kv:
+            row = find_authority(kv, scope, request.authority)
+        if row.key_id == issuer:
+            raise Refused(
+                "own_authority",
+                f"this authority vouched for {person}, who would be shut out with it",
+                remedy="log in at a node that signs with another one, then ask again",
+            )
+        return await self._do(EndAuthority(scope, row.digest, reason), person, request.request_id)
 
     async def raise_version(
         self, request: control_pb2.RaiseVersionRequest, person: str

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -267,3 +268,38 @@ def test_people_log_in_at_another_voter_while_the_founders_node_is_down(
         wait_for("a login without the founder", is_let_in, timeout_s=60)
     finally:
         founder.start()
+
+
+def test_what_a_removed_node_leaves_behind_is_ended_by_an_administrator_and_nothing_that_is_in_use(
+    nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    founder, other, lost = nodes
+    admin = CommandLine(tmp_path, f"{founder.data / 'admin'}/")
+
+    def rows(scope: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = admin("cluster", "authorities", scope, "-o", "json").document
+        return found
+
+    wait_for(
+        "every node tells what it signs with",
+        lambda: all(
+            any(row["standing"] == "used" and row["node_ids"] == [node.node_id] for row in rows(node.site))
+            for node in nodes
+        ),
+        timeout_s=60,
+    )
+    [used] = [row["authority"] for row in rows(other.site) if row["standing"] == "used"]
+    refused = admin("cluster", "end-authority", other.site, used[:16], "--yes", code=1).error()
+    assert f"node {other.node_id} signs with it" in refused
+    people = [row["authority"] for row in rows("people") if row["node_ids"] == [founder.node_id]]
+    own = admin("cluster", "end-authority", "people", people[-1], "--yes", code=1).error()
+    assert "who would be shut out with it" in own or "vouches with it" in own
+
+    lost.end()
+    admin("cluster", "remove", lost.node_id, "--yes")
+    assert rows(lost.site) and all(row["standing"] == "left" for row in rows(lost.site))
+    for row in rows(lost.site):
+        admin("cluster", "end-authority", lost.site, row["authority"], "--reason", "lost", "--yes")
+    assert rows(lost.site) == []
+    audit = admin("audit", "--limit", "10000", "-o", "json").document
+    assert any("EndAuthority" in row["what"] and row["actor"] == "person:admin" for row in audit)

@@ -41,6 +41,15 @@ MEMBER_COLUMNS = [
     Column("failed", "failed"),
 ]
 
+AUTHORITY_COLUMNS = [
+    Column("scope", "scope"),
+    Column("authority", "authority", lambda digest: str(digest)[:16]),
+    Column("standing", "standing"),
+    Column("node_ids", "nodes", lambda nodes: ", ".join(nodes) or "-"),
+    Column("days", "days", lambda days: "?" if days < 0 else str(days), right=True),
+    Column("listed_by", "listed by", lambda node: node or "-", wide=True),
+]
+
 
 @click.group()
 def cluster() -> None:
@@ -209,6 +218,49 @@ def rotate(session: Session, what: str, name: str, yes: bool) -> None:
         confirm("Make a new root? Every authority below it is made anew too.", yes=yes)
     request = control_pb2.RotateRequest(what=what, name=name, request_id=request_id())
     _print_notes(session.call("Rotate", request))
+
+
+@cluster.command()
+@click.argument("scope", default="")
+@output_options
+@pass_session
+def authorities(session: Session, scope: str) -> None:
+    """List the authorities by which sites, and people, have certificates; SCOPE is a site or `people`.
+
+    `used` by the nodes named; `never used` by a node that was lost before it signed anything; `left` when its nodes
+    sign with others by now, and end it by themselves when what it signed has ended; `not told` while a node of the
+    site runs an older release, or never came.
+    """
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        request = control_pb2.ListAuthoritiesRequest(scope=scope, after=after)
+        reply = session.call("ListAuthorities", request)
+        rows += plain(reply)["rows"]
+        after = reply.next_after
+        if not after:
+            break
+    show_rows(session.style, rows, AUTHORITY_COLUMNS, name="authority")
+
+
+@cluster.command("end-authority")
+@click.argument("scope")
+@click.argument("authority")
+@click.option("--reason", default="", help="goes into the audit")
+@click.option("--yes", is_flag=True, help="do not ask")
+@pass_session
+def end_authority(session: Session, scope: str, authority: str, reason: str, yes: bool) -> None:
+    """End an authority that a lost node left behind, now: what it vouched for is refused from then on.
+
+    SCOPE is a site or `people`; AUTHORITY the first eight digits, or more, as `cluster authorities` shows them.
+    Refused while a node signs with it (rotate that one first, or remove the node if it is lost), for the last that a
+    site's nodes or people need, and for the one that vouched for you.
+    """
+    confirm(f"End authority {authority} of {scope}? What it vouched for must enrol or log in anew.", yes=yes)
+    request = control_pb2.EndAuthorityRequest(
+        scope=scope, authority=authority, reason=reason, request_id=request_id()
+    )
+    _print_notes(session.call("EndAuthority", request))
 
 
 @cluster.command("raise-version")

@@ -913,6 +913,56 @@ class RotateRequest(_message.Message):
     request_id: bytes
     def __init__(self, what: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
 
+class ListAuthoritiesRequest(_message.Message):
+    __slots__ = ("read", "scope", "after", "limit")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    read: Read
+    scope: str
+    after: str
+    limit: int
+    def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., scope: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class AuthorityRow(_message.Message):
+    __slots__ = ("scope", "authority", "node_ids", "standing", "days", "listed_by")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    NODE_IDS_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    LISTED_BY_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    authority: str
+    node_ids: _containers.RepeatedScalarFieldContainer[str]
+    standing: str
+    days: int
+    listed_by: str
+    def __init__(self, scope: _Optional[str] = ..., authority: _Optional[str] = ..., node_ids: _Optional[_Iterable[str]] = ..., standing: _Optional[str] = ..., days: _Optional[int] = ..., listed_by: _Optional[str] = ...) -> None: ...
+
+class ListAuthoritiesReply(_message.Message):
+    __slots__ = ("rows", "info", "next_after")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[AuthorityRow]
+    info: ReadInfo
+    next_after: str
+    def __init__(self, rows: _Optional[_Iterable[_Union[AuthorityRow, _Mapping]]] = ..., info: _Optional[_Union[ReadInfo, _Mapping]] = ..., next_after: _Optional[str] = ...) -> None: ...
+
+class EndAuthorityRequest(_message.Message):
+    __slots__ = ("scope", "authority", "reason", "request_id")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    authority: str
+    reason: str
+    request_id: bytes
+    def __init__(self, scope: _Optional[str] = ..., authority: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[bytes] = ...) -> None: ...
+
 class RaiseVersionRequest(_message.Message):
     __slots__ = ("to", "request_id")
     TO_FIELD_NUMBER: _ClassVar[int]

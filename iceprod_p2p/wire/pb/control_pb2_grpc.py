@@ -165,6 +165,16 @@ class ControlStub:
                 request_serializer=control__pb2.RotateRequest.SerializeToString,
                 response_deserializer=control__pb2.ControlReply.FromString,
                 _registered_method=True)
+        self.ListAuthorities = channel.unary_unary(
+                '/iceprod.v1.Control/ListAuthorities',
+                request_serializer=control__pb2.ListAuthoritiesRequest.SerializeToString,
+                response_deserializer=control__pb2.ListAuthoritiesReply.FromString,
+                _registered_method=True)
+        self.EndAuthority = channel.unary_unary(
+                '/iceprod.v1.Control/EndAuthority',
+                request_serializer=control__pb2.EndAuthorityRequest.SerializeToString,
+                response_deserializer=control__pb2.ControlReply.FromString,
+                _registered_method=True)
         self.RaiseVersion = channel.unary_unary(
                 '/iceprod.v1.Control/RaiseVersion',
                 request_serializer=control__pb2.RaiseVersionRequest.SerializeToString,
@@ -371,6 +381,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuthorities(self, request, context):
+        """The authorities that the ledger lists, and who signs with them; and the end of one that nobody signs with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndAuthority(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RaiseVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -550,6 +573,16 @@ def add_ControlServicer_to_server(servicer, server):
             'Rotate': grpc.unary_unary_rpc_method_handler(
                     servicer.Rotate,
                     request_deserializer=control__pb2.RotateRequest.FromString,
+                    response_serializer=control__pb2.ControlReply.SerializeToString,
+            ),
+            'ListAuthorities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuthorities,
+                    request_deserializer=control__pb2.ListAuthoritiesRequest.FromString,
+                    response_serializer=control__pb2.ListAuthoritiesReply.SerializeToString,
+            ),
+            'EndAuthority': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndAuthority,
+                    request_deserializer=control__pb2.EndAuthorityRequest.FromString,
                     response_serializer=control__pb2.ControlReply.SerializeToString,
             ),
             'RaiseVersion': grpc.unary_unary_rpc_method_handler(
@@ -1294,6 +1327,60 @@ class Control:
             target,
             '/iceprod.v1.Control/Rotate',
             control__pb2.RotateRequest.SerializeToString,
+            control__pb2.ControlReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuthorities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/ListAuthorities',
+            control__pb2.ListAuthoritiesRequest.SerializeToString,
+            control__pb2.ListAuthoritiesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndAuthority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iceprod.v1.Control/EndAuthority',
+            control__pb2.EndAuthorityRequest.SerializeToString,
             control__pb2.ControlReply.FromString,
             options,
             channel_credentials,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 
 from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.ledger import versions
@@ -14,6 +15,7 @@ from iceprod_p2p.ledger.commands import (
     Command,
     FoundCluster,
     Heartbeat,
+    Invite,
     Proposal,
     SetPerson,
     SubmitDataset,
@@ -114,6 +116,15 @@ class OneLedger:
         assert all(isinstance(outcome, Applied) for outcome in outcomes), outcomes
         self.beat(site, node_id)
         return keys
+
+    def admit(self, node_id: str, site: str, *, authority: bytes = b"authority") -> None:
+        """Invite a site and let a node of it join, as an observer with this authority."""
+        token = sha256(node_id.encode()).digest()
+        self.must(Invite(token, site))
+        member = Member(node_id, site, "127.0.0.1:4420", MemberRole.OBSERVER)
+        most = versions.VERSION_MOST
+        key = f"key-{node_id}"
+        self.must(AddNode(member, authority, bytes(32), key, bytes(32), token, version_most=most))
 
     def beat(self, site: str = "madison", node_id: str = "madison-1") -> None:
         """Renew a site's leases."""

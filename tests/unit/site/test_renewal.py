@@ -11,13 +11,12 @@ import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.ledger import queries
-from iceprod_p2p.ledger.commands import AddNode, Invite, RaiseVersion, RenewNode
+from iceprod_p2p.ledger.commands import RaiseVersion, RenewNode
 from iceprod_p2p.ledger.commands_trust import AddAuthority, AskRenewal, RetireAuthority
 from iceprod_p2p.ledger.outcome import Refusal, Refused
 from iceprod_p2p.ledger.rows import RootRow
 from iceprod_p2p.ledger.versions import VERSION_MOST
 from iceprod_p2p.model.identity import PEOPLE
-from iceprod_p2p.model.site import Member, MemberRole
 from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.security.ca import Authority
 from iceprod_p2p.security.certificates import to_der
@@ -195,19 +194,7 @@ def _join(node: Node, node_id: str, site: str) -> Authority:
     """Admit a further node, with an authority of its own."""
     assert node.held.root is not None
     authority = new_authority(node.held.root, site, now_ms=NOW_MS)
-    token = sha256(node_id.encode()).digest()
-    node.ledger.must(Invite(token, site))
-    node.ledger.must(
-        AddNode(
-            Member(node_id, site, "127.0.0.1:4420", MemberRole.OBSERVER),
-            to_der(authority.certificate),
-            bytes(32),
-            f"key-{node_id}",
-            bytes(32),
-            token,
-            version_most=VERSION_MOST,
-        )
-    )
+    node.ledger.admit(node_id, site, authority=to_der(authority.certificate))
     return authority
 
 
