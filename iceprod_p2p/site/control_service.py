@@ -85,6 +85,7 @@ class ControlService(control_pb2_grpc.ControlServicer):  # type: ignore[misc]
             problems=problems,
             clock=clock,
         )
+        self._clock = clock
         self._writes = ControlWrites(
             consensus=raft,
             cluster=cluster,
