@@ -18,12 +18,14 @@ import iceprod_p2p
 from iceprod_p2p.base import config as site_config
 from iceprod_p2p.base import config_text
 from iceprod_p2p.base.clock import SystemClock
-from iceprod_p2p.base.errors import ConfigError, IceProdError
+from iceprod_p2p.base.command_help import CONTEXT_SETTINGS, CommandGroup, examples
+from iceprod_p2p.base.config import SiteConfig
+from iceprod_p2p.base.errors import ConfigError, IceProdError, Unavailable
 from iceprod_p2p.client.connection import Connection, request_id
 from iceprod_p2p.client.contexts import NodeEntry, load_context, write_context
 from iceprod_p2p.daemon_accounts import account
 from iceprod_p2p.daemon_bundle import pilot_bundle
-from iceprod_p2p.daemon_options import config_option, said_once, site_options, written_configuration
+from iceprod_p2p.daemon_options import begun_with, config_option, said_once, site_options
 from iceprod_p2p.daemon_recovery import backup, rejoin, restore
 from iceprod_p2p.security.enrolment import parse_invitation
 from iceprod_p2p.site import process, systemd
@@ -39,13 +41,20 @@ from iceprod_p2p.site.rejoining import ADMIN_DIRECTORY
 from iceprod_p2p.wire.pb import control_pb2
 
 
-@click.group()
+@click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
 @click.version_option(iceprod_p2p.__version__, prog_name="iceprod-node")
 def main() -> None:
     """Found or join a cluster with a site, and run its node."""
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "iceprod-node init --site madison --cluster icecube --data-dir /var/lib/iceprod",
+        "iceprod-node start",
+        "iceprod context import /var/lib/iceprod/admin",
+        "iceprod cluster status",
+    )
+)
 @config_option
 @site_options
 @click.option(
@@ -55,16 +64,27 @@ def main() -> None:
 )
 @said_once
 def init(path: Path, root_passphrase_file: Path | None, **given: str | None) -> None:
-    """Found a cluster whose first node this is."""
+    """Found a cluster whose first node this is.
+
+    Writes the configuration from --site, --cluster and --data-dir unless there is one, makes the cluster's root, the
+    site's authority and the node's keys, and the context of the first administrator in DATA-DIR/admin.
+    """
     passphrase = read_passphrase(root_passphrase_file) if root_passphrase_file is not None else None
-    config = written_configuration(path, given)
-    clock = SystemClock()
+    with begun_with(path, given) as config:
+        founded = _found(config, passphrase)
     node, directory = config.node, config.node.data_dir / ADMIN_DIRECTORY
+    click.echo(f"Founded cluster {node.cluster} with site {node.site}, node {node.id}; configuration {path}.")
+    click.echo(f"{founded.administrator} is its first administrator: iceprod context import {directory}")
+    click.echo(f"Start the node: iceprod-node start --config {path}")
+
+
+def _found(config: SiteConfig, passphrase: bytes | None) -> Founded:
+    node = config.node
 
     def keep(founded: Founded) -> None:
         entry = NodeEntry(node.id, node.site, node.advertise, founded.keys.server_name, node.advertise_enrol)
         write_context(
-            directory,
+            node.data_dir / ADMIN_DIRECTORY,
             cluster=node.cluster,
             person=founded.administrator,
             nodes=[entry],
@@ -73,25 +93,30 @@ def init(path: Path, root_passphrase_file: Path | None, **given: str | None) -> 
             root_pem=founded.keys.root_pem,
         )
 
-    founded = found_cluster(config, clock, hand_over=keep, root_passphrase=passphrase)
-    click.echo(f"Founded cluster {node.cluster} with site {node.site}, node {node.id}; configuration {path}.")
-    click.echo(f"{founded.administrator} is its first administrator: iceprod context import {directory}")
-    click.echo(f"Start the node: iceprod-node start --config {path}")
+    return found_cluster(config, SystemClock(), hand_over=keep, root_passphrase=passphrase)
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "iceprod-node join 'iceprod-invite-1/...' --data-dir /var/lib/iceprod",
+        "iceprod-node start",
+    )
+)
 @click.argument("invitation")
 @config_option
 @site_options
 @said_once
 def join(invitation: str, path: Path, **given: str | None) -> None:
-    """Join a cluster with the line that `iceprod cluster invite SITE` printed."""
+    """Join a cluster with the line that `iceprod cluster invite SITE` printed.
+
+    If its answer gets lost, the same line may be typed again.  The node follows until an administrator lets it vote.
+    """
     invited = parse_invitation(invitation)
     if not path.exists():
         for name in ("site", "cluster"):
             given[name] = given[name] or getattr(invited, name)
-    config = written_configuration(path, given)
-    joined = join_cluster(config, invited, SystemClock())
+    with begun_with(path, given) as config:
+        joined = join_cluster(config, invited, SystemClock())
     click.echo(
         f"Joined cluster {joined.keys.cluster} as site {joined.keys.site}, node {joined.keys.node_id}."
     )
@@ -145,7 +170,9 @@ def status(path: Path) -> None:
 
 @main.command()
 @click.argument("site")
-@click.option("--minutes", type=click.IntRange(1, 10_080), default=15, show_default=True)
+@click.option(
+    "--minutes", type=click.IntRange(1, 10_080), default=15, show_default=True, help="how long it is good"
+)
 @config_option
 @said_once
 def invite(site: str, minutes: int, path: Path) -> None:
@@ -200,7 +227,10 @@ def config_group() -> None:
 @config_option
 @said_once
 def check(path: Path) -> None:
-    """Name every fault of the configuration, with its line, and say whether the batch system answers."""
+    """Name every fault of the configuration, with its line, and say whether the batch system answers.
+
+    Exit code 0 when all is well, 2 when the file has faults, 5 when the batch system cannot be used now.
+    """
     config = site_config.load(path)
     faults = raft_settings(config).faults()
     if faults:
@@ -213,7 +243,9 @@ def check(path: Path) -> None:
     try:
         click.echo(f"Batch system {config.queue.plugin}: {grid.check()}")
     except IceProdError as trouble:
-        click.echo(f"Batch system {config.queue.plugin} cannot be used now: {trouble}", err=True)
+        raise Unavailable(
+            f"batch system {config.queue.plugin} cannot be used now: {trouble.message}", remedy=trouble.remedy
+        ) from trouble
 
 
 @config_group.command("show")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from iceprod_p2p.base import config as site_config
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError, NotFound
 from iceprod_p2p.daemon_options import config_option, said_once
@@ -18,7 +19,7 @@ from iceprod_p2p.site.node_keys import AUTHORITY, KEYS
 from iceprod_p2p.site.people import ACCOUNTS
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def account() -> None:
     """Passwords of people who log in at this node (the founder's, which vouches for people)."""
 

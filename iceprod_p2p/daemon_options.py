@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +66,28 @@ def site_options(command: Command) -> Command:
     return command
 
 
+@contextmanager
+def begun_with(path: Path, given: dict[str, str | None]) -> Iterator[SiteConfig]:
+    """Give what `written_configuration` returns; a file that it wrote goes again when what follows fails before
+    anything lies in the data directory, so that the next try is not held to an option that was wrong.
+    """
+    is_new = not path.exists()
+    config = written_configuration(path, given)
+    before = _listed(config.node.data_dir)
+    try:
+        yield config
+    except IceProdError:
+        if is_new and _listed(config.node.data_dir) == before:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _listed(directory: Path) -> list[str]:
+    with suppress(OSError):
+        return sorted(entry.name for entry in directory.iterdir())
+    return []
+
+
 def written_configuration(path: Path, given: dict[str, str | None]) -> SiteConfig:
     """Load `path`, or write it from the options when there is none."""
     options = {name: value for name, value in given.items() if value is not None}
@@ -76,7 +99,12 @@ def written_configuration(path: Path, given: dict[str, str | None]) -> SiteConfi
         f"--{name.replace('_', '-')}" for name in ("site", "cluster", "data_dir") if name not in options
     ]
     if missing:
-        raise ConfigError(f"there is no {path}, and to write it {', '.join(missing)} must be given")
+        samples = {"--site": "madison", "--cluster": "icecube", "--data-dir": "/var/lib/iceprod"}
+        example = " ".join(f"{name} {samples[name]}" for name in missing)
+        raise ConfigError(
+            f"there is no {path}, and to write it {', '.join(missing)} must be given",
+            remedy=f"give them, such as {example}; or name a file that there is with --config",
+        )
     site = options["site"]
     node: dict[str, str] = {
         "site": site,
@@ -98,8 +126,10 @@ def written_configuration(path: Path, given: dict[str, str | None]) -> SiteConfi
 def _check_agreement(config: SiteConfig, path: Path, options: dict[str, str]) -> None:
     for name, value in options.items():
         present = str(getattr(config.node, "id" if name == "node_id" else name))
+        if name == "data_dir":
+            value = str(Path(value).expanduser().absolute())
         if present != value:
             raise ConfigError(
                 f"{path} says {name} = {present!r}, but --{name.replace('_', '-')} {value} was given",
-                remedy="change the file, or leave the option out",
+                remedy=f"change {path}, leave the option out, or name another --config",
             )

@@ -18,6 +18,7 @@ from typing import Any, Final
 from iceprod_p2p.base.config_blobs import BLOBS, BlobsConfig
 from iceprod_p2p.base.config_external import EXTERNAL, ExternalConfig, check_external
 from iceprod_p2p.base.config_people import DIRECTORY, TOKENS, DirectoryConfig, TokensConfig, check_people
+from iceprod_p2p.base.config_syntax import not_toml
 from iceprod_p2p.base.config_transfers import TRANSFERS, TransfersConfig
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.settings import Faults, Setting, read_section, unknown
@@ -26,6 +27,7 @@ from iceprod_p2p.base.toml_lines import key_lines
 FILE_BYTES_MAX: Final = 1024 * 1024  # A configuration is written by hand; a larger file is something else.
 ISOLATIONS: Final = ("auto", "none", "required")
 CLASSES_MAX: Final = 64  # One offer per class travels with each claim.
+EVERY_ADDRESS: Final = ("0.0.0.0:", "[::]:")  # A place to listen, and nowhere to call.
 GPU_EMULATION: Final = "gpu-emulation"  # The attribute of a class whose GPUs do not exist.
 
 NODE: Final = (
@@ -290,7 +292,7 @@ def parse(text: str, *, path: Path = Path("site.toml")) -> SiteConfig:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as failure:
-        raise ConfigError(f"{path} is not TOML: {failure}", remedy="mend that line") from failure
+        raise not_toml(path, text, failure) from failure
     faults = Faults(key_lines(text))
     for name in document:
         if name not in SECTIONS:
@@ -347,6 +349,12 @@ def _check_together(values: Mapping[str, dict[str, Any]], faults: Faults) -> Non
         faults.add(("node", "site"), "'people' is reserved; choose another name")
     if node["listen"] == node["enrol_listen"] and not node["listen"].endswith(":0"):
         faults.add(("node", "enrol_listen"), "must differ from listen; choose another port")
+    for name, advertised in (("listen", "advertise"), ("enrol_listen", "advertise_enrol")):
+        if (node[advertised] or node[name]).startswith(EVERY_ADDRESS):
+            faults.add(
+                ("node", name),
+                f"is every address of this machine: say in {advertised} by which others reach it",
+            )
 
 
 def _build(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from iceprod_p2p.base.settings import Faults, Setting
 
+ROLES: Final = ("viewer", "production", "operator", "administrator")  # Those of `model.person`.
 DIRECTORY: Final = (
     Setting("url", "text", "", "ldaps://host[:port], or ldap:// which then must start TLS; empty: none"),
     Setting(
@@ -31,7 +32,11 @@ DIRECTORY: Final = (
     ),
     Setting("timeout_s", "whole", 5, "for connecting, and for each answer", 1, 60),
     Setting(
-        "roles", "table", {}, "role of each group's members; given, the directory alone says who has which"
+        "roles",
+        "table",
+        {},
+        "role of each group's members; given, the directory alone says who has which",
+        choices=ROLES,
     ),
 )
 TOKENS: Final = (
@@ -50,6 +55,7 @@ TOKENS: Final = (
         "table",
         {},
         "role of each group (`wlcg.groups`, `groups`); given, the issuer says who has which",
+        choices=ROLES,
     ),
 )
 

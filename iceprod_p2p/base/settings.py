@@ -99,7 +99,7 @@ def _fault(setting: Setting, value: Any) -> str:
         case "texts":
             return _texts_fault(value)
         case "table" | "values":
-            return _table_fault(value, texts=setting.kind == "table")
+            return _table_fault(value, texts=setting.kind == "table", choices=setting.choices)
         case _:
             return _text_fault(setting, value)
 
@@ -121,7 +121,7 @@ def _texts_fault(value: Any) -> str:
     return ""
 
 
-def _table_fault(value: Any, *, texts: bool) -> str:
+def _table_fault(value: Any, *, texts: bool, choices: tuple[str, ...]) -> str:
     if not isinstance(value, Mapping):
         return f"{_shown(value)} is not a table"
     if len(value) > TABLE_SIZE_MAX:
@@ -130,6 +130,8 @@ def _table_fault(value: Any, *, texts: bool) -> str:
         for name, item in value.items():
             if not isinstance(item, str) or _unfit(item):
                 return f"{name} = {_shown(item)} is not a text; put it in quotes"
+            if choices and item not in choices:
+                return f"{name} = {_shown(item)}: {_shown(item)} is none of {', '.join(choices)}"
     return ""
 
 
@@ -145,7 +147,8 @@ def _text_fault(setting: Setting, value: Any) -> str:
     if setting.kind == "label" and _LABEL.fullmatch(value) is None:
         return f"{_shown(value)} is no name: use lower-case letters, digits and inner '-', at most 63"
     if setting.kind == "address" and not _is_address(value):
-        return f"{_shown(value)} is no address: write host:port, such as 127.0.0.1:4410"
+        wrong = "is no port: 1 to 65535" if _ADDRESS.fullmatch(value) else "is no address: write host:port"
+        return f"{_shown(value)} {wrong}, such as 127.0.0.1:4410"
     if setting.kind == "path" and not value.startswith(("/", "~/")):
         return f"{_shown(value)} is not an absolute path; begin it with / or ~/"
     return ""

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.settings import Faults, read_section
+from iceprod_p2p.base.toml_lines import Path as KeyPath
 from iceprod_p2p.grids.base import Grid
 
 GROUP: Final = "iceprod_p2p.grids"
@@ -46,7 +48,11 @@ def load(name: str) -> type[Grid]:
     else:
         found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
         if not found:
-            raise ConfigError(f"there is no grid plugin {name!r}", remedy=f"installed: {', '.join(names())}")
+            near = get_close_matches(name, names(), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"there is no grid plugin {name!r}{hint}", remedy=f"installed: {', '.join(names())}"
+            )
         entry = found[0]
     try:
         plugin = getattr(import_module(entry.module), entry.attr)
@@ -62,15 +68,18 @@ def load(name: str) -> type[Grid]:
     return plugin
 
 
-def create(name: str, options: Mapping[str, object]) -> Grid:
-    """Make plugin `name`; ConfigError names every wrong option.  Asks the batch system nothing."""
+def create(name: str, options: Mapping[str, object], *, lines: Mapping[KeyPath, int] | None = None) -> Grid:
+    """Make plugin `name`; ConfigError names every wrong option, with its line where `lines` knows the file's.
+
+    Asks the batch system nothing.
+    """
     plugin = load(name)
-    faults = Faults({})
+    faults = Faults(lines or {})
     values = read_section(plugin.OPTIONS, options, ("queue", "options"), faults)
     if faults.found:
         raise ConfigError(
             f"the options of grid plugin {name!r} are wrong:",
-            faults=tuple(text for _, text in faults.found),
+            faults=faults.sentences() if lines else tuple(text for _, text in faults.found),
             remedy="known: " + ", ".join(setting.name for setting in plugin.OPTIONS),
         )
     return plugin.from_options(values)

@@ -26,7 +26,7 @@ from iceprod_p2p.site.credential_watch import credential_state
 from iceprod_p2p.site.doctor_store import common_digests, look_at_modes, look_at_store
 from iceprod_p2p.site.findings import Finding, Verdict
 from iceprod_p2p.site.node import make_grid, raft_settings
-from iceprod_p2p.site.node_keys import AUTHORITY, KEYS, NodeKeys, has_keys, load_keys
+from iceprod_p2p.site.node_keys import AUTHORITY, BELONGS, KEYS, NodeKeys, has_keys, load_keys
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.process import running_pid
 from iceprod_p2p.wire.addresses import parse_address
@@ -63,8 +63,10 @@ def examine(config: SiteConfig, clock: Clock) -> list[Finding]:
         try:
             found += check()
         except (IceProdError, OSError) as trouble:
-            remedy = trouble.remedy if isinstance(trouble, IceProdError) else ""
-            found.append(Finding(Verdict.BAD, what, str(trouble), remedy))
+            words, remedy = str(trouble), ""
+            if isinstance(trouble, IceProdError):
+                words, remedy = trouble.message, trouble.remedy
+            found.append(Finding(Verdict.BAD, what, words, remedy))
     return found
 
 
@@ -76,7 +78,7 @@ def _timings(config: SiteConfig) -> Iterator[Finding]:
 def _modes(data_dir: Path) -> Iterator[Finding]:
     """Directories of keys 0700, keys and secrets 0600, all of them this user's."""
     if not data_dir.is_dir():
-        yield Finding(Verdict.BAD, "files", f"there is no {data_dir}", "run `iceprod-node init` or `join`")
+        yield Finding(Verdict.BAD, "files", f"there is no {data_dir}", BELONGS)
         return
     public = {".pem"}
     looked = 0
@@ -106,8 +108,8 @@ def _certificates(config: SiteConfig, clock: Clock) -> Iterator[Finding]:
         yield Finding(
             Verdict.BAD,
             "certificates",
-            "this node belongs to no cluster yet",
-            "run `iceprod-node init` or `join`",
+            f"this node belongs to no cluster: there are no keys in {node.data_dir / KEYS}",
+            BELONGS,
         )
         return
     keys = _keys(config)

@@ -14,7 +14,7 @@ from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.raft.founding import check_state
 from iceprod_p2p.site.findings import Finding, Verdict
 from iceprod_p2p.site.founding import RAFT_DIRECTORY
-from iceprod_p2p.site.node_keys import NodeKeys
+from iceprod_p2p.site.node_keys import NodeKeys, has_keys
 from iceprod_p2p.site.process import running_pid
 from iceprod_p2p.site.succession import pending
 from iceprod_p2p.store.environment import look_into
@@ -44,6 +44,8 @@ def look_at_store(config: SiteConfig) -> Iterator[Finding]:
             f"go on with it: iceprod-node {begun.command}",
         )
         return
+    if not root.is_dir() and not has_keys(node.data_dir):
+        return  # It belongs to no cluster, which is said elsewhere.
     if not root.is_dir():
         yield Finding(Verdict.BAD, "store", f"there is no {root}", REJOIN)
         return

@@ -18,6 +18,7 @@ from iceprod_p2p.base.clock import Clock, SystemClock
 from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import ConfigError, IceProdError
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.base.toml_lines import key_lines, line_of
 from iceprod_p2p.grids import registry
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.model.identity import Identity
@@ -355,13 +356,21 @@ def _fixed_parts(old: SiteConfig, new: SiteConfig) -> list[str]:
 def make_grid(config: SiteConfig) -> Grid:
     """Make the grid plugin that the configuration names; ConfigError names every wrong option."""
     options: dict[str, Any] = dict(config.queue.options)
-    plugin = registry.load(config.queue.plugin)
+    try:
+        lines = key_lines(config.path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        lines = {}  # Read long ago; the fault is told without its line.
+    try:
+        plugin = registry.load(config.queue.plugin)
+    except ConfigError as fault:
+        where = f"{config.path}: line {line_of(lines, ('queue', 'plugin'))}: queue.plugin"
+        raise ConfigError(f"{where}: {fault.message}", remedy=fault.remedy) from fault
     if any((setting.name, setting.kind) == ("spool", "path") for setting in plugin.OPTIONS):
         options.setdefault("spool", str(config.node.data_dir / "grid"))
     if config.queue.credential:
         _give_credential(options, plugin, config.queue.credential)
     try:
-        return registry.create(config.queue.plugin, options)
+        return registry.create(config.queue.plugin, options, lines=lines)
     except ConfigError as fault:
         raise ConfigError(f"{config.path}: {fault.message}", remedy=fault.remedy) from fault
     except OSError as fault:

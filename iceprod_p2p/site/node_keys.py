@@ -58,6 +58,7 @@ from iceprod_p2p.wire.channel import TlsMaterial
 
 KEYS: Final = "keys"
 AUTHORITY: Final = "authority"
+BELONGS: Final = "run `iceprod-node init` or `join`; after its data were lost, `iceprod-node rejoin`"
 PASSPHRASE_VARIABLE: Final = "ICEPROD_ROOT_PASSPHRASE_FILE"
 PASSPHRASE_BYTES_MIN, PASSPHRASE_BYTES_MAX = 12, 1_023
 
@@ -218,9 +219,7 @@ def load_keys(
     root whose key is encrypted stays locked, and everything else works.
     """
     if not has_keys(data_dir):
-        raise ConfigError(
-            f"{data_dir} belongs to no cluster yet", remedy="run `iceprod-node init` or `iceprod-node join`"
-        )
+        raise ConfigError(f"{data_dir} belongs to no cluster yet", remedy=BELONGS)
     directory = data_dir / KEYS
     founder = (data_dir / AUTHORITY / "root.key").exists()
     people = data_dir / AUTHORITY / "people"

@@ -124,7 +124,10 @@ def start_in_background(config: SiteConfig) -> int:
                 env={**os.environ, READY_VARIABLE: str(write_end)},
             )
     except OSError as failure:
-        raise ConfigError(f"cannot write {log_path}: {failure.strerror}") from failure
+        raise ConfigError(
+            f"cannot write the log {log_path}: {failure.strerror}",
+            remedy=f"make {log_path.parent} writable for the node's user, or change `file` in [log]",
+        ) from failure
     finally:
         os.close(write_end)
     try:
@@ -188,10 +191,25 @@ def _ended_early(process: subprocess.Popen[bytes], log_path: Path, began_at: int
     with log_path.open("rb") as log_file:
         log_file.seek(began_at)
         lines = log_file.read(64 * 1024).decode("utf-8", "replace").splitlines()
-    said = [line.removeprefix("iceprod-node: ") for line in lines if line.startswith("iceprod-node: ")]
-    error = IceProdError(said[-1] if said else f"the node ended with {code}", remedy=f"see {log_path}")
+    message, remedy = _last_words(lines)
+    error = IceProdError(message or f"the node ended with {code}", remedy=remedy or f"see {log_path}")
     error.exit_code = code if 0 < code < 128 else 1
     return error
+
+
+def _last_words(lines: list[str]) -> tuple[str, str]:
+    """Return the last error that a node printed among its log lines, every fault of it, and its remedy."""
+    said = [number for number, line in enumerate(lines) if line.startswith("iceprod-node: ")]
+    if not said:
+        return "", ""
+    message, remedy = [lines[said[-1]].removeprefix("iceprod-node: ")], ""
+    for line in lines[said[-1] + 1 :]:
+        if line.startswith("  "):
+            remedy = line.strip()
+            break
+        if line.startswith(("line ", "no pilot of class ")):
+            message.append(line)
+    return "\n".join(message), remedy
 
 
 def _set_up_logs(config: SiteConfig) -> None:
@@ -200,7 +218,10 @@ def _set_up_logs(config: SiteConfig) -> None:
         try:
             stream = open(config.log.file, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # For the whole life.
         except OSError as failure:
-            raise ConfigError(f"cannot write the log {config.log.file}: {failure.strerror}") from failure
+            raise ConfigError(
+                f"cannot write the log {config.log.file}: {failure.strerror}",
+                remedy="make its directory writable for the node's user, or change `file` in [log]",
+            ) from failure
     logs.configure(
         style="json" if config.log.style == "json" else "text", level=config.log.level, stream=stream
     )

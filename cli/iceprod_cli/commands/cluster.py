@@ -14,6 +14,7 @@ from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, coloured, console, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import number, size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.model.trust import Renewal
 from iceprod_p2p.store.backup_file import new_backup, open_backup
@@ -51,7 +52,7 @@ AUTHORITY_COLUMNS = [
 ]
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def cluster() -> None:
     """Status, members, invitations."""
 

@@ -9,11 +9,12 @@ import click
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, say, show_object, show_rows
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.client import contexts
 from iceprod_p2p.wire.pb import control_pb2
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def context() -> None:
     """Choose which cluster to speak to."""
 

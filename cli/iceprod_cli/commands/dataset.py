@@ -12,6 +12,7 @@ from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, coloured, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
@@ -25,7 +26,7 @@ DESTRUCTIVE = {
 }
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def dataset() -> None:
     """List, show, watch and control datasets."""
 

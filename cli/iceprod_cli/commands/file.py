@@ -14,6 +14,7 @@ from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.output.units import size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -21,7 +22,7 @@ PAGE = 500
 EVERY_JOB = -2
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def file() -> None:
     """List, verify and fetch files."""
 

@@ -11,13 +11,14 @@ from iceprod_cli.commands.task import control_tasks, task_columns, task_rows
 from iceprod_cli.output.show import Column, coloured, show_object, show_rows, table
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.wire.pb import control_pb2
 
 PAGE = 500
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def job() -> None:
     """List, show and control jobs."""
 

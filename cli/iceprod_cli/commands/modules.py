@@ -9,11 +9,12 @@ from rich.console import Console
 
 from iceprod_cli.output.show import Column, safe, show_object, show_rows, table
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.modules.parameters import ParameterSpec
 from iceprod_p2p.modules.registry import ModuleSpec, inspect_module, list_modules
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def modules() -> None:
     """List and inspect modules; needs no cluster."""
 

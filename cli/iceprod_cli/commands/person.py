@@ -10,6 +10,7 @@ import click
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.model.person import Role
 from iceprod_p2p.wire.pb import control_pb2
@@ -18,7 +19,7 @@ ROLES = click.Choice([str(role) for role in Role])
 COLUMNS = [Column("name", "name"), Column("role", "role"), Column("groups", "groups", ", ".join)]
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def person() -> None:
     """List people, give roles, shut people out."""
 

@@ -10,6 +10,7 @@ from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, console, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import NotFound, Unavailable
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
@@ -69,7 +70,7 @@ TEST_COLUMNS = [
 LATE_CODE: Final = 6  # As everywhere: what was waited for has not come.
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def site() -> None:
     """List and control sites."""
 

@@ -12,6 +12,7 @@ from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, say, show_rows
 from iceprod_cli.output.units import size
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.base.machine import this_machine
 from iceprod_p2p.client.connection import request_id
@@ -31,7 +32,7 @@ COLUMNS = [
 ]
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def software() -> None:
     """Publish, list and retire software: named versions with a tarball for each platform."""
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from iceprod_cli.output.show import Column, safe, say, show_object, table
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.model.steering import Configuration, Value
 from iceprod_p2p.steering import commands
@@ -29,7 +30,7 @@ BATCH = click.option(
 STDIN = Path("-")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def steering() -> None:
     """Check, show, expand and convert steering files; needs no cluster."""
 

@@ -14,6 +14,7 @@ from iceprod_cli.output.show import Column, coloured, safe, say, show_object, sh
 from iceprod_cli.output.units import duration, number, size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
@@ -21,7 +22,7 @@ from iceprod_p2p.wire.pb import control_pb2
 PAGE = 500
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def task() -> None:
     """List, show, explain and control tasks."""
 

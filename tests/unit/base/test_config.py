@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from iceprod_p2p.base import config, config_text
+from iceprod_p2p.base.config_people import ROLES
 from iceprod_p2p.base.errors import ConfigError
+from iceprod_p2p.model.person import Role
 
 LEAST = """\
 [node]
@@ -95,3 +97,80 @@ def test_the_written_file_reads_back_as_given_and_shows_what_it_leaves_alone() -
     )
     assert tomllib.loads(uncommented)["node"]["calls_max"] == site.node.calls_max
     assert config_text.shown(site)["node"]["data_dir"] == "/d"
+
+
+MISTAKES = {
+    "quotes": ("site = madison", 'site = "madison"', "line 2: Invalid value: site = madison"),
+    "a quote": ('site = "madison', 'site = "madison"', "line 2: Illegal character"),
+    "twice": ('id = "madison-1"\nid = "x"', 'id = "madison-1"', "line 4: Cannot overwrite a value"),
+    "capitals": ('site = "Madison"', 'site = "madison"', "line 2: node.site: 'Madison' is no name"),
+    "relative": (
+        'data_dir = "data"',
+        'data_dir = "/tmp/iceprod"',
+        "line 5: node.data_dir: 'data' is not an abs",
+    ),
+}
+ADDED = {
+    "port": ('listen = "127.0.0.1:99999"', "line 6: node.listen: '127.0.0.1:99999' is no port: 1 to 65535"),
+    "no port": ('listen = "node1"', "line 6: node.listen: 'node1' is no address: write host:port"),
+    "only a port": ('listen = "4410"', "line 6: node.listen: '4410' is no address"),
+    "everywhere": (
+        'listen = "0.0.0.0:4410"',
+        "line 6: node.listen: is every address of this machine: say in adv",
+    ),
+    "one port": ('listen = "127.0.0.1:4411"', "must differ from listen"),
+    "unit": ('heartbeat_s = "5 s"', "line 6: node.heartbeat_s: '5 s' is not a number"),
+    "typo": (
+        "hartbeat_s = 5",
+        "line 6: node.hartbeat_s: there is no such setting; did you mean heartbeat_s?",
+    ),
+    "section": ("[que]", "line 6: que: there is no such section; did you mean queue?"),
+    "sign": ("[queue]\ngrid_jobs_max = -2", "line 7: queue.grid_jobs_max: -2 is not within 0 to 100000"),
+    "yes": (
+        '[queue]\nshared_directory = "yes"',
+        "line 7: queue.shared_directory: 'yes' is not true or false",
+    ),
+    "choice": (
+        '[queue]\nisolation = "maybe"',
+        "line 7: queue.isolation: 'maybe' is none of auto, none, required",
+    ),
+    "class": (
+        "[queue.class]\nslots = 2",
+        "line 6: queue.class: is not a list of 1 to 64 tables; write [[queue.class]]",
+    ),
+    "role": (
+        '[directory.roles]\na = "boss"',
+        "line 6: directory.roles: a = 'boss': 'boss' is none of viewer,",
+    ),
+    "ldap": (
+        '[directory]\nurl = "ldap.example.org"',
+        "line 7: directory.url: must begin with ldaps:// or ldap://",
+    ),
+    "http": ('[tokens]\nissuer = "http://x.org"', "line 7: tokens.issuer: must begin with https://"),
+    "loud": ('[log]\nlevel = "LOUD"', "line 7: log.level: 'LOUD' is none of DEBUG, INFO, WARNING, ERROR"),
+    "number": ("[environment.variables]\nOMP = 1", "line 6: environment.variables: OMP = 1 is not a text"),
+    "array": ('[system]\nattributes = ["a"', "is not TOML: Unclosed array, at its end"),
+}
+
+
+@pytest.mark.parametrize("name", [*MISTAKES, *ADDED])
+def test_a_mistake_that_people_make_is_told_with_its_line_and_cure(name: str) -> None:
+    if name in MISTAKES:
+        wrong, right, words = MISTAKES[name]
+        text = LEAST.replace(right, wrong)
+    else:
+        wrong, words = ADDED[name]
+        text = LEAST + wrong + "\n"
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, path=Path("my.toml"))
+    assert words in caught.value.message and "my.toml" in caught.value.message
+    assert caught.value.faults or caught.value.remedy, caught.value.message
+
+
+def test_a_place_to_listen_everywhere_is_right_with_an_address_to_call() -> None:
+    site = config.parse(LEAST + 'listen = "0.0.0.0:4410"\nadvertise = "node1.example.org:4410"\n')
+    assert site.node.advertise == "node1.example.org:4410"
+
+
+def test_the_roles_of_groups_are_those_of_people() -> None:
+    assert tuple(role.value for role in Role) == ROLES
