@@ -13,6 +13,7 @@ import traceback
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fuzz import ledger, software, steering, wire
+from iceprod_p2p.base import logs
 
 TARGETS = {**steering.TARGETS, **software.TARGETS, **wire.TARGETS, **ledger.TARGETS}
 EXAMPLES_PER_ROUND = 200
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first round")
     parser.add_argument("--target", choices=sorted(TARGETS), action="append", help="only these targets")
     options = parser.parse_args()
+    logs.configure(level="CRITICAL")  # Targets refuse thousands of things, and say so.
     begin = time.monotonic()
     number, examples = options.seed, 0
     while True:

@@ -12,13 +12,19 @@ import pytest
 import pytest_rerunfailures
 
 HEEDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Heed the signals that whoever started the tests had ignored, as shells do for what runs in the background.
+    """Begin as on any machine, whoever started the tests: every program that a test starts inherits it.
 
-    Every program that a test starts would ignore them, too: an interrupt would end none of them.
+    Signals are heeded that shells ignore for what runs in the background (an interrupt would end nothing), new
+    files may be read by the users that servers run as, and nobody asks a proxy for what is on this machine.
     """
+    os.umask(0o022)
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, *LOCAL]))
     for number in HEEDED:
         if signal.getsignal(number) is signal.SIG_IGN:
             usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL

@@ -17,6 +17,8 @@ install_packages() {
     trap "rm -f $policy" EXIT
   fi
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
+  # Whoever else installs something ends some time; a mirror that breaks off is asked again.
+  local patient=(-o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+  apt-get "${patient[@]}" update -qq
+  apt-get "${patient[@]}" install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
 }

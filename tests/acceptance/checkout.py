@@ -19,6 +19,8 @@ SITE_WIDE = (
     "REQUESTS_",
     "HTTP_PROXY",
     "HTTPS_PROXY",
+    "ALL_PROXY",
+    "all_proxy",
     "NO_PROXY",
     "http",
     "https",

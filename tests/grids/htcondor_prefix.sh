@@ -15,7 +15,7 @@ mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$apt/sources.list"
 options=(-qq -o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
   -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null
-  -o APT::Sandbox::User=root)
+  -o APT::Sandbox::User=root -o Acquire::Retries=3)
 echo "fetching HTCondor of Debian 13 into $prefix"
 apt-get "${options[@]}" update
 apt-get "${options[@]}" install -y --download-only --no-install-recommends condor >/dev/null

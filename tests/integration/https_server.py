@@ -124,7 +124,13 @@ class HttpsServer:
 def git(directory: Path, *words: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*"]
     done = subprocess.run(
-        ["git", *identity, *words], cwd=directory, capture_output=True, text=True, timeout=30, check=False
+        ["git", *identity, *words],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"},  # Nobody's signatures and hooks.
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
