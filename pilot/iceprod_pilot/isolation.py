@@ -11,40 +11,40 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from iceprod_p2p.base.errors import ConfigError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_pilot.config import PilotConfig
+from iceprod_pilot.hiding import to_hide
 from iceprod_pilot.storage_credentials import STORAGE
 
 _LOG = get_logger("pilot.isolation")
 PROBE_S: Final = 20.0
-OWN_CONTEXTS: Final = "~/.config/iceprod"  # A person's keys, where a site's pilots run as a person.
 
 
 class Isolation:
     """How modules are started; immutable, so for any thread."""
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
-        """`prefix` are the words before every command; none: modules see what the pilot sees."""
-        self._prefix = tuple(prefix)
+    def __init__(self, prefix: Callable[[], Sequence[str]] | None = None) -> None:
+        """`prefix` gives the words before a command that starts now; none: modules see what the pilot sees."""
+        self._prefix = prefix
 
     @property
     def works(self) -> bool:
         """Whether anything is kept from modules."""
-        return bool(self._prefix)
+        return self._prefix is not None
 
     def wrap(self, argv: Sequence[str], environ: Mapping[str, str], work: Path) -> list[str]:
         """Return the command line that starts `argv` isolated.
 
         A program that cannot be started is left as it is, so that whoever starts it says what is wrong.
         """
-        if not self._prefix or not _can_start(argv[0], environ, work):
+        if self._prefix is None or not _can_start(argv[0], environ, work):
             return list(argv)
-        return [*self._prefix, *argv]
+        return [*self._prefix(), *argv]
 
 
 def make_isolation(config: PilotConfig, environ: Mapping[str, str]) -> Isolation:
@@ -54,37 +54,34 @@ def make_isolation(config: PilotConfig, environ: Mapping[str, str]) -> Isolation
     """
     if config.isolation == "none":
         return Isolation()
-    directories, files = _kept_from_payloads(config)
-    given = _given_to_payloads(config)
+    required = config.isolation == "required"
+    hidden, given = to_hide(config), _given_to_payloads(config)
     program = shutil.which("bwrap", path=environ.get("PATH"))
-    prefix = [] if program is None else _prefix(program, directories, files, given)
+
+    def prefix() -> list[str]:
+        present = to_hide(config)  # What was made or named since then counts too.
+        return _prefix(program or "bwrap", present.directories, present.files, given)
+
     state, names = Path(config.state_dir), {path.name for path in given}
-    why = "there is no bwrap" if program is None else _trouble(prefix, state, names)
+    why = "there is no bwrap" if program is None else _trouble(prefix(), state, names)
+    if not why and hidden.open and required:
+        raise ConfigError(
+            f"not everything can be hidden from modules: {'; '.join(hidden.open)}",
+            remedy="put each secret into a directory of its own (chmod 700), let nodes hand credentials out"
+            " ([transfers] hand_out), or say [queue] isolation = auto",
+        )
     if not why:
-        _LOG.info("modules are isolated", directories=len(directories), files=len(files))
+        for problem in hidden.open:
+            _LOG.warning("not everything is hidden from modules for good", why=problem)
+        _LOG.info("modules are isolated", directories=len(hidden.directories), files=len(hidden.files))
         return Isolation(prefix)
-    if config.isolation == "required":
+    if required:
         raise ConfigError(
             f"modules cannot be isolated on this machine: {why}",
             remedy="install bubblewrap, allow user namespaces, or say [queue] isolation = auto",
         )
     _LOG.info("modules are not isolated", why=why)
     return Isolation()
-
-
-def _kept_from_payloads(config: PilotConfig) -> tuple[list[Path], list[Path]]:
-    """Return directories and files that are here and that payloads have no business with."""
-    needed = [Path(place).resolve() for place in (config.work_dir, config.cache_dir)]
-    directories: list[Path] = []
-    for name in (config.state_dir, *config.hidden, os.path.expanduser(OWN_CONTEXTS)):
-        path = Path(name).resolve()
-        holds_needed = any(path == place or path in place.parents for place in needed)
-        if path.is_dir() and path != Path("/") and not holds_needed and path not in directories:
-            directories.append(path)
-    files = []
-    if config.transfer_credentials and not config.transfer_for_modules:
-        files = [path for path in (Path(config.transfer_credentials).resolve(),) if path.is_file()]
-    return directories, files
 
 
 def _given_to_payloads(config: PilotConfig) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from iceprod_pilot.config import load
-from iceprod_pilot.isolation import make_isolation
+from iceprod_pilot.isolation import Isolation, make_isolation
 
 from iceprod_p2p.base.errors import ConfigError
 from tests.integration.pilot_fakes import FakeCluster, document, write_config
@@ -201,3 +201,108 @@ def test_what_isolation_costs_a_short_task(cluster: FakeCluster, start: Any, tmp
     cost_ms = 1_000 * (min(times["isolated"]) - min(times["bare"]))
     print(f"isolation costs {cost_ms:.1f} ms for each module")
     assert cost_ms < 100  # About three on a quiet machine.
+
+
+def _isolated(isolation: Isolation, words: str, work: Path) -> str:
+    """What a shell says that runs as a module does."""
+    argv = isolation.wrap(["/bin/sh", "-c", words], os.environ, work)
+    return subprocess.run(argv, check=False, capture_output=True, text=True).stdout
+
+
+def _write(path: Path, content: str) -> Path:
+    """Put a file in place as what renews credentials does: written beside it, then renamed."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.write_text(content)
+    scratch.chmod(0o600)
+    scratch.replace(path)
+    return path
+
+
+def _with_credentials(
+    cluster: FakeCluster, tmp_path: Path, isolation: str = "required"
+) -> tuple[Any, Path, Path]:
+    """A pilot's configuration, and the places of the site's file of credentials and of a token that it names."""
+    file, token = tmp_path / "site" / "credentials.toml", tmp_path / "tokens" / "dav.token"
+    work = tmp_path / "pilot" / "work"
+    work.mkdir(parents=True)
+    changes = {"isolation": isolation, "transfer_credentials": str(file), "work_dir": str(work)}
+    return load(write_config(tmp_path / "pilot", cluster, **changes)), file, token
+
+
+SERVER = '[[server]]\nurls = ["https://dav.example.org/"]\ntoken_file = "{}"\n'
+
+
+def test_credentials_stay_hidden_from_a_running_module_when_they_are_renewed_by_rename(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    config, file, token = _with_credentials(cluster, tmp_path)
+    _write(file, SERVER.format(token))
+    _write(token, "first")
+    isolation = make_isolation(config, os.environ)
+    words = f"echo ready; read line; cat {file} {token}"
+    argv = isolation.wrap(["/bin/sh", "-c", words], os.environ, tmp_path)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as module:
+        assert module.stdout is not None and module.stdout.readline() == "ready\n"
+        _write(file, SERVER.format(token) + "# renewed\n")
+        _write(token, "second")
+        said, _ = module.communicate("go on\n", timeout=30)
+    assert said == ""
+    assert token.read_text() == "second", "the pilot itself reads it"
+
+
+def test_files_and_directories_that_come_after_the_pilot_began_are_hidden_too(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    config, file, token = _with_credentials(cluster, tmp_path)
+    isolation = make_isolation(config, os.environ)  # Neither is there yet.
+    words = f"echo ready; read line; cat {file}"
+    argv = isolation.wrap(["/bin/sh", "-c", words], os.environ, tmp_path)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as module:
+        assert module.stdout is not None and module.stdout.readline() == "ready\n"
+        _write(file, SERVER.format(token))
+        _write(token, "first")
+        said, _ = module.communicate("go on\n", timeout=30)
+    assert said == "", "what is written while a module runs"
+    assert _isolated(isolation, f"cat {file} {token}", tmp_path) == "", "what the file names since then"
+
+
+def test_a_secret_in_a_directory_that_modules_need_is_refused_where_isolation_is_required(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    config, file, _ = _with_credentials(cluster, tmp_path)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    token = _write(shared / "dav.token", "first")
+    _write(file, SERVER.format(token))
+    with pytest.raises(ConfigError, match=r"dav\.token lies in .*shared, which others may enter"):
+        make_isolation(config, os.environ)
+    beside = _write(tmp_path / "pilot" / "proxy", "first")
+    _write(file, SERVER.format(token).replace("token_file", "x509_proxy").replace(str(token), str(beside)))
+    with pytest.raises(ConfigError, match="which modules need"):
+        make_isolation(config, os.environ)
+
+
+def test_what_cannot_be_hidden_for_good_is_hidden_as_far_as_it_goes_where_isolation_is_not_required(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    config, file, _ = _with_credentials(cluster, tmp_path, isolation="auto")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    token = _write(shared / "dav.token", "secret")
+    other = _write(shared / "data", "for modules")
+    _write(file, SERVER.format(token))
+    isolation = make_isolation(config, os.environ)
+    assert _isolated(isolation, f"cat {token} {other}", tmp_path) == "for modules"
+
+
+def test_a_link_to_a_secret_hides_where_it_leads(cluster: FakeCluster, tmp_path: Path) -> None:
+    config, file, token = _with_credentials(cluster, tmp_path)
+    target = _write(tmp_path / "vault" / "first", "secret")
+    token.parent.mkdir(mode=0o700)
+    token.symlink_to(target)
+    _write(file, SERVER.format(token))
+    isolation = make_isolation(config, os.environ)
+    assert _isolated(isolation, f"cat {token} {target}", tmp_path) == ""
