@@ -50,7 +50,7 @@ def test_a_silent_command_is_ended_with_all_it_started(tmp_path: Path) -> None:
     began_s = time.monotonic()
     with pytest.raises(GridTimeout, match=r"sh gave no answer in 0\.3 s"):
         Commands(timeout_s=0.3).run(["sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"])
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
     pid = int(pid_file.read_text())
     stat = Path(f"/proc/{pid}/stat")
     for _ in range(100):

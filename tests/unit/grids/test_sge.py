@@ -121,7 +121,7 @@ def test_the_script_turns_warnings_into_term_and_keeps_the_exit_code(tmp_path: P
     began_s = time.monotonic()
     quick = GridRequest(Tag("s", "j"), "/bin/sh", str(tmp_path), ("-c", "exit 3"))
     assert subprocess.run(["/bin/sh", "-c", shell_script(quick, forward_signals=True)]).returncode == 3
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 15
 
 
 def test_recorded_ids_and_refusals_are_read() -> None:

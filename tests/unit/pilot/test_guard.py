@@ -27,7 +27,7 @@ time.sleep(60)
 
 
 def wait_until(true: object, what: str) -> None:
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end_s, what
         time.sleep(0.02)
