@@ -28,7 +28,7 @@ SITE_NAMES = ("madison", "zeuthen", "uppsala", "brussels", "berkeley", "chiba", 
 SITES_MIN, SITES_MAX = 3, len(SITE_NAMES)
 MARK = ".iceprod-demo"  # Only a directory with this file is ever emptied.
 GRACE_S = 20  # A demonstration does not wait ten minutes for a dead site.
-WAIT_S = 60.0
+WAIT_S = 120.0  # For a machine that is busy with other things, too.
 STOP_S = 30.0
 _QUIET: Any = {
     "stdin": subprocess.DEVNULL,

@@ -16,10 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from iceprod_p2p.base import failpoints
 from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.wire.pb import control_pb2
-from tests.integration.chaos import test_failpoints, test_founding_failpoints
 from tests.integration.chaos.working_node import (
     LONG_S,
     Work,
@@ -33,7 +31,6 @@ from tests.integration.chaos.working_node import (
     works,
 )
 from tests.integration.node_processes import leads, task_counts, wait_for
-from tests.integration.recovery import cluster as recovery
 from tests.integration.test_people import PASSWORD, Cluster
 
 pytestmark = [pytest.mark.timeout(1_200)]
@@ -187,17 +184,3 @@ def test_a_node_that_dies_while_its_keys_take_turns_serves_with_the_new_ones(nod
         wait_for("it leads", lambda: leads(connection))
     assert all((keys / name).read_bytes() != content for name, content in before.items())
     assert not list(keys.glob("*-next.*")), "the turn is not over"
-
-
-def test_every_failpoint_has_a_scene_in_which_a_real_process_dies_there() -> None:
-    scenes = {
-        *test_failpoints.SCENES,
-        *test_founding_failpoints.FOUNDING,
-        *test_founding_failpoints.JOINING,
-        *test_founding_failpoints.ADMITTING,
-        *PASSED_BY_WORK,
-        *PASSED_ELSEWHERE,
-        *recovery.REJOINING,
-        *recovery.RESTORING,
-    }
-    assert scenes == set(failpoints.NAMES)
