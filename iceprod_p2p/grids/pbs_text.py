@@ -31,6 +31,9 @@ OPENPBS: Final = "openpbs"
 TORQUE: Final = "torque"
 NAME_MOST: Final = 15  # Letters in a job's name for Torque.
 PRIORITY_STEP: Final = 10  # PBS's priorities run from -1024 to 1023, ours from -100 to 100.
+PBS_SAYS: Final = "grid.pbs"
+NEVER: Final = "Can Never Run"  # How the comment of one begins that waits for more than there is.
+DELETED: Final = " and terminated by "  # In the comment, whatever exit code the grid job then chose.
 SHUT_OUT: Final = 75  # The exit code of a grid job on a host that it must not run on.
 SIGNAL_BASE: Final = 256
 TERM: Final = 15
@@ -78,12 +81,13 @@ def arguments(request: GridRequest, dialect: str) -> tuple[str, ...]:
     """Return the command line of qsub; the script comes by standard input.
 
     The tag is in the list of variables, for Torque's names are short.  A grid job is never run again by the
-    system: its pilot's secret works once.
+    system: its pilot's secret works once.  What PBS itself says of it goes to `PBS_SAYS` in its directory, by PBS's
+    own copying at the end; nobody gets a mail.
     """
     name = str(request.tag) if dialect == OPENPBS else f"p{request.tag.grid_job}"[:NAME_MOST]
     line = ["qsub", "-N", name, "-v", f"{TAG_VARIABLE}={request.tag}", "-r", "n", "-S", "/bin/sh"]
-    output = ("/dev/null", "/dev/null") if request.carry else (request.stdout_path, request.stderr_path)
-    line += ["-o", output[0], "-e", output[1]]
+    said = "/dev/null" if request.carry else f"{request.work_directory}/{PBS_SAYS}"
+    line += ["-o", "/dev/null", "-e", said, "-m", "n"]
     if request.queue:
         line += ["-q", request.queue]
     if request.priority:
@@ -96,8 +100,10 @@ def arguments(request: GridRequest, dialect: str) -> tuple[str, ...]:
 def script(request: GridRequest) -> str:
     """Return the batch script; it goes to its directory, where PBS would start at home, and off hosts that are
     shut out, which PBS cannot be told.
+
+    It opens its output itself: PBS would bring that when all is over, and by way of scp.
     """
-    first = [] if request.carry else [f"cd {shlex.quote(request.work_directory)} || exit 1"]
+    first = [] if request.carry else [_place(request)]
     if request.exclude_hosts:
         hosts = "|".join(shlex.quote(host) for host in request.exclude_hosts)
         shut_out = f'echo "this host is shut out" >&2; exit {SHUT_OUT}'
@@ -138,23 +144,26 @@ def state_of(fields: Mapping[str, str], dialect: str) -> GridState:
         return Held(fields.get("comment", "") or "on hold")
     if letter in ENDED_LETTERS:
         return _end_state(fields, dialect)
-    return Queued(fields.get("comment", "") if letter in WAITING_LETTERS else f"unknown state {letter}")
+    comment = fields.get("comment", "")
+    if letter == "Q" and comment.startswith(NEVER):
+        return Held(comment)
+    return Queued(comment if letter in WAITING_LETTERS else f"unknown state {letter}")
 
 
 def _end_state(fields: Mapping[str, str], dialect: str) -> GridState:
     status = fields.get("Exit_status", fields.get("exit_status", ""))
     comment = fields.get("comment", "")
-    terminated = "terminated" in comment
+    terminated = DELETED in comment
     if not re.fullmatch(r"-?\d+", status):
         return Removed(comment) if terminated or not comment else Failed(comment)
     code = int(status)
     if code < 0:
         known = FAILURES[dialect].get(code, "PBS could not run it")
         return Failed(f"{known} ({code})")
-    if code < SIGNAL_BASE:
-        return Completed(code)
     if terminated or code == SIGNAL_BASE + TERM:
         return Removed(comment or "deleted")
+    if code < SIGNAL_BASE:
+        return Completed(code)
     return Completed(128 + code - SIGNAL_BASE)
 
 
@@ -175,6 +184,14 @@ def _job(grid_job_id: str, fields: Mapping[str, str], dialect: str) -> PbsJob:
         mebibytes(fields.get("resources_used.mem", "")),
     )
     return PbsJob(grid_job_id, tag, state, history)
+
+
+def _place(request: GridRequest) -> str:
+    """Return the commands that enter the directory and write there, or say to PBS why not."""
+    directory, out, err = (
+        shlex.quote(path) for path in (request.work_directory, request.stdout_path, request.stderr_path)
+    )
+    return f"cd {directory} || exit 1\nexec >{out} 2>{err} || exit 1"
 
 
 def _resources(request: GridRequest, dialect: str) -> list[str]:

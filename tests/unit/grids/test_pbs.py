@@ -70,7 +70,10 @@ def test_names_for_torque_are_short() -> None:
 def test_the_script_enters_its_directory_and_leaves_hosts_that_are_shut_out(tmp_path: Path) -> None:
     asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), exclude_hosts=("elsewhere",))
     done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=10)
-    assert done.stdout.strip() == str(tmp_path)
+    assert (done.stdout, Path(asked.stdout_path).read_text().strip()) == ("", str(tmp_path))
+    lost = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path / "unseen"))
+    done = subprocess.run(["/bin/sh"], input=text.script(lost), capture_output=True, text=True, timeout=10)
+    assert done.returncode == 1 and "unseen" in done.stderr
     host = subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
     asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), exclude_hosts=(host,))
     done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=10)
@@ -100,12 +103,35 @@ def listed(number: str, letter: str, **more: str) -> str:
     return f"Job Id: {number}\n" + "".join(f"    {name} = {value}\n" for name, value in lines.items()) + "\n"
 
 
+def test_recorded_pilots_are_read_with_their_tags_and_ends() -> None:
+    jobs = text.qstat(said("openpbs-pilots", "qstat -x -f 1 3 4 5"), text.OPENPBS)
+    assert [str(job.tag) for job in jobs] == [
+        f"iceprod.madison.{name}" for name in ("deleted", "late", "held", "never")
+    ]
+    deleted, late, held, never = jobs
+    assert isinstance(deleted.state, Removed) and deleted.state.reason.endswith("terminated by gridtest@pbs1")
+    assert isinstance(late.state, Failed) and "wall time" in late.state.reason
+    assert late.history is not None and late.history.host == "pbs1" and late.history.memory_mib == 5
+    assert held.state == Removed(), "it was deleted before it ran, of which PBS says nothing"
+    assert isinstance(never.state, Held) and "ngpus" in never.state.reason and never.history is None
+
+
+def test_recorded_unknown_ones_and_arrays_hide_no_known_one() -> None:
+    output = said("openpbs-pilots", "qstat -x -f 99999 0")
+    states = {job.grid_job_id: job.state for job in text.qstat(output, text.OPENPBS)}
+    assert states["0.pbs1"] == Completed(7)
+    assert said("openpbs-pilots", "qdel 1", number=1) == "", "a second deletion is no error"
+
+
 @pytest.mark.parametrize(
     ("dialect", "letter", "more", "state"),
     [
         (text.OPENPBS, "F", {"Exit_status": "271", "comment": "Job run and terminated by u@h"}, Removed),
         (text.OPENPBS, "F", {"comment": "Not Running and terminated by u@h"}, Removed),
+        (text.OPENPBS, "F", {"Exit_status": "0", "comment": "Job run and terminated by u@h"}, Removed),
         (text.OPENPBS, "F", {"Exit_status": "-29"}, Failed),
+        (text.OPENPBS, "Q", {"comment": "Not Running: Insufficient amount of resource: ncpus"}, Queued),
+        (text.OPENPBS, "Q", {"comment": "Can Never Run: Insufficient amount of resource: ncpus"}, Held),
         (text.OPENPBS, "F", {"Exit_status": "-1"}, Failed),
         (text.OPENPBS, "F", {"comment": "job held too often"}, Failed),
         (text.OPENPBS, "F", {"Exit_status": "265"}, Completed),
