@@ -37,7 +37,7 @@ def _measure(part: str, directory: Path, options: argparse.Namespace) -> list[st
     parts: dict[str, Callable[[], list[str]]] = {
         "ledger": lambda: _ledger(directory, options),
         "scale": lambda: scale.measure(
-            directory, done=scale.FULL_DONE if options.full else options.done, say=say
+            directory, done=scale.FULL_DONE if options.full else options.done, store=options.filled, say=say
         ),
         "failover": lambda: failover.measure(directory, kills=options.kills, say=say),
         "catchup": lambda: catchup.measure(directory, entries=options.entries, say=say),
@@ -85,6 +85,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--full", action="store_true", help=f"scale: {scale.FULL_DONE:,} tasks are finished (hours)"
+    )
+    parser.add_argument(
+        "--filled",
+        type=Path,
+        help="scale: a store that `python -m benchmarks.fill` has filled; it is used up",
     )
     parser.add_argument("--kills", type=int, default=20, help="failover: how many leaders are killed")
     parser.add_argument(

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.children import Child, Say
+from benchmarks.fill import JOBS, fill, filled
 from benchmarks.numbers import percentile
 from benchmarks.report import table
 from benchmarks.solo import STATISTICS, Solo, time_views
 
 READY: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
-LARGEST: Final = 10_000_000
+LARGEST: Final = JOBS
+DEPENDENTS_MOST: Final = 20_000
 CLAIM_TASKS: Final = 16
 CLAIMS: Final = 300
 CLAIMS_SMALL: Final = 40  # Where there are only 1,000 to be had.
@@ -27,13 +29,22 @@ FULL_DONE: Final = 10_000_000
 
 
 def measure(
-    directory: Path, *, done: int, ready: tuple[int, ...] = READY, say: Say = lambda line: None
+    directory: Path,
+    *,
+    done: int,
+    store: Path | None = None,
+    ready: tuple[int, ...] = READY,
+    say: Say = lambda line: None,
 ) -> list[str]:
-    """Measure and return the report's lines; `done` tasks are finished for what depends on them."""
+    """Measure and return the report's lines; `done` tasks are finished for what depends on them.
+
+    Or they are finished already in a `store` that `benchmarks.fill` has filled.
+    """
     lines = _submission(directory / "submit")
     lines += ["", *_claims(directory, ready, say)]
-    lines += ["", *_history(directory / "history", done, say)]
-    return lines
+    if store is not None:
+        return [*lines, "", *measure_filled(store, say=say)]
+    return [*lines, "", *_history(directory / "history", done, say)]
 
 
 def _submission(path: Path) -> list[str]:
@@ -62,15 +73,20 @@ def _claims(directory: Path, ready: tuple[int, ...], say: Say) -> list[str]:
 
 
 def _history(path: Path, done: int, say: Say) -> list[str]:
+    fill(path, done, say=say)
+    return measure_filled(path, say=say)
+
+
+def measure_filled(directory: Path, *, say: Say) -> list[str]:
+    """Measure in a store that `fill` has filled, and remove it."""
+    history = filled(directory)
+    path, dataset = directory / "store", 1
     solo = Solo(path)
-    dataset, _, _ = solo.submit(LARGEST, "simulate")
-    solo.run(1_000, statistics=STATISTICS, say=say)
-    bare_bytes = _growth(solo, done // 2, {}, say)
-    full_bytes = _growth(solo, done - done // 2, STATISTICS, say)
     times = [solo.claim(CLAIM_TASKS)[1] for _ in range(CLAIMS)]
-    dependents = max(CLAIM_TASKS * CLAIMS, done // 10)
+    dependents = max(CLAIM_TASKS * CLAIMS, min(history.done // 10, DEPENDENTS_MOST))
     solo.make_dependents(dependents, say=say)
     waiting = [solo.claim(CLAIM_TASKS)[1] for _ in range(CLAIMS)]
+    solo.abort_last(dataset, JOBS)
     with solo.environment.read() as snapshot:
         slowest = time_views(snapshot.ledger, dataset)
     file_mib = solo.environment.used_bytes() / 2**20
@@ -78,27 +94,19 @@ def _history(path: Path, done: int, say: Say) -> list[str]:
     restart_s, anonymous_mib = _restart(path)
     shutil.rmtree(path)
     worst = max(slowest, key=lambda name: slowest[name])
+    bare_bytes, full_bytes = history.per_task()
     return [
-        f"With {done:,} tasks done:",
+        f"With {history.done:,} tasks done:",
         "",
         f"- bytes on disk per finished task: {bare_bytes:.0f} without statistics,"
         f" {full_bytes:.0f} with {len(STATISTICS)} statistics",
-        f"- claims of {CLAIM_TASKS} tasks, {LARGEST:,} ready: p50 {percentile(times, 50):.2f} ms,"
+        f"- claims of {CLAIM_TASKS} tasks, {JOBS - history.done:,} ready: p50 {percentile(times, 50):.2f} ms,"
         f" p99 {percentile(times, 99):.2f} ms; with {dependents:,} dependents in the ready index:"
         f" p50 {percentile(waiting, 50):.2f} ms, p99 {percentile(waiting, 99):.2f} ms",
-        f"- views, the slowest of ten answers each: {slowest[worst]:.1f} ms at most ({worst})",
+        f"- {len(slowest)} views, the slowest of ten answers each: {slowest[worst]:.1f} ms at most ({worst})",
         f"- the store's file: {file_mib:,.0f} MiB; a restarted node has its first command acknowledged after"
         f" {restart_s:.1f} s, Python's start included, and {anonymous_mib:.0f} MiB of anonymous memory",
     ]
-
-
-def _growth(solo: Solo, tasks: int, statistics: dict[str, float], say: Say) -> float:
-    """Return by how many bytes the tables grow for each finished task, once requests are forgotten."""
-    solo.forget_requests()
-    before = solo.ledger_bytes()
-    solo.run(tasks, statistics=statistics, say=say)
-    solo.forget_requests()
-    return (solo.ledger_bytes() - before) / tasks
 
 
 def _restart(path: Path) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from iceprod_p2p.ledger.commands import (
     AddNode,
     Claim,
     Command,
+    ControlTasks,
     FinishTask,
     FoundCluster,
     Proposal,
@@ -30,12 +31,13 @@ from iceprod_p2p.ledger.commands import (
     TaskRef,
     TaskStart,
     Tick,
+    Verb,
 )
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.resources import Offer, Usage
 from iceprod_p2p.model.site import Member, MemberRole
-from iceprod_p2p.model.states import TaskState
+from iceprod_p2p.model.states import JobState, TaskState
 from iceprod_p2p.raft.compaction import compact
 from iceprod_p2p.raft.founding import found
 from iceprod_p2p.raft.journal import Journal
@@ -48,11 +50,15 @@ from iceprod_p2p.store.environment import Environment
 
 NODE: Final = "node-a"
 SITE: Final = "madison"
+IDLE_SITE: Final = "uppsala"
 ACTOR: Final = f"node:{NODE}"
 PAGE_TASKS: Final = 256  # Claimed, started and finished in one entry.
 HOLDER: Final = b"h" * 32
 STATISTICS: Final = {"events": 1_000.0, "energy_sum_GeV": 123_456.75}
 SAY_S: Final = 15.0
+REQUESTS_MAX: Final = (
+    4_096  # Requests of one entry are fewer: what began again gives none of its numbers twice.
+)
 HORIZON_MS: Final = 11 * 60_000  # Beyond the ledger's memory of requests.
 
 
@@ -60,17 +66,23 @@ class Solo:
     """Applies entries to a store as a node does, without waiting for the disk: filling is not what is measured."""
 
     def __init__(self, path: Path) -> None:
+        """Found a ledger in `path`, or go on with the one that lies there."""
         self.environment = Environment(path, sync=False)
         self._settings = RaftSettings()
         self._requests = 0
         self._now_ms = 0
-        self._refs: dict[int, list[TaskRef]] = {}
-        member = Member(NODE, SITE, "127.0.0.1:1", MemberRole.VOTER)
-        first: list[Command] = [
-            FoundCluster("bench", b"root", 86_400_000),
-            AddNode(member, b"authority", bytes(32), "key-a", bytes(32)),
-        ]
-        found(self.environment, NODE, encode_entry([self._proposal(c) for c in first]), apply=apply)
+        with self.environment.read() as snapshot:
+            applied = queries.applied_index(snapshot.ledger)
+            self._requests, self._now_ms = applied * REQUESTS_MAX, queries.ledger_time_ms(snapshot.ledger)
+        if not applied:
+            member = Member(NODE, SITE, "127.0.0.1:1", MemberRole.VOTER)
+            idle = Member("node-b", IDLE_SITE, "127.0.0.1:2", MemberRole.OBSERVER)
+            first: list[Command] = [
+                FoundCluster("bench", b"root", 86_400_000),
+                AddNode(member, b"authority", bytes(32), "key-a", bytes(32)),
+                AddNode(idle, b"authority-b", b"b" * 32, "key-b", b"b" * 32),
+            ]
+            found(self.environment, NODE, encode_entry([self._proposal(c) for c in first]), apply=apply)
         with self.environment.read() as snapshot:
             self._journal = Journal(snapshot, cache_bytes=self._settings.log_cache_bytes)
         self.tick(1_000)
@@ -139,6 +151,10 @@ class Solo:
             self._finish(held[start : start + PAGE_TASKS], {})
         say(f"{tasks:,} dependents are ready")
 
+    def abort_last(self, dataset: int, jobs: int) -> None:
+        """Abort the last job of a dataset: the one that whoever looks for aborted ones finds last."""
+        self.entry(ControlTasks(dataset, Verb.ABORT, jobs - 1, jobs - 1))
+
     def _finish(self, refs: Sequence[TaskRef], statistics: dict[str, float]) -> None:
         usage = Usage(1_000, 900, 50, 10)
         self.entry(StartTasks(SITE, tuple(self._start(ref) for ref in refs)))
@@ -178,8 +194,9 @@ class Solo:
 
 def views(kv: KeyValue, dataset: int) -> dict[str, Callable[[], Any]]:
     """Return every question a person's screen puts to the ledger, by name."""
-    middle = queries.dataset(kv, dataset)
-    assert middle is not None
+    found = queries.dataset(kv, dataset)
+    assert found is not None
+    half = found.row.tasks[TaskState.COMPLETE] // 2
     return {
         "datasets": lambda: queries.datasets(kv),
         "dataset": lambda: queries.dataset(kv, dataset),
@@ -187,6 +204,16 @@ def views(kv: KeyValue, dataset: int) -> dict[str, Callable[[], Any]]:
         "jobs, a page": lambda: queries.jobs(kv, dataset),
         "tasks, a page": lambda: queries.tasks(kv, dataset),
         "tasks that failed (none)": lambda: queries.tasks(kv, dataset, state=TaskState.FAILED),
+        "tasks that were aborted (one, the last)": lambda: queries.tasks(
+            kv, dataset, state=TaskState.ABORTED
+        ),
+        "tasks that run (none)": lambda: queries.tasks(kv, dataset, state=TaskState.PROCESSING),
+        "tasks that are claimed": lambda: queries.tasks(kv, dataset, state=TaskState.CLAIMED),
+        "tasks that are complete, the thousand after half": lambda: queries.tasks(
+            kv, dataset, state=TaskState.COMPLETE, limit=1_000, after=(half, 0)
+        ),
+        "tasks at another site (none)": lambda: queries.tasks(kv, dataset, site=IDLE_SITE),
+        "jobs that were aborted (one, the last)": lambda: queries.jobs(kv, dataset, state=JobState.ABORTED),
         "task of a job": lambda: queries.task(kv, dataset, 0, 0),
         "sites": lambda: queries.sites(kv),
         "ready counts": lambda: queries.ready_counts(kv),

@@ -14,6 +14,7 @@ from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.transitions import JOB_ABORTED, JOB_ACTIVE, JOB_FAILED, JOB_SUSPENDED
 
 _NATIVE_MAX: Final = 2**63
+_NATIVE_BYTES: Final = 10  # A record with a mask beyond that has more.
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(
     tuple[int, int | bytes, int | bytes, int | bytes, int | bytes]
@@ -87,8 +88,10 @@ def encode_job(job: Job) -> bytes:
 
 def decode_job(data: bytes) -> Job:
     """Read the stored form."""
-    epoch, *masks = _decode(data)
-    return Job(epoch, *map(_unpack, masks))
+    epoch, complete, failed, suspended, aborted = _decode(data)
+    if len(data) > _NATIVE_BYTES:
+        complete, failed, suspended, aborted = map(_unpack, (complete, failed, suspended, aborted))
+    return Job(epoch, complete, failed, suspended, aborted)  # type: ignore[arg-type]
 
 
 def _unpack(mask: int | bytes) -> int:

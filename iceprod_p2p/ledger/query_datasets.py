@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Final
 
 from iceprod_p2p.ledger import keys, limits, rows
 from iceprod_p2p.ledger import records as r
+from iceprod_p2p.ledger.job import Job
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.moves import fresh_task, untouched_job
 from iceprod_p2p.ledger.reading import see_place, see_task
@@ -17,7 +19,9 @@ from iceprod_p2p.ledger.transitions import JOB
 from iceprod_p2p.model.states import DatasetState, JobState, TaskState
 
 PAGE_MAX: Final = 1_000
-LOOK_MAX: Final = 20_000  # Records that one page may cost when a filter lets few through.
+WIDE_TASKS: Final = 16  # Of a job: rather than past the records of more, a walk goes to the next job at once.
+TRANSFERS_MAX: Final = 20_000  # Pairs of sites.
+LOOK_MAX: Final = 10_000  # Records that one page may cost when a filter lets few through.
 
 
 def dataset_number(kv: KeyValue, text: str) -> int | None:
@@ -44,7 +48,7 @@ def datasets(
     last = t.cluster.datasets if t.cluster is not None else 0
     found: list[rows.DatasetRow] = []
     number = after
-    for number in range(after + 1, min(last, after + LOOK_MAX // 4) + 1):
+    for number in range(after + 1, min(last, after + LOOK_MAX // 2) + 1):
         ds = t.dataset(number)
         if ds is None or (owner and ds.record.owner != owner):
             continue
@@ -127,7 +131,7 @@ def _dataset_sites(t: Tables, ds: Dataset) -> tuple[rows.SiteTaskCounts, ...]:
 
 
 def _transfers(t: Tables, ds: Dataset) -> tuple[rows.TransferRow, ...]:
-    found = t.transfers.under(keys.by_dataset(keys.TRANSFER, ds.number), LOOK_MAX)
+    found = t.transfers.under(keys.by_dataset(keys.TRANSFER, ds.number), TRANSFERS_MAX)
     return tuple(
         rows.TransferRow(
             t.site_name(keys.number_of(key, 5, 2)),
@@ -200,20 +204,26 @@ def jobs(
         return rows.Page((), None)
     limit = min(limit, PAGE_MAX)
     end = ds.record.jobs - 1 if last is None else min(last, ds.record.jobs - 1)
+    if state is not None and not job_counts(ds.counts)[state]:
+        return rows.Page((), None)
     found: list[rows.JobRow] = []
-    job, looked = max(after + 1, first), 0
-    while job <= end and len(found) < limit and looked < LOOK_MAX:
-        if state is not None and JOB[untouched_job(ds, job).kinds(ds.dag.everything)] is not state:
-            following = next_touched(t, ds, job, complete=state is JobState.COMPLETE)
-            if following is None or following > end:
-                return rows.Page(tuple(found), None)
-            job = following
+    looked, everything = 0, ds.dag.everything
+    walk = jobs_to_see(
+        t,
+        ds,
+        max(after + 1, first),
+        end,
+        lambda untouched: state is None or JOB[untouched.kinds(everything)] is state,
+        complete=state is JobState.COMPLETE,
+    )
+    for job in walk:
+        if len(found) >= limit or looked >= LOOK_MAX:
+            return rows.Page(tuple(found), job - 1)
         row = _job_row(t, ds, job, state)
         looked += 1 if row is None else len(ds.dag.shapes)
         if row is not None:
             found.append(row)
-        job += 1
-    return rows.Page(tuple(found), job - 1 if job <= end else None)
+    return rows.Page(tuple(found), None)
 
 
 def _job_row(t: Tables, ds: Dataset, number: int, wanted: JobState | None) -> rows.JobRow | None:
@@ -229,10 +239,45 @@ def _job_row(t: Tables, ds: Dataset, number: int, wanted: JobState | None) -> ro
     return rows.JobRow(ds.number, number, state, counts)
 
 
-def next_touched(t: Tables, ds: Dataset, number: int, *, complete: bool) -> int | None:
-    """Return the first job from `number` on that has records: of tasks if it may be complete, else of its own."""
+def jobs_to_see(
+    t: Tables,
+    ds: Dataset,
+    first: int,
+    end: int,
+    untouched_may_match: Callable[[Job], bool],
+    *,
+    complete: bool,
+) -> Iterator[int]:
+    """Walk the jobs from `first` to `end` that a filter may let through, given what it says to an untouched job.
+
+    `complete` is whether complete jobs may be among them.
+    """
+    cut = ds.record.truncated_at if first < ds.record.truncated_at <= end else end + 1
+    for low, high in ((first, cut - 1), (cut, end)):
+        if low <= high and untouched_may_match(untouched_job(ds, low)):
+            yield from range(low, high + 1)
+        elif low <= high:
+            yield from _touched(t, ds, low, high, complete=complete)
+
+
+def _touched(t: Tables, ds: Dataset, first: int, end: int, *, complete: bool) -> Iterator[int]:
+    """Walk the jobs from `first` to `end` that have records: of tasks if they may be complete, else of their own.
+
+    One walk over one table, and the records that it passes stay in hand.  Only where a job has many tasks it is
+    left for the next one at its first record.
+    """
     table = keys.TASK if complete else keys.JOB
-    stop = keys.prefix_stop(keys.by_dataset(table, ds.number))
-    for key, _ in t.kv.scan(keys.by_job(table, ds.number, number), stop):
-        return keys.number_of(key, 5, 4)
-    return None
+    stop = keys.by_job(table, ds.number, end) + b"\xff\xff\xff"
+    wide = complete and len(ds.dag.shapes) > WIDE_TASKS
+    before = first - 1
+    while before < end:
+        start, known = keys.by_job(table, ds.number, before + 1), before
+        for key in t.tasks.walk(start, stop) if complete else t.jobs.walk(start, stop):
+            job = keys.number_of(key, 5, 4)
+            if job != before:
+                before = job
+                yield job
+                if wide:
+                    break
+        if not wide or before == known:
+            return

@@ -9,16 +9,18 @@ from iceprod_p2p.ledger import keys, rows
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.commands import TaskRef
 from iceprod_p2p.ledger.explain import explain_place
+from iceprod_p2p.ledger.job import Job
 from iceprod_p2p.ledger.keyvalue import KeyValue
-from iceprod_p2p.ledger.moves import HELD, STARTED, Place, untouched_job
-from iceprod_p2p.ledger.query_datasets import LOOK_MAX, PAGE_MAX, next_touched
+from iceprod_p2p.ledger.moves import HELD, STARTED, Place
+from iceprod_p2p.ledger.query_datasets import LOOK_MAX, PAGE_MAX, WIDE_TASKS, jobs_to_see, task_counts
 from iceprod_p2p.ledger.query_files import files_of_task, logs_of_task
 from iceprod_p2p.ledger.reading import see_place, see_task
-from iceprod_p2p.ledger.tables import Dataset, Tables
+from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.resources import Usage
 from iceprod_p2p.model.states import HELD_STATES, TaskState
 
-_STARTED_STATES: Final = (TaskState.PROCESSING, TaskState.COPYING)
+TASK_LOOKS: Final = 2  # A task's record costs as much as two steps of a walk over jobs,
+LEAP_LOOKS: Final = 4  # and a leap from one job to the next as much as four.
 
 
 def tasks(
@@ -41,46 +43,62 @@ def tasks(
     limit = min(limit, PAGE_MAX)
     end = ds.record.jobs - 1 if last is None else min(last, ds.record.jobs - 1)
     wanted = (ds.dag.names[name],) if name else tuple(range(len(ds.dag.shapes)))
+    holder = t.site(site) if site else None
+    if site and holder is None:
+        return rows.Page((), None)
+    if state is not None and not any(task_counts(ds, task)[state] for task in wanted):
+        return rows.Page((), None)
     found: list[rows.TaskRow] = []
-    job, looked = max(after[0], first, 0), 0
-    skip_to = after[1] if job == after[0] else -1
-    while job <= end and looked < LOOK_MAX:
-        if not _untouched_may_match(ds, job, state, site):
-            may_be_complete = state in (None, TaskState.COMPLETE)
-            following = next_touched(t, ds, job, complete=may_be_complete)
-            if following is None or following > end:
-                return rows.Page(tuple(found), None)
-            if following != job:
-                job, skip_to = following, -1
+    looked, begin = 0, max(after[0], first, 0)
+    complete = state in (None, TaskState.COMPLETE)
+    walk = jobs_to_see(
+        t, ds, begin, end, lambda job: not site and _has(job, ds.dag.everything, state), complete=complete
+    )
+    for job in walk:
+        if looked >= LOOK_MAX:
+            return rows.Page(tuple(found), (job - 1, len(ds.dag.shapes)))
+        looked += LEAP_LOOKS if complete and len(ds.dag.shapes) > WIDE_TASKS else 1
         place = see_place(t, ds, job)
+        mask = _mask(place.job, ds.dag.everything, state)
         for task in wanted:
-            if task <= skip_to:
+            if not mask >> task & 1 or (job == after[0] and task <= after[1]):
                 continue
-            looked += 1
+            looked += TASK_LOOKS
             at = place.at(task)
+            stored = t.tasks.get(at.key) if holder is not None else None
+            if holder is not None and (stored is None or stored.site != holder.number):
+                continue  # What happened to it since can only have taken it out of a site's hands.
             record = see_task(t, at)
-            if (state is None or record.state is state) and (not site or t.site_name(record.site) == site):
+            if (state is None or record.state is state) and (holder is None or record.site == holder.number):
                 found.append(task_row(t, at, record))
                 if len(found) >= limit:
                     ended = job == end and task == wanted[-1]
                     return rows.Page(tuple(found), None if ended else (job, task))
-        looked += 1
-        job, skip_to = job + 1, -1
-    return rows.Page(tuple(found), (job - 1, len(ds.dag.shapes)) if job <= end else None)
+    return rows.Page(tuple(found), None)
 
 
-def _untouched_may_match(ds: Dataset, job: int, state: TaskState | None, site: str) -> bool:
-    """Whether tasks without records, from this job on, can be among those asked for."""
-    if site:
-        return False
-    if state is None:
-        return True
-    untouched = untouched_job(ds, job)
-    if untouched.suspended:
-        return state is TaskState.SUSPENDED
-    if untouched.aborted:
-        return state is TaskState.ABORTED
-    return state in (TaskState.READY, TaskState.WAITING)
+def _mask(job: Job, everything: int, state: TaskState | None) -> int:
+    """Return which tasks of a job, as bits, can be in a state: the four that a job knows itself, exactly."""
+    match state:
+        case None:
+            return everything
+        case TaskState.COMPLETE:
+            return job.complete
+        case TaskState.FAILED:
+            return job.failed
+        case TaskState.SUSPENDED:
+            return job.suspended
+        case TaskState.ABORTED:
+            return job.aborted
+        case _:
+            return everything & ~(job.complete | job.failed | job.suspended | job.aborted)
+
+
+def _has(untouched: Job, everything: int, state: TaskState | None) -> bool:
+    """Whether tasks without records, of such a job, can be in a state."""
+    if state in (None, TaskState.READY, TaskState.WAITING, TaskState.SUSPENDED, TaskState.ABORTED):
+        return _mask(untouched, everything, state) != 0
+    return False
 
 
 def task_row(t: Tables, place: Place, record: r.TaskRecord) -> rows.TaskRow:

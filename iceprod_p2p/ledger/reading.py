@@ -14,10 +14,12 @@ from iceprod_p2p.ledger.tables import Dataset, Tables
 
 
 def see_job(t: Tables, ds: Dataset, number: int) -> Job:
-    """Return a job as it is now."""
+    """Return a job as it is now; it must not be changed."""
     record = ds.record
     job = t.jobs.get(keys.by_job(keys.JOB, ds.number, number))
     if job is not None and job.epoch >= record.reset_epoch:
+        if job.epoch == record.epoch:
+            return job
         seen = Job(job.epoch, job.complete, job.failed, job.suspended, job.aborted)
         follow_job(record, seen, ds.dag.everything)
         return seen

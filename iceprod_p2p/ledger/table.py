@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from iceprod_p2p.ledger import keys
@@ -70,6 +70,19 @@ class Table(Generic[R]):
             known = self._records.get(key)
             found.append((key, known if known is not None else self._decode(raw)))
         return found
+
+    def walk(self, start: bytes, stop: bytes) -> Iterator[bytes]:
+        """Walk the keys with ``start <= key < stop`` in order; each one's record is in hand when its key comes.
+
+        Nothing may be put while it goes on.
+        """
+        if self._dirty:
+            self.flush()
+        records, decode = self._records, self._decode
+        for key, raw in self._kv.scan(start, stop):
+            if records.get(key) is None:
+                records[key] = decode(raw)
+            yield key
 
     def under(self, prefix: bytes, limit: int) -> list[tuple[bytes, R]]:
         """Return up to `limit` records whose keys have this prefix, in order."""

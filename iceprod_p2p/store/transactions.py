@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 from zlib import crc32
 
 import lmdb
@@ -77,22 +77,19 @@ class Table:
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Walk the pairs with `start <= key < stop` in byte order, or from the last to the first."""
         with self._transaction.cursor(self._database) as cursor:
+            pair: tuple[bytes, bytes]
             if reverse:
-                found = cursor.prev() if cursor.set_range(stop) else cursor.last()
-                while found:
-                    key, value = cast(tuple[bytes, bytes], cursor.item())
-                    if key < start:
-                        return
-                    yield key, value
-                    found = cursor.prev()
-                return
-            found = cursor.set_range(start)
-            while found:
-                key, value = cast(tuple[bytes, bytes], cursor.item())
-                if key >= stop:
+                if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
                     return
-                yield key, value
-                found = cursor.next()
+                for pair in cursor.iterprev():  # type: ignore[assignment]
+                    if pair[0] < start:
+                        return
+                    yield pair
+            elif cursor.set_range(start):
+                for pair in cursor.iternext():  # type: ignore[assignment]
+                    if pair[0] >= stop:
+                        return
+                    yield pair
 
 
 class SealedTable(Table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from iceprod_p2p.store import layers
 from iceprod_p2p.store.environment import Environment
 from iceprod_p2p.store.errors import StoreError
 from iceprod_p2p.store.layers import Layer, LayeredTable, WritableTable
@@ -23,6 +25,10 @@ VALUES = st.binary(max_size=4)
 
 def pairs(table: Any, start: bytes = b"", stop: bytes = b"\xff" * 4, *, reverse: bool = False) -> list[Any]:
     return list(table.scan(start, stop, reverse=reverse))
+
+
+def within(known: dict[bytes, bytes], start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
+    return sorted(pair for pair in known.items() if start <= pair[0] < stop)
 
 
 class Layers(RuleBasedStateMachine):
@@ -43,9 +49,37 @@ class Layers(RuleBasedStateMachine):
         writes=st.lists(st.tuples(KEYS, st.none() | VALUES), max_size=8),
         commit=st.sampled_from(["commit", "commit", "abort"]),
         lasting=st.booleans(),
+        start=KEYS,
+        stop=KEYS,
     )
-    def write(self, writes: list[tuple[bytes, bytes | None]], commit: str, lasting: bool) -> None:
+    def write(
+        self,
+        writes: list[tuple[bytes, bytes | None]],
+        commit: str,
+        lasting: bool,
+        start: bytes,
+        stop: bytes,
+    ) -> None:
         transaction, then = self.environment.write(), dict(self.now)
+        try:
+            self.write_and_look(transaction, then, writes, start, stop)
+        except BaseException:
+            transaction.abort()  # Or closing the store would wait for it.
+            raise
+        if commit == "commit":
+            transaction.commit(lasting=lasting)
+            self.now = then
+        else:
+            transaction.abort()
+
+    def write_and_look(
+        self,
+        transaction: Any,
+        then: dict[bytes, bytes],
+        writes: list[tuple[bytes, bytes | None]],
+        start: bytes,
+        stop: bytes,
+    ) -> None:
         for key, value in writes:
             if value is None:
                 transaction.ledger.delete(key)
@@ -54,12 +88,8 @@ class Layers(RuleBasedStateMachine):
                 transaction.ledger.put(key, value)
                 then[key] = value
             assert transaction.ledger.get(key) == value
+            assert pairs(transaction.ledger, start, stop) == within(then, start, stop)
         assert pairs(transaction.ledger) == sorted(then.items())
-        if commit == "commit":
-            transaction.commit(lasting=lasting)
-            self.now = then
-        else:
-            transaction.abort()
 
     @rule()
     def open_a_reader(self) -> None:
@@ -85,9 +115,9 @@ class Layers(RuleBasedStateMachine):
     def look(self, key: bytes, stop: bytes) -> None:
         for _, snapshot, known in self.readers:
             assert snapshot.ledger.get(key) == known.get(key)
-            within = sorted(pair for pair in known.items() if key <= pair[0] < stop)
-            assert pairs(snapshot.ledger, key, stop) == within
-            assert pairs(snapshot.ledger, key, stop, reverse=True) == within[::-1]
+            expected = within(known, key, stop)
+            assert pairs(snapshot.ledger, key, stop) == expected
+            assert pairs(snapshot.ledger, key, stop, reverse=True) == expected[::-1]
 
     @invariant()
     def every_reader_sees_its_own_version(self) -> None:
@@ -101,7 +131,13 @@ class Layers(RuleBasedStateMachine):
             self.environment.close()
 
 
-def test_readers_of_any_age_see_what_was_committed_when_they_began(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bound", [1, 16])
+def test_readers_of_any_age_see_what_was_committed_when_they_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    monkeypatch.setattr(layers, "HOLE_LEAST", bound)  # So that a few deleted keys make a hole,
+    monkeypatch.setattr(layers, "FEW", bound)  # and a few loose ones are sorted at once.
+
     class Here(Layers):
         directory = tmp_path
 
@@ -145,6 +181,34 @@ def test_a_frozen_layer_lies_between_the_live_one_and_the_pages() -> None:
     assert pairs(now) == [(b"a", b"pages"), (b"b", b"frozen"), (b"c", b"live")]
     assert pairs(before) == [(b"a", b"pages"), (b"b", b"frozen"), (b"d", b"pages")]
     assert pairs(now, reverse=True) == pairs(now)[::-1]
+
+
+class CountedPages(MemoryTables):
+    """Pages that know how many pairs were looked at."""
+
+    looked = 0
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        for pair in super().scan(start, stop, reverse=reverse):
+            self.looked += 1
+            yield pair
+
+
+def test_whoever_takes_the_first_of_many_does_not_pass_all_that_it_took_before(layer: Layer) -> None:
+    pages = CountedPages({b"q%04d" % number: b"" for number in range(2_000)})
+    for version in range(1, 1_000):
+        table = WritableTable(layer, None, pages, version, version - 1)
+        pages.looked = 0
+        taken = [key for key, _ in islice(table.scan(b"q", b"r"), 2)]
+        assert taken == [b"q%04d" % (2 * version - 2), b"q%04d" % (2 * version - 1)]
+        assert pages.looked < 64
+        for key in taken:
+            table.delete(key)
+    before = LayeredTable(layer, None, pages, 999)
+    table = WritableTable(layer, None, pages, 1_000, 999)
+    table.put(b"q0007", b"again")
+    assert [key for key, _ in islice(table.scan(b"q", b"r"), 2)] == [b"q0007", b"q1998"]
+    assert [key for key, _ in before.scan(b"q", b"r")] == [b"q1998", b"q1999"]
 
 
 def test_a_snapshot_is_only_read_and_keys_have_bounds(layer: Layer) -> None:
