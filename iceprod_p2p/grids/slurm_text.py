@@ -29,7 +29,7 @@ from iceprod_p2p.grids.request import GridRequest, Tag
 
 # The name comes last: strangers' names may hold any letter.  Widths are given because the usual 20 cuts.
 SQUEUE_FORMAT: Final = "JobArrayID:40|,State:30|,exit_code:12|,Reason:80|,NodeList:120|,TimeUsed:24|,Name:150"
-SACCT_FORMAT: Final = "JobIDRaw,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList,JobName"
+SACCT_FORMAT: Final = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,NodeList,JobName"
 TOO_LONG: Final = (
     "the script with the files that it carries has {mib} MiB, more than Slurm takes: name worker_bundle in "
     "[queue], or raise max_script_size in slurm.conf and script_mib_max in [queue.options]"
@@ -111,8 +111,8 @@ class SlurmJob:
 
     @property
     def tag(self) -> Tag | None:
-        """Our tag, or None for a stranger's job."""
-        return Tag.parse(self.name)
+        """Our tag, or None for a stranger's job, as every task of an array is (``12_3``): we submit none."""
+        return Tag.parse(self.name) if self.grid_job_id.isdigit() else None
 
 
 def arguments(request: GridRequest, options: SlurmOptions) -> tuple[str, ...]:

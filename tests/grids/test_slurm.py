@@ -29,6 +29,7 @@ from iceprod_p2p.grids.slurm_text import SlurmJob
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.slurm_system import SlurmSystem
+from tests.grids.users import USER, user_ids
 from tests.unit.site.one_keeper import Site
 from tests.unit.site.one_ledger import NOW_MS, OneLedger
 
@@ -147,6 +148,39 @@ class TestSlurmWithAccounting(SlurmBehaviour):
                 work.grid.history(["999999"])
         finally:
             system.start_accounting()
+
+    def test_arrays_of_others_are_read_and_never_ours(self, work: Work, system: SlurmSystem) -> None:
+        """Waiting, running and ended tasks of arrays: an account's own, under a name like ours, and a user's."""
+        name = f"iceprod.{work.site}.array"
+        options = ("--parsable", f"--job-name={name}", "--array=0-3%2", "--chdir=/tmp", "--output=/dev/null")
+        script = '--wrap=test "$SLURM_ARRAY_TASK_ID" = 0 || sleep 60'
+        array = system.run("sbatch", *options, script).strip()
+        user_ids(USER)
+        user = system.run(
+            "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "sbatch", *options, script
+        ).strip()
+        (grid_job_id,) = work.submit(work.request("j", "exit 3"))
+        assert work.until_ended([grid_job_id])[grid_job_id].state == Completed(3)
+        try:
+            until(lambda: system.accounted_state(f"{array}_0") == "COMPLETED", "a task has ended")
+            until(lambda: "RUNNING" in system.accounted_state(f"{array}_1"), "a task runs")
+            assert isinstance(work.grid, SlurmGrid)
+            listed = {job.grid_job_id for job in work.grid._squeue("--states=all")}
+            assert {f"{array}_0", f"{array}_1"} <= listed and not any(
+                name.startswith(user) for name in listed
+            )
+            assert [job.grid_job_id for job in work.grid.our_jobs(work.site)] == [grid_job_id]
+            assert work.grid.find_by_tag([Tag(work.site, "array")]) == {}
+            assert work.grid.clean_queue(work.site, []) == []
+            ended = work.grid._sacct("--jobs", f"{array}_0,{grid_job_id}")
+            assert {job.grid_job_id: job.state for job in ended} == {
+                f"{array}_0": Completed(0),
+                grid_job_id: Completed(3),
+            }
+            states = system.run("squeue", "--noheader", f"--jobs={array},{user}", "--format=%T")
+            assert "RUNNING" in states and "CANCELLED" not in states
+        finally:
+            system.run("scancel", array, user)
 
 
 class ByRest:
