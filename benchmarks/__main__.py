@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import catchup, etcd, failover, grids, ledger, machine, report, scale
+from benchmarks import catchup, etcd, failover, grids, ledger, machine, pilots, report, scale
 
-PARTS = ("ledger", "scale", "failover", "catchup", "grids")
+PARTS = ("ledger", "scale", "failover", "catchup", "grids", "pilots")
 GRID_ROUNDS_MOST = 3
 
 
@@ -44,6 +44,7 @@ def _measure(part: str, directory: Path, options: argparse.Namespace) -> list[st
         "grids": lambda: grids.measure(
             directory, tasks=options.tasks, rounds=min(options.rounds, GRID_ROUNDS_MOST), say=say
         ),
+        "pilots": lambda: pilots.measure(directory, pilots=options.pilots, say=say),
     }
     return parts[part]()
 
@@ -96,6 +97,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--entries", type=int, default=catchup.ENTRIES, help="catchup: how many entries the node is behind"
     )
     parser.add_argument("--tasks", type=int, default=3_000, help="grids: how many tasks a round has")
+    parser.add_argument(
+        "--pilots", type=int, default=pilots.PILOTS, help="pilots: how many are connected to one node"
+    )
     parser.add_argument(
         "--directory", type=Path, help="where the stores lie during the run (a real disk, not tmpfs)"
     )

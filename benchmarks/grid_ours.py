@@ -22,7 +22,7 @@ from iceprod_p2p.client.submission import submit_file
 PROGRAM: Final = "/bin/true"
 POLL_S: Final = 0.1
 LIMIT_S: Final = 150.0
-_STEERING: Final = """\
+STEERING: Final = """\
 version: 3.2
 tasks:
   - name: spawn
@@ -88,7 +88,7 @@ def measure(directory: Path, *, tasks: int, slots: int, say: Say) -> Lives:
     """Run `tasks` tasks to their recorded ends; RuntimeError when they do not end well, or not in time."""
     cluster = Sites(directory, slots=slots, say=say)
     steering = directory / "spawn.yaml"
-    steering.write_text(_STEERING % PROGRAM, encoding="utf-8")
+    steering.write_text(STEERING % PROGRAM, encoding="utf-8")
     try:
         cluster.found()
         with closing(Session(context_name=f"{cluster.context_directory}/")) as session:

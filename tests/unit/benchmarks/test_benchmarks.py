@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare, catchup, etcd, failover, grids, ledger, numbers, report, scale
+from benchmarks import bare, catchup, etcd, failover, grids, ledger, numbers, pilots, report, scale
 from benchmarks.children import Child
 from benchmarks.ledger import Load
 
@@ -44,7 +44,7 @@ def test_a_table_replaces_only_what_stands_between_its_markers(tmp_path: Path) -
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for part in ("ledger", "scale", "failover", "catchup", "grids"):
+    for part in ("ledger", "scale", "failover", "catchup", "grids", "pilots"):
         assert text.index(f"<!-- begin {part} -->") < text.index(f"<!-- end {part} -->")
 
 
@@ -100,6 +100,12 @@ def test_a_node_that_is_far_behind_catches_up_in_little_memory_while_the_cluster
         assert outcome.most_bytes[who] - first_bytes < 32 << 20, who
     text = "\n".join(outcome.lines(entries=12_000, state_mib=64, slice_s=1.0))
     assert "12,000 entries behind, 64 MiB of tables: caught up in" in text
+
+
+@pytest.mark.slow
+def test_pilots_connect_wait_and_work_off_a_dataset(tmp_path: Path) -> None:
+    text = "\n".join(pilots.measure(tmp_path, pilots=4, idle_s=1.0, say=print))
+    assert "- 4 pilots connected" in text and "- then 64 tasks, taken and reported by" in text
 
 
 def test_the_floor_counts_processes_that_ended() -> None:
