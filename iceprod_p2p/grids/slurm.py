@@ -3,7 +3,8 @@
 A grid job carries its tag as its name.  Slurm lists ended jobs for a while (MinJobAge, five minutes as
 installed), so exit codes are known without accounting; with it they are known for as long as a site keeps it.
 
-Absent on purpose: job arrays, because every pilot has its own secret and tag (what they would gain: docs/grids/slurm.md).
+Absent on purpose: job arrays, because every pilot has its own secret and tag; docs/grids/slurm.md has measured what
+they would gain.
 """
 
 from __future__ import annotations
