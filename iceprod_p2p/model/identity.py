@@ -38,10 +38,10 @@ class Identity:
     """One caller, as far as its certificate tells; whether it may act is decided by policy and ledger.
 
     `site` is the site whose authority vouches for the caller (empty for persons); a pilot renewed by
-    another site's node bears that node's site here, its home site stands in the ledger.  `fingerprint` is
+    another site's node bears that node's site here, and its own one in `home` (empty for all others).  `fingerprint` is
     the SHA-256 of the certificate in hex, `key_digest` the SHA-256 of its public key (the *holder* of
     passkeys), `issuer` the key identifier of the issuing authority in hex, `expires_ms` the end of validity
-    in wall time, `made_ms` when it was issued.  The last five are empty for an identity that did not come
+    in wall time, `made_ms` when it was issued.  The last six are empty for an identity that did not come
     from a certificate.
     """
 
@@ -54,6 +54,12 @@ class Identity:
     issuer: str = ""
     expires_ms: int = 0
     made_ms: int = 0
+    home: str = ""
+
+    @property
+    def home_site(self) -> str:
+        """The site that a pilot belongs to, wherever it was renewed."""
+        return self.home or self.site
 
     @property
     def uri(self) -> str:

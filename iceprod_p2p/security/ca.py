@@ -38,6 +38,7 @@ from iceprod_p2p.security.certificates import (
     certificate_key,
     check_request,
     expires_ms,
+    home_extension,
     key_identifier,
     to_pem,
 )
@@ -77,11 +78,14 @@ class Authority:
         name: str,
         now_ms: int,
         lifetime_ms: int | None = None,
+        home: str = "",
     ) -> x509.Certificate:
         """Issue a node's, pilot's or person's certificate for the key of `request_pem`, beginning at
         `now_ms`.
 
         The caller has decided that the requester is `name`; the request must ask for exactly that identity.
+        `home` is the site of a pilot that another site's node renews; it stands in the certificate, so that the
+        end of that site reaches the pilot wherever it is.
         Life defaults to the kind's (90 days, 1 h, 12 h) and never outlasts the authority's.  BadInput and
         NotAllowed as `check_request`; NotAllowed for a kind outside this authority's scope.
         """
@@ -98,6 +102,8 @@ class Authority:
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if home and home != site:
+            builder = builder.add_extension(home_extension(home), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def chain(self, certificate: x509.Certificate) -> bytes:

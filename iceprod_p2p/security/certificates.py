@@ -30,6 +30,9 @@ from iceprod_p2p.model.identity import SCHEME, is_host_label
 
 CLOCK_TOLERANCE_MS: Final = 300_000
 REQUEST_BYTES_MAX: Final = 4 * 1024  # Ours have about 450.
+# Of ours alone: a UUID as X.667 lets anybody use one.
+HOME_SITE: Final = x509.ObjectIdentifier("2.25.52699857866674560973173748378331154590")
+_UTF8_STRING: Final = 0x0C
 CHAIN_BYTES_MAX: Final = 16 * 1024
 _CHAIN_LENGTH_MAX: Final = 6  # Leaf, issuer, root, and as many again while two roots overlap.
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\s*", re.DOTALL)
@@ -197,6 +200,26 @@ def problem_of(certificate: x509.Certificate, now_ms: int) -> str:
     if not is_in_time(certificate, now_ms):
         return "the certificate is not valid yet; set this machine's clock"
     return ""
+
+
+def home_extension(site: str) -> x509.UnrecognizedExtension:
+    """Return what names a pilot's own site in a certificate that another site made."""
+    name = site.encode("ascii")
+    assert len(name) < 128, "site names have at most 63 characters"
+    return x509.UnrecognizedExtension(HOME_SITE, bytes([_UTF8_STRING, len(name)]) + name)
+
+
+def home_of(certificate: x509.Certificate) -> str:
+    """Return the site that `home_extension` names, empty when there is none; ValueError for a malformed one."""
+    try:
+        found = certificate.extensions.get_extension_for_oid(HOME_SITE).value
+    except x509.ExtensionNotFound:
+        return ""
+    raw = found.value if isinstance(found, x509.UnrecognizedExtension) else b""
+    name = raw[2:].decode("ascii")
+    if raw[:2] != bytes([_UTF8_STRING, len(name) & 0x7F]) or not name:
+        raise ValueError("the home site is malformed")
+    return name
 
 
 def days_left(certificate: x509.Certificate, now_ms: int) -> int:

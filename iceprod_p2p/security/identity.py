@@ -17,8 +17,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from iceprod_p2p.base.errors import NotAllowed
-from iceprod_p2p.model.identity import Identity, IdentityKind, identity_from_names
-from iceprod_p2p.security.certificates import certificate_key, expires_ms, fingerprint, key_digest, made_ms
+from iceprod_p2p.model.identity import Identity, IdentityKind, identity_from_names, is_site_name
+from iceprod_p2p.security.certificates import (
+    certificate_key,
+    expires_ms,
+    fingerprint,
+    home_of,
+    key_digest,
+    made_ms,
+)
 
 _CERTIFICATE_BYTES_MAX: Final = 8 * 1024  # Ours have about 700; a longer one is not ours.
 _ISSUER_BYTES: Final = 20  # `certificates.key_identifier`
@@ -78,10 +85,13 @@ def identity_of(certificate: x509.Certificate) -> Identity:
         extensions = certificate.extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         authority = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        home = home_of(certificate)
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         dns_names = names.get_values_for_type(x509.DNSName)
         others = len(list(names)) - len(uris) - len(dns_names)
         identity = identity_from_names(uris, dns_names, other_names=others)
+        if home and (identity.kind is not IdentityKind.PILOT or not is_site_name(home)):
+            raise ValueError("a home site is named that cannot be one")
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
         raise NotAllowed(
             f"the certificate names no identity of this cluster: {fault}",
@@ -98,6 +108,7 @@ def identity_of(certificate: x509.Certificate) -> Identity:
         issuer=issuer.hex(),
         expires_ms=expires_ms(certificate),
         made_ms=made_ms(certificate),
+        home=home,
     )
 
 

@@ -70,6 +70,7 @@ class Trust:
     none is: only a root can have made it, and its name constraint lets it speak for people alone.  `revoked` holds
     fingerprints of callers' certificates and key identifiers of authorities, in hex.  `shut_out` says of people
     whose access was ended whether it still is, and the wall time before which their certificates are refused.
+    `sites` are those that take part: pilots of others are refused, whoever renewed their certificates.
     """
 
     cluster: str
@@ -77,6 +78,7 @@ class Trust:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     shut_out: Mapping[str, tuple[bool, int]] = field(default_factory=dict)
+    sites: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -86,10 +88,15 @@ class Trust:
         issuers: Iterable[Issuer],
         revoked: Iterable[str] = (),
         shut_out: Mapping[str, tuple[bool, int]] | None = None,
+        sites: Iterable[str] | None = None,
     ) -> Trust:
-        """Build a snapshot from lists."""
+        """Build a snapshot from lists; without `sites`, those of the authorities take part."""
         by_key = {issuer.key_id: issuer for issuer in issuers}
-        return cls(cluster, tuple(roots), by_key, frozenset(revoked), shut_out or {})
+        if sites is None:
+            sites = (issuer.scope for issuer in by_key.values())
+        return cls(
+            cluster, tuple(roots), by_key, frozenset(revoked), shut_out or {}, frozenset(sites) - {PEOPLE}
+        )
 
     def admit(self, identity: Identity, *, now_ms: int) -> None:
         """Raise NotAllowed unless this caller, whose TLS handshake succeeded, may still speak at wall time
@@ -123,6 +130,14 @@ class Trust:
                 remedy="enrol again at a site that is a member",
             )
         require_scope(identity, issuer.scope)
+        if identity.kind is IdentityKind.PILOT:
+            gone = {identity.site, identity.home_site} - self.sites
+            if gone:
+                raise NotAllowed(
+                    f"site {min(gone)}, to which {identity.actor} belongs or which vouched for it, is banned, or not"
+                    " in the cluster any more",
+                    remedy="ask an administrator",
+                )
 
     @property
     def _lists_people(self) -> bool:

@@ -21,6 +21,7 @@ from iceprod_p2p.ledger import keys, queries
 from iceprod_p2p.ledger import records as r
 from iceprod_p2p.ledger.keyvalue import KeyValue
 from iceprod_p2p.ledger.limits import NODES_MAX, SITES_MAX
+from iceprod_p2p.ledger.rules.replacing import returning_site
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.identity import PEOPLE
 from iceprod_p2p.model.states import SiteState
@@ -77,6 +78,9 @@ class Refused:
 
     mark: int | None
     nodes: frozenset[str]
+    returning: frozenset[
+        str
+    ]  # Sites without a node since a restore, which may come back without an invitation.
     certificates: frozenset[str]
     people: Mapping[str, tuple[bool, int]]
 
@@ -119,6 +123,8 @@ class ClusterFacts:
             people = queries.people_authorities(kv)
             refused = self._refused_now(kv)
         issuers = self._issuers_of(sites) + self._people_of(people)
+        banned = {site for site, record in sites.items() if record.state is SiteState.BANNED}
+        taking_part = ({record.member.site for record in records} | refused.returning) - banned
         return Facts(
             time_ms=time_ms,
             nodes=tuple(_address(record) for record in sorted(records, key=lambda node: node.joined_ms)),
@@ -132,7 +138,9 @@ class ClusterFacts:
                     (record.passkey_key_id, record.passkey_public_key),
                 )
             },
-            trust=Trust.of(self._cluster, self._roots(), issuers, refused.certificates, refused.people),
+            trust=Trust.of(
+                self._cluster, self._roots(), issuers, refused.certificates, refused.people, taking_part
+            ),
             removed=refused.nodes,
         )
 
@@ -141,12 +149,11 @@ class ClusterFacts:
         mark = queries.refusals(kv)
         if mark is None or self._refused is None or self._refused.mark != mark:
             tables = Tables(kv)
+            removed = tables.scan_keys(keys.REMOVED, REMOVED_MAX)
             self._refused = Refused(
                 mark,
-                nodes=frozenset(
-                    key[1:].decode("utf-8", "replace")
-                    for key, _ in tables.scan_keys(keys.REMOVED, REMOVED_MAX)
-                ),
+                nodes=frozenset(key[1:].decode("utf-8", "replace") for key, _ in removed),
+                returning=frozenset(filter(None, (returning_site(marker) for _, marker in removed))),
                 certificates=frozenset(
                     key[1:].hex() for key, _ in tables.scan_keys(keys.REVOKED, REVOKED_MAX)
                 ),

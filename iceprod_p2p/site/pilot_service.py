@@ -237,6 +237,7 @@ class PilotService(pilot_pb2_grpc.PilotsServicer):  # type: ignore[misc]
             name=identity.name,
             now_ms=now_ms,
             lifetime_ms=self._times.certificate_ms,
+            home=identity.home_site,
         )
         log.info("pilot certificate renewed", pilot=identity.name, was_of=identity.site)
         return pilot_pb2.RenewReply(

@@ -366,6 +366,28 @@ async def test_revocation_reaches_an_open_stream(madison: Node, zeuthen: Node, s
             await stream.read()
 
 
+async def test_the_end_of_its_own_site_reaches_a_pilot_that_another_site_renewed_in_mid_stream(
+    madison: Node, zeuthen: Node, service: Service
+) -> None:
+    chain, key = issued(madison.authority, IdentityKind.PILOT, "p-1", now_ms=NOW_MS, home="zeuthen")
+    renewed = TlsMaterial(chain, key, madison.ring.root_pem)
+    service.method_asked = "/iceprod.v1.Pilots/Exchange"
+    async with (
+        serving(service, material(madison)) as address,
+        secure_channel(address, renewed, server_name=SERVER_NAME) as channel,
+    ):
+        stream = channel.stream_stream("/test.Test/Echo")()
+        with (
+            pytest.raises(NotAllowed, match="site zeuthen, to which pilot:madison/p-1 belongs"),
+            rpc_errors(),
+        ):
+            await stream.write(b"one")
+            assert await stream.read() == b"one from pilot:madison/p-1"
+            service.trust = madison.ring.trust(madison.authority)
+            await stream.write(b"two")
+            await stream.read()
+
+
 @pytest.mark.parametrize(
     ("request_", "kind", "text"),
     [

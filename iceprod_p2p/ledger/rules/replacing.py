@@ -75,10 +75,8 @@ def _place_of(t: Tables, command: ReplaceNode) -> _Place | Refused:
         votes = record.member.role is MemberRole.VOTER or record.votes_next
         return _Place(record.member.site, votes, record)
     marker = t.kv.get(keys.by_name(keys.REMOVED, command.replaces))
-    if marker is not None and marker[_TIME_BYTES:]:
-        return _Place(
-            marker[_TIME_BYTES + 1 :].decode(), _RETURNS[marker[_TIME_BYTES : _TIME_BYTES + 1]], None
-        )
+    if marker is not None and returning_site(marker):
+        return _Place(returning_site(marker), _RETURNS[marker[_TIME_BYTES : _TIME_BYTES + 1]], None)
     if command.token_digest:
         return _Place(command.member.site, False, None)  # Invited anew: there is nothing to take over.
     if marker is not None:
@@ -87,6 +85,11 @@ def _place_of(t: Tables, command: ReplaceNode) -> _Place | Refused:
             f"node {command.replaces} was removed: an administrator must invite its site again",
         )
     return Refused(Refusal.NOT_FOUND, f"there is no node {command.replaces} to replace")
+
+
+def returning_site(marker: bytes) -> str:
+    """Return the site that may come back for a removed node's place after a restore, by the node's marker; or empty."""
+    return marker[_TIME_BYTES + 1 :].decode()
 
 
 def _check(t: Tables, command: ReplaceNode, place: _Place, asked: Asked) -> Refused | None:

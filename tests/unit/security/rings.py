@@ -71,10 +71,16 @@ def request(kind: IdentityKind, name: str, site: str, cluster: str = "icecube") 
 
 
 def issued(
-    issuer: Authority, kind: IdentityKind, name: str, *, now_ms: int = NOW_MS, lifetime_ms: int | None = None
+    issuer: Authority,
+    kind: IdentityKind,
+    name: str,
+    *,
+    now_ms: int = NOW_MS,
+    lifetime_ms: int | None = None,
+    home: str = "",
 ) -> tuple[bytes, bytes]:
     """Chain and key, PEM, of a new certificate."""
     site = "" if kind is IdentityKind.PERSON else issuer.scope
     pem, key = request(kind, name, site, issuer.cluster)
-    leaf = issuer.issue(pem, kind=kind, name=name, now_ms=now_ms, lifetime_ms=lifetime_ms)
+    leaf = issuer.issue(pem, kind=kind, name=name, now_ms=now_ms, lifetime_ms=lifetime_ms, home=home)
     return to_pem(leaf, issuer.certificate), key_to_pem(key)

@@ -17,14 +17,24 @@ import pytest
 
 from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
-from iceprod_p2p.ledger.commands import Claim, ControlSite, ControlTasks, SiteVerb, StartTasks, TaskRef, Verb
+from iceprod_p2p.ledger.commands import (
+    Claim,
+    ControlSite,
+    ControlTasks,
+    RemoveMember,
+    SiteVerb,
+    StartTasks,
+    TaskRef,
+    Verb,
+)
 from iceprod_p2p.ledger.reading import see_place, see_task
 from iceprod_p2p.ledger.tables import Tables
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.model.identity import IdentityKind, identity_uri
 from iceprod_p2p.model.resources import Offer
 from iceprod_p2p.model.states import TaskState
-from iceprod_p2p.security.certificates import make_request, new_key, to_pem
+from iceprod_p2p.security.certificates import chain_from_pem, make_request, new_key, to_der, to_pem
+from iceprod_p2p.security.identity import identity_of
 from iceprod_p2p.site.cluster_facts import ClusterFacts
 from iceprod_p2p.site.cluster_view import ClusterView
 from iceprod_p2p.site.file_service import FileService
@@ -387,6 +397,35 @@ async def test_no_other_sites_pilot_becomes_one_of_a_site_that_hands_out_credent
     with pytest.raises(NotAllowed, match="same site"):
         await world.service.GetCredentials(pilot_pb2.CredentialsRequest(), stranger)
     assert (await world.service.Renew(request, world.pilot())).chain_pem
+
+
+@pytest.mark.parametrize("end", [ControlSite("desy", SiteVerb.BAN), RemoveMember("desy-1")])
+async def test_a_pilot_that_another_site_renewed_ends_with_its_own_site(world: World, end: Any) -> None:
+    """Renewed twice, too: its own site stands in every certificate that it gets."""
+    assert world.keys.root is not None
+    desy = new_authority(world.keys.root, "desy", now_ms=NOW_MS)
+    world.ledger.admit("desy-1", "desy", authority=to_der(desy.certificate))
+    there = identity_uri(IdentityKind.PILOT, "p-1", site="desy", cluster=CLUSTER)
+    here = identity_uri(IdentityKind.PILOT, "p-1", site="madison", cluster=CLUSTER)
+    csr = make_request(new_key(), there)
+    certificate = desy.issue(csr, kind=IdentityKind.PILOT, name="p-1", now_ms=NOW_MS)
+    request = pilot_pb2.RenewRequest(csr_pem=make_request(new_key(), here))
+    first = await world.service.Renew(request, Caller(to_pem(certificate)))
+    second = await world.service.Renew(request, Caller(to_pem(chain_from_pem(first.chain_pem)[0])))
+    renewed = [identity_of(chain_from_pem(reply.chain_pem)[0]) for reply in (first, second)]
+    assert [(identity.site, identity.home) for identity in renewed] == [("madison", "desy")] * 2
+    own = identity_of(chain_from_pem((await world.service.Renew(request, world.pilot())).chain_pem)[0])
+    assert (own.site, own.home) == ("madison", "")
+
+    world.clock.advance(1)
+    for identity in (*renewed, own):
+        world.cluster.trust().admit(identity, now_ms=NOW_MS)
+    world.ledger.must(end, actor="person:ada")
+    world.clock.advance(1)  # Facts are a quarter of a second old at most.
+    for identity in renewed:
+        with pytest.raises(NotAllowed, match="site desy, to which pilot:madison/p-1 belongs"):
+            world.cluster.trust().admit(identity, now_ms=NOW_MS)
+    world.cluster.trust().admit(own, now_ms=NOW_MS)
 
 
 async def test_an_exchange_that_is_too_large_is_refused(world: World) -> None:
