@@ -215,7 +215,9 @@ def _raise(url: Url, words: str) -> None:
 
 def judged(url: Url, words: str) -> IceProdError:
     """Return the error that the tool's words mean."""
-    said = f"{url}: {words[-400:] or 'the tool failed without a word'}"
+    if not words.strip():
+        return Unavailable(f"{url}: the tool failed without a word")
+    said = f"{url}: {words[-400:]}"
     if any(word in words for word in _NO_PROXY):
         return NotAllowed(f"{url}: there is no valid proxy certificate", remedy="renew the site's proxy")
     if _EXPIRED in words:

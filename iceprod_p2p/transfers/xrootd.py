@@ -164,7 +164,9 @@ class XrootdStorage(Storage):
 
 def judged(url: Url, words: str) -> IceProdError:
     """Return the error that the tool's words mean."""
-    said = f"{url}: {words[-400:] or 'the tool failed without a word'}"
+    if not words.strip():
+        return Unavailable(f"{url}: the tool failed without a word")
+    said = f"{url}: {words[-400:]}"
     if any(word in words for word in _MISSING):
         return NotFound(f"{url} does not exist")
     if any(word in words for word in _FORBIDDEN):
