@@ -16,7 +16,13 @@ from iceprod_p2p.model.steering import Configuration, Value
 from iceprod_p2p.steering.expand import expand_task, job_arguments, unresolved
 from iceprod_p2p.steering.expressions.context import Context
 from iceprod_p2p.steering.expressions.evaluate import expand
-from iceprod_p2p.steering.limits import CONTEXT_DEPTH_MAX, CONTEXT_NODES_MAX, REQUEST_BYTES_MAX
+from iceprod_p2p.steering.json_reader import count_values
+from iceprod_p2p.steering.limits import (
+    CONTEXT_DEPTH_MAX,
+    CONTEXT_NODES_MAX,
+    REQUEST_BYTES_MAX,
+    TEXT_CHARS_MAX,
+)
 from iceprod_p2p.steering.metadata import metadata_table
 from iceprod_p2p.steering.read import check, read
 from iceprod_p2p.steering.texts import FORBIDDEN
@@ -174,6 +180,8 @@ def parse_request(line: bytes | str) -> Request:
         raise BadInput(f"the JSON text is longer than {REQUEST_BYTES_MAX} bytes")
     try:
         text = line.decode("utf-8-sig") if isinstance(line, bytes) else line
+        if count_values(text, CONTEXT_NODES_MAX) > CONTEXT_NODES_MAX:  # Before any is made.
+            raise BadInput(f"the data have more than {CONTEXT_NODES_MAX} parts")
         request = parse_json(text)
     except UnicodeDecodeError as bad:
         raise BadInput(f"the text is not UTF-8 at byte {bad.start}") from bad
@@ -214,7 +222,11 @@ def _bounded(value: Value) -> None:
 def _refuse_characters(value: Value) -> None:
     """Refuse what no steering file may hold: control characters, half characters, and those that mark escapes."""
     for part in _parts(value):
-        if isinstance(part, str) and (bad := FORBIDDEN.search(part)):
+        if not isinstance(part, str):
+            continue
+        if len(part) > TEXT_CHARS_MAX:
+            raise BadInput(f"a text of {len(part)} characters is longer than {TEXT_CHARS_MAX}")
+        if bad := FORBIDDEN.search(part):
             raise BadInput(f"the character U+{ord(bad.group()):04X} may not be in steering text")
 
 

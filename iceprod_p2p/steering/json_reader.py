@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import json.decoder
 import re
-from bisect import bisect_right
 from collections.abc import Callable
+from itertools import islice
+from string import ascii_letters
 from typing import Final, cast
 
-from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX
+from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX, TEXT_CHARS_MAX
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text, finite_float, whole_number
 
 _BLANKS: Final = frozenset(" \t\r\n")
 _BLANK = re.compile(r"[ \t\r\n]*")
+_COLON = re.compile(r"[ \t\r\n]*+:[ \t\r\n]*+")
+_NEXT = re.compile(r"[ \t\r\n]*+([,}\]])[ \t\r\n]*+")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-# A string, or one that is never closed: so that it is never tried again from within.
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|$)', re.DOTALL)
+# A string, also one that is never closed (so that it is never tried again from within), or what parts values.
+_PIECE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|$)|[,\[{]', re.DOTALL)
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+_BEGINS_WORD: Final = frozenset(ascii_letters + "_+-.")
 _WORD = re.compile(r"[A-Za-z_+\-.][\w+\-.]{0,40}")
 # The C scanner of strings: it knows escapes, refuses control characters and is linear.
 _scan_string = cast(Callable[[str, int, bool], tuple[str, int]], json.decoder.scanstring)  # type: ignore[attr-defined]
@@ -28,28 +32,39 @@ _scan_string = cast(Callable[[str, int, bool], tuple[str, int]], json.decoder.sc
 
 def read_json(text: str, count: NodeCount) -> Node:
     """Return the one value of `text`.  Raises Refusal at the first thing that is not JSON or passes a bound."""
-    _check_count(text, count)
+    _check_count(text)
     return _JsonReader(text, count).whole()
 
 
-def _check_count(text: str, count: NodeCount) -> None:
-    """Refuse a flood of values before any is made: separators outside strings are counted first, at C speed."""
-    if text.count(",") + text.count("[") + text.count("{") > NODES_MAX:
-        bare = _STRING.sub("", text)
-        values = bare.count(",") + bare.count("[") + bare.count("{")
-        if values + count.nodes > 2 * NODES_MAX:
-            raise Refusal((0, 0), f"about {values} values", f"at most {NODES_MAX}")
+def _check_count(text: str) -> None:
+    """Refuse a flood of values before any is made: what parts them outside strings is counted first."""
+    values = count_values(text, NODES_MAX)
+    if values > NODES_MAX:
+        raise Refusal((0, 0), f"at least {values} values", f"at most {NODES_MAX}")
+
+
+def count_values(text: str, bound: int) -> int:
+    """Return a number of values that JSON text has at the least, past `bound` if that may be so, without reading it."""
+    values = text.count(",") + text.count("[") + text.count("{")
+    if values <= bound:
+        return values
+    pieces = islice(_PIECE.finditer(text), 4 * bound)
+    return sum(text[piece.start()] != '"' for piece in pieces)
 
 
 class _JsonReader:
     def __init__(self, text: str, count: NodeCount) -> None:
         self.text = text
         self.count = count
-        self.line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.known = (0, 1, 0)  # An offset, its line, and where that begins: places are asked for in order.
 
     def place(self, offset: int) -> Place:
-        line = bisect_right(self.line_starts, offset)
-        return line, offset - self.line_starts[line - 1] + 1
+        known, line, start = self.known if offset >= self.known[0] else (0, 1, 0)
+        if lines := self.text.count("\n", known, offset):
+            line += lines
+            start = self.text.rfind("\n", known, offset) + 1
+        self.known = (offset, line, start)
+        return line, offset - start + 1
 
     def refuse(self, offset: int, allowed: str, suggestion: str = "") -> Refusal:
         rest = self.text[offset : offset + 20]
@@ -88,11 +103,11 @@ class _JsonReader:
 
     def plain(self, offset: int, place: Place) -> tuple[Node, int]:
         number = _NUMBER.match(self.text, offset)
-        if number and not _WORD.match(self.text, number.end()):
-            digits = number.group()
-            if number.group(1) is None and number.group(2) is None:
-                return Node(whole_number(digits, place), place), number.end()
-            return Node(finite_float(digits, place), place), number.end()
+        if number and self.text[number.end() : number.end() + 1] not in _BEGINS_WORD:
+            digits, end = number.group(), number.end()
+            if number.lastindex is None:
+                return Node(whole_number(digits, place), place), end
+            return Node(finite_float(digits, place), place), end
         word = _WORD.match(self.text, offset)
         if word and word.group() in _WORDS:
             return Node(_WORDS[word.group()], place), word.end()
@@ -108,7 +123,9 @@ class _JsonReader:
             raise Refusal(
                 self.place(bad.pos), f"a text that is not JSON: {bad.msg}", "a JSON string"
             ) from bad
-        check_text(text, place)
+        # The whole file has no forbidden character: only escapes, which make a text shorter, can bring one in.
+        if len(text) != end - offset - 2 or len(text) > TEXT_CHARS_MAX:
+            check_text(text, place)
         return text, end
 
     def array(self, offset: int, depth: int, place: Place) -> tuple[Node, int]:
@@ -120,12 +137,12 @@ class _JsonReader:
         while True:
             item, offset = self.value(offset, depth + 1)
             items.append(item)
-            offset = self.skip(offset)
-            if self.text.startswith("]", offset):
-                return node, offset + 1
-            if not self.text.startswith(",", offset):
-                raise self.refuse(offset, 'a comma or "]"')
-            offset = self.skip(offset + 1)
+            after = _NEXT.match(self.text, offset)
+            if after is None or after[1] == "}":
+                raise self.refuse(self.skip(offset), 'a comma or "]"')
+            if after[1] == "]":
+                return node, after.end(1)
+            offset = after.end()
 
     def object(self, offset: int, depth: int, place: Place) -> tuple[Node, int]:
         entries: dict[str, Node] = {}
@@ -140,14 +157,14 @@ class _JsonReader:
             key, offset = self.string(offset, place)
             if key in entries:
                 raise Refusal(place, f'the name "{key[:60]}" a second time', "each name once in an object")
-            offset = self.skip(offset)
-            if not self.text.startswith(":", offset):
-                raise self.refuse(offset, "a colon")
-            entries[key], offset = self.value(self.skip(offset + 1), depth + 1)
+            colon = _COLON.match(self.text, offset)
+            if colon is None:
+                raise self.refuse(self.skip(offset), "a colon")
+            entries[key], offset = self.value(colon.end(), depth + 1)
             node.keys[key] = place
-            offset = self.skip(offset)
-            if self.text.startswith("}", offset):
-                return node, offset + 1
-            if not self.text.startswith(",", offset):
-                raise self.refuse(offset, 'a comma or "}"')
-            offset = self.skip(offset + 1)
+            after = _NEXT.match(self.text, offset)
+            if after is None or after[1] == "]":
+                raise self.refuse(self.skip(offset), 'a comma or "}"')
+            if after[1] == "}":
+                return node, after.end(1)
+            offset = after.end()

@@ -10,7 +10,7 @@ from typing import Final
 
 FILE_BYTES_MAX: Final = 1024 * 1024  # Whole file, checked before anything is decoded.
 DEPTH_MAX: Final = 48  # Nested elements, lists and objects; the tree itself needs nine.
-NODES_MAX: Final = 8_000  # Elements, attributes, list items and object entries together.
+NODES_MAX: Final = 6_000  # Elements, attributes, list items and object entries together.
 TEXT_CHARS_MAX: Final = 262_144  # One scalar, attribute or element text.
 NAME_CHARS_MAX: Final = 256  # Names of tasks, trays, modules, parameters.
 ANCHORS_MAX: Final = 500  # Of one YAML file.
@@ -24,7 +24,7 @@ LOOKUP_DEPTH_MAX: Final = 40  # A parameter that refers to a parameter that refe
 EXPANDED_CHARS_MAX: Final = 131_072  # Of one expanded text.
 TEXT_WORK_MAX: Final = 24_000  # Work units for one text, about a microsecond each; parameters in it included.
 DOCUMENT_WORK_MAX: Final = 4_000_000  # For all texts of one task or one check together.
-CHECK_WORK_MAX: Final = 10_000  # For all texts of a file when only unresolved phrases are sought.
+CHECK_WORK_MAX: Final = 8_000  # For all texts of a file when only unresolved phrases are sought.
 PROBLEMS_MAX: Final = 100  # Problems kept of one text.
 ROUNDS_MAX: Final = 20  # How often a result is parsed again before we say it does not come to rest.
 
@@ -35,10 +35,10 @@ EVAL_INT_BITS_MAX: Final = 4_096
 EVAL_STRING_CHARS_MAX: Final = 65_536
 EVAL_ITEMS_MAX: Final = 5_000  # Items of a list with everything nested in it.
 FORMAT_WIDTH_MAX: Final = 1_000  # Width and precision in a format.
-REFERENCES_MAX: Final = 10_000  # References between parameters that a check follows in search of cycles.
+REFERENCES_MAX: Final = 6_000  # References between parameters that a check follows in search of cycles.
 
 REQUEST_BYTES_MAX: Final = (
     4 * 1024 * 1024
 )  # One line of a batch, or one context: a whole file fits with escapes.
 CONTEXT_DEPTH_MAX: Final = 48  # As files.
-CONTEXT_NODES_MAX: Final = 100_000
+CONTEXT_NODES_MAX: Final = 20_000

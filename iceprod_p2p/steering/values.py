@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Final
 
 from iceprod_p2p.model.steering import Parameter, ParameterType, Value
@@ -19,6 +20,8 @@ _IMPLIED: Final[dict[type, ParameterType]] = {
     float: ParameterType.FLOAT,
     str: ParameterType.ANY,
 }
+_DIGITS_MAX: Final = 310  # Longer ones cost quadratic time,
+_QUICK_CHARS_MAX: Final = 200_000  # which many of them in one text of this size may.
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
 
@@ -143,11 +146,22 @@ def split_list(text: str) -> list[Value]:
 def parse_json(text: str) -> Value:
     """Return the JSON value of `text`.  Raises NotThatType; NaN, infinities and depth over DEPTH_MAX are none."""
     try:
-        value: Value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value: Value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_bounded(text))
         _check_depth(value)
     except (ValueError, RecursionError) as bad:
         raise NotThatType("JSON") from bad
     return value
+
+
+def _bounded(text: str) -> Callable[[str], int] | None:
+    """Return what reads whole numbers of a text: the quick way where few of them can be long."""
+    return _whole if len(text) > _QUICK_CHARS_MAX else None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS_MAX:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _check_depth(value: Value) -> None:

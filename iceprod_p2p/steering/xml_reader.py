@@ -8,12 +8,16 @@ allowed, as IceProd's files have one; it is never fetched.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from itertools import islice
 from xml.parsers import expat
 
-from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX, TEXT_CHARS_MAX
+from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX
 from iceprod_p2p.steering.nodes import NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text
+
+_ATTRIBUTE = re.compile(r"=[ \t\r\n]*+[\"']")
 
 
 @dataclass(slots=True)
@@ -29,13 +33,11 @@ class Element:
 
 def read_xml(text: str, count: NodeCount) -> Element:
     """Return the root element.  Raises Refusal at the first fault of syntax, forbidden thing or passed bound."""
-    attributes = text.count('="') + text.count("='")
-    if (
-        text.count("<") > 2 * NODES_MAX or attributes > NODES_MAX
-    ):  # Before expat collects those of one element.
-        raise Refusal(
-            (0, 0), f"about {attributes} attributes in {text.count('<')} tags", f"at most {NODES_MAX}"
-        )
+    tags, attributes = text.count("<"), 0
+    if text.count("=") > NODES_MAX:  # Before expat collects those of one element.
+        attributes = sum(1 for _ in islice(_ATTRIBUTE.finditer(text), NODES_MAX + 1))
+    if tags > 2 * NODES_MAX or attributes > NODES_MAX:
+        raise Refusal((0, 0), f"about {tags} tags with {attributes} attributes", f"at most {NODES_MAX}")
     return _XmlReader(count).read(text)
 
 
@@ -87,8 +89,9 @@ class _XmlReader:
     def end(self, _name: str) -> None:
         element = self.stack.pop()
         element.text = "".join(self.texts.pop())
-        if len(element.text) > TEXT_CHARS_MAX:
-            check_text(element.text, element.place)
+        check_text(
+            element.text, element.place
+        )  # References to characters can bring in what no file may hold.
 
     def characters(self, text: str) -> None:
         if self.texts:

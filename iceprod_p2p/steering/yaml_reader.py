@@ -26,6 +26,7 @@ _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LEADING_ZERO: Final = re.compile(r"[-+]?0[0-9]+")
 _STANDARD: Final = "tag:yaml.org,2002:"
+_DIRECTIVES_MAX: Final = 100
 _TAGS: Final = ("str", "int", "float", "bool", "null", "map", "seq")
 
 
@@ -55,6 +56,9 @@ def read_yaml(text: str, count: NodeCount) -> Node:
     entries = sum(map(text.count, (",", ": ", ":\n", "- ")))
     if entries > 2 * NODES_MAX:  # Before the parser makes an event of each.
         raise Refusal((0, 0), f"about {entries} values", f"at most {NODES_MAX}")
+    directives = text.count("%TAG")
+    if directives > _DIRECTIVES_MAX:  # The parser compares each with all before it.
+        raise Refusal((0, 0), f"{directives} directives %TAG", f"at most {_DIRECTIVES_MAX}")
     try:
         return _YamlReader(count).read(text)
     except yaml.MarkedYAMLError as bad:

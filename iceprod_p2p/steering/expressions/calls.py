@@ -14,6 +14,7 @@ from iceprod_p2p.steering.limits import EVAL_INT_BITS_MAX
 _TEXT_AS_INT_CHARS_MAX: Final = 1_300  # 4096 bits have 1234 digits; longer texts cost quadratic time.
 _DIGITS_MAX: Final = 400  # For round(): beyond the exponents of a float.
 _FACTORIAL_MAX: Final = 500  # Of 3768 bits.
+_STRIPPED_MAX: Final = 64
 
 
 def add(left: Any, right: Any) -> Any:
@@ -281,6 +282,17 @@ def _rsplit(text: str, separator: str | None = None, limit: int = -1) -> list[st
     return text.rsplit(separator, limit)
 
 
+def _stripped(method: Callable[..., str]) -> Callable[..., str]:
+    """Bound what is taken off: it is sought for each character of the text."""
+
+    def strip(text: str, characters: str | None = None) -> str:
+        if characters is not None and len(characters) > _STRIPPED_MAX:
+            raise TooCostly(f"takes off any of more than {_STRIPPED_MAX} characters")
+        return method(text, characters)
+
+    return strip
+
+
 def _padded(method: Callable[..., str]) -> Callable[..., str]:
     def pad(text: str, width: int, *fill: str) -> str:
         check_string(width)
@@ -298,10 +310,13 @@ METHODS: Final[Mapping[str, Callable[..., Any]]] = {
     "ljust": _padded(str.ljust),
     "rjust": _padded(str.rjust),
     "center": _padded(str.center),
+    "strip": _stripped(str.strip),
+    "lstrip": _stripped(str.lstrip),
+    "rstrip": _stripped(str.rstrip),
     **{
         name: getattr(str, name)
         for name in (
-            *("lower", "upper", "title", "capitalize", "swapcase", "casefold", "strip", "lstrip", "rstrip"),
+            *("lower", "upper", "title", "capitalize", "swapcase", "casefold"),
             *(
                 "startswith",
                 "endswith",

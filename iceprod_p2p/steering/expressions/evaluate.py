@@ -87,6 +87,7 @@ class _Known(NamedTuple):
     piece: Piece
     problems: tuple[Problem, ...]
     lasting: tuple[Problem, ...]
+    weight: int  # Parts that it would have if it were written out.
 
 
 @dataclass(slots=True)
@@ -123,6 +124,8 @@ class Expander:
     document: Budget = field(default_factory=lambda: Budget(DOCUMENT_WORK_MAX))
     budget: Budget = field(default_factory=lambda: Budget(TEXT_WORK_MAX))
     hints: int = 0
+    # Parts of the value so far, written out: lists that hold one list many times share it, and must not fold out.
+    weight: int = 0
 
     def expand(self, value: Value, place: str | None = None, *, as_text: bool = False) -> Expansion:
         """Return a value expanded; `place` is its path in the tree, the context's when left out.
@@ -150,11 +153,14 @@ class Expander:
         """Return a value with everything in it expanded and typed."""
         if isinstance(value, str):
             piece = self.text(value)
-            if isinstance(piece, str) and piece[:1] in ("[", "{"):
-                self.budget.spend(len(piece) // 8)
+            if isinstance(piece, str):
+                self.weight += len(piece) // 4
+                if piece.lstrip()[:1] in ("[", "{"):  # It is read as JSON, and what looks so in it too.
+                    self.budget.spend(len(piece) // 8 + 3 * (piece.count("[") + piece.count("{")))
             return final(piece)
         if isinstance(value, (list, dict)):
             self.budget.spend(len(value))
+            self.weight += len(value)
             here = self.place
             try:
                 if isinstance(value, list):
@@ -268,6 +274,7 @@ class Expander:
         self.budget.spend(len(text) // (4 if isinstance(argument.piece, str) else 2))
         if name == "eval":
             return from_function(evaluate_arithmetic(plain(text), self.budget))
+        self.budget.spend(2 * text.count("%") + text.count(","))
         if name == "sprintf":
             return from_function(
                 functions.sprintf(argument.arguments() if isinstance(argument.piece, str) else text)
@@ -297,8 +304,13 @@ class Expander:
             return to_text(found.value)
         known = self.known.get(key)
         if known is None:
+            before = self.weight
             known = self.expand_parameter(key, found.value)
             self.known[key] = known
+            self.weight = before
+        if not isinstance(known.piece, str):
+            self.budget.spend(known.weight // 2)
+            self.weight += known.weight
         for problem in known.problems:
             self.note(problem)
         self.lasting.update(dict.fromkeys(known.lasting))
@@ -307,7 +319,7 @@ class Expander:
     def expand_parameter(self, key: tuple[str, str], value: Value) -> _Known:
         if len(self.way) >= LOOKUP_DEPTH_MAX:
             raise Exhausted(f"refers to parameters more than {LOOKUP_DEPTH_MAX} deep")
-        outside, lasting, place = self.problems, self.lasting, self.place
+        outside, lasting, place, weight = self.problems, self.lasting, self.place, self.weight
         self.problems, self.lasting = {}, {}
         self.place = f"{_PATHS.get(key[0], key[0])}.{key[1]}"
         self.way.append(key)
@@ -317,13 +329,16 @@ class Expander:
                 piece = self.text(text)
             else:
                 piece = from_value(self.value(value))
-            return _Known(piece, tuple(self.problems), tuple(self.lasting))
+            return _Known(piece, tuple(self.problems), tuple(self.lasting), self.weight - weight)
         finally:
             self.way.pop()
             self.problems, self.lasting, self.place = outside, lasting, place
 
     def filled(self, template: str) -> str:
         """Return a metadata text with its ``%(name)s`` filled from the metadata."""
+        if len(template) > EXPANDED_CHARS_MAX:
+            raise Exhausted(f"is longer than {EXPANDED_CHARS_MAX} characters")
+        self.budget.spend(2 * template.count("%"))
         text, missing = fill_template(template, self.context.metadata)
         for name in missing:
             problem = Problem(self.place, 1, f"%({name[:60]})", "is not in the metadata")

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.model.steering import Value
-from iceprod_p2p.steering.commands import check_answer
+from iceprod_p2p.steering.commands import check_answer, expression_answer, parse_request
 from iceprod_p2p.steering.expand import expand_text
 from iceprod_p2p.steering.expressions.context import Context
+from tests.security.cost import bounded
 
 TRAYS = [{"modules": [{"src": "a"}]}]
 NUMBERS: list[Value] = list(range(20_000))
@@ -24,10 +26,10 @@ def document(tasks: list[Any], **parameters: Any) -> bytes:
 
 FILES: dict[str, bytes] = {
     "tasks that wait for each other": document(
-        [{"name": f"t{n}", "depends": [f"t{(n + 1) % 1000}"], "trays": TRAYS} for n in range(1000)]
+        [{"name": f"t{n}", "depends": [f"t{(n + 1) % 600}"], "trays": TRAYS} for n in range(600)]
     ),
     "malformed tasks": json.dumps(
-        {"version": 3.2, "description": "", "tasks": [{"nam": 1}] * 7_000}
+        {"version": 3.2, "description": "", "tasks": [{"nam": 1}] * 2_900}
     ).encode(),
     "parameters that all refer to all": document(
         [{"name": "a", "trays": TRAYS}],
@@ -35,12 +37,27 @@ FILES: dict[str, bytes] = {
     ),
     "references without end": document([{"name": "a", "trays": TRAYS}], q="$(a)" * 60_000),
     "one long list many times": document(
-        [{"name": "a", "trays": [{"modules": [{"src": "$len($(l))" * 2_000}]}]}], l=NUMBERS[:6_500]
+        [{"name": "a", "trays": [{"modules": [{"src": "$len($(l))" * 2_000}]}]}], l=NUMBERS[:5_000]
     ),
     "many parameters in many tasks": document(
-        [{"name": f"t{n}", "trays": TRAYS} for n in range(500)],
-        **{f"p{n}": "$eval(1+1)" for n in range(4_000)},
+        [{"name": f"t{n}", "trays": TRAYS} for n in range(300)],
+        **{f"p{n}": "$eval(1+1)" for n in range(3_000)},
     ),
+    "lists that hold lists twice": document(
+        [{"name": "a", "trays": [{"modules": [{"src": "$(l0)"}]}]}],
+        **{f"l{n}": [f"$(l{n + 1})"] * 10 for n in range(30)},
+        l30="x",
+    ),
+    "objects that hold objects twice": document(
+        [{"name": "a", "trays": [{"modules": [{"args": {"x": "$(o0)"}, "src": "x"}]}]}],
+        **{f"o{n}": {"a": f"$(o{n + 1})", "b": f"$(o{n + 1})"} for n in range(38)},
+        o38=1,
+    ),
+    "lines without end": b"{" + b"\n" * 1_000_000,
+    "directives without end": b"".join(b"%%TAG !t%d! tag:x\n" % n for n in range(40_000)) + b"--- a",
+    "directives after other line ends": b"".join(b"%%TAG !t%d! tag:x\r" % n for n in range(40_000))
+    + b"--- a",
+    "attributes with blanks": b"<configuration " + b" ".join(b"a%d = 'x'" % n for n in range(60_000)) + b"/>",
     "types that nothing has": b"<configuration><steering>"
     + b"".join(b"<parameter name='a%d' type='int' value='x'/>" % n for n in range(1_900))
     + b"</steering></configuration>",
@@ -82,6 +99,39 @@ def test_repeated_work_on_long_lists_is_paid_for(text: str) -> None:
     value, resolved = expand_text(text * 3_000, context)
     assert time.process_time() - begin < 0.5
     assert value == text * 3_000 and not resolved, "what passes the bound stays as it stands"
+
+
+def test_a_list_that_holds_lists_twice_is_never_written_out() -> None:
+    doubled: dict[str, Value] = {f"l{n}": [f"$(l{n + 1})", {"x": f"$(l{n + 1})"}] for n in range(35)}
+    context = Context(args={**doubled, "l35": "x"})
+    for text in ("$(l0)", "x$(l0)", "$len($(l0))", "$(l0)[0]", "$choice($(l0))", "[$(l0)]"):
+        with bounded(cpu_s=0.5, memory_mib=16):
+            assert expand_text(text, context) == (text, False)
+    assert expand_text("$(l32)", context)[1] is True, "a few are fine"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"expr":[' + b"{}," * 1_390_000 + b"1]}",
+        b'{"expr":[' + b"[[[]]]," * 590_000 + b"1]}",
+        b'{"context":{' + b",".join(b'"%x":1' % n for n in range(380_000)) + b"}}",
+        b'{"expr":[' + b",".join([b"9" * 4_000] * 1_000) + b"]}",
+        b'{"expr":"' + b"x" * 4_100_000 + b'"}',
+        b'{"expr":"$metadata(a)","context":{"metadata":{"a":"' + b"%(b)s" * 800_000 + b'"}}}',
+    ],
+    ids=["objects", "lists", "names", "digits", "text", "template"],
+)
+def test_a_hostile_request_costs_little(line: bytes) -> None:
+    with bounded(cpu_s=0.5, memory_mib=64), pytest.raises(BadInput):
+        request = parse_request(line)
+        expression_answer(request.get("expr"), request.get("context") or {})
+
+
+def test_references_to_characters_bring_in_nothing_that_no_file_may_hold() -> None:
+    text = "<configuration><description>&#xF0024;(job)</description></configuration>"
+    (fault,) = check_answer(text, name="x.xml")["faults"]
+    assert fault["found"] == "the character U+F0024"
 
 
 @pytest.mark.parametrize("depth", [49, 450, 900, 5_000])
