@@ -43,16 +43,18 @@ class Capacity:
 
     def classes(self) -> list[ClassCapacity]:
         """Return every resource class with the slots it has and may still get."""
-        live = Counter(job.resource_class for job in self._book.live())
-        notes = self._notes()
+        live: Counter[str] = Counter()
+        wanted: Counter[str] = Counter()
+        now_s = self._board.now_s()
+        for job in self._book.live():  # Once for all classes: there may be ten thousand, many times a second.
+            note = self._heard(job.pilot, now_s)
+            live[job.resource_class] += 1
+            if note is None or not note.ending:
+                wanted[job.resource_class] += _wanted(job, note)
         room = 0 if self.grid_down else max(0, self._queue.grid_jobs_max - sum(live.values()))
         result = []
         for kind in self._queue.classes:
-            present = sum(
-                _wanted(job, notes.get(job.pilot))
-                for job in self._book.live()
-                if job.resource_class == kind.name and not _is_ending(notes.get(job.pilot))
-            )
+            present = wanted[kind.name]
             possible = min(room, kind.pilots_max - live[kind.name]) if kind.pilots_max else room
             result.append(ClassCapacity(offer_of(kind), present, max(0, possible) * kind.slots))
         return result
@@ -90,7 +92,8 @@ class Capacity:
         """Return what the site says of itself in its heartbeat."""
         live = self._book.live()
         running = [job for job in live if job.phase is GridJobPhase.RUNNING]
-        busy = sum(len(note.running) for note in self._notes().values())
+        now_s = self._board.now_s()
+        busy = sum(len(note.running) for note in self._board.pilots() if now_s - note.seen_s < SILENT_S)
         return SiteCounts(
             grid=grid,
             slots=sum(job.slots for job in running),
@@ -102,16 +105,18 @@ class Capacity:
         )
 
     def _slots_free(self, kind: ResourceClass) -> int:
-        notes = self._notes()
+        now_s = self._board.now_s()
         free = 0
         for job in self._book.live():
             if job.resource_class != kind.name or job.phase is not GridJobPhase.RUNNING:
                 continue
-            free += _free(job, notes.get(job.pilot))
+            free += _free(job, self._heard(job.pilot, now_s))
         return free
 
-    def _notes(self) -> dict[str, PilotNote]:
-        return {note.pilot: note for note in self._board.pilots() if self._board.silent_s(note) < SILENT_S}
+    def _heard(self, pilot: str, now_s: float) -> PilotNote | None:
+        """Return what a pilot said last, unless that is too long ago to count on."""
+        note = self._board.by_name(pilot)
+        return note if note is not None and now_s - note.seen_s < SILENT_S else None
 
 
 def _free(job: GridJob, note: PilotNote | None) -> int:
@@ -123,7 +128,3 @@ def _free(job: GridJob, note: PilotNote | None) -> int:
 def _wanted(job: GridJob, note: PilotNote | None) -> int:
     """How many tasks a pilot wants in all: its slots, or more while tasks are so short that it asks ahead."""
     return job.slots if note is None else max(job.slots, len(note.running) + note.room.slots)
-
-
-def _is_ending(note: PilotNote | None) -> bool:
-    return note is not None and note.ending

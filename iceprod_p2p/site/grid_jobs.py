@@ -80,10 +80,13 @@ class GridJobBook:
         make_private_directory(directory)
         self.directory = directory
         self._jobs: dict[str, GridJob] = {}
+        self._live: dict[
+            str, GridJob
+        ] = {}  # Those of them that may still run or start: asked for all the time.
         for record in sorted(directory.glob(f"*/{_RECORD}")):
             job = _read(record)
             if job is not None:
-                self._jobs[job.pilot] = job
+                self._note(job)
         for young in directory.iterdir():  # A crash before the record: nobody ever heard of this pilot.
             if young.is_dir() and not (young / _RECORD).exists():
                 shutil.rmtree(young, ignore_errors=True)
@@ -101,7 +104,7 @@ class GridJobBook:
 
     def live(self) -> list[GridJob]:
         """Return those that may still run or start."""
-        return [job for job in self._jobs.values() if job.live]
+        return list(self._live.values())
 
     def put(self, job: GridJob) -> None:
         """Write one record down."""
@@ -110,7 +113,7 @@ class GridJobBook:
         directory = self.path(job.pilot)
         make_private_directory(directory)
         write_secret(directory / _RECORD, json.dumps(asdict(job), indent=1).encode())
-        self._jobs[job.pilot] = job
+        self._note(job)
 
     def change(self, pilot: str, change: Callable[[GridJob], GridJob]) -> None:
         """Rewrite a record that may have been removed meanwhile."""
@@ -137,6 +140,14 @@ class GridJobBook:
         for pilot in pilots:
             shutil.rmtree(self.path(pilot), ignore_errors=True)
             self._jobs.pop(pilot, None)
+            self._live.pop(pilot, None)
+
+    def _note(self, job: GridJob) -> None:
+        self._jobs[job.pilot] = job
+        if job.live:
+            self._live[job.pilot] = job
+        else:
+            self._live.pop(job.pilot, None)
 
 
 def _read(path: Path) -> GridJob | None:

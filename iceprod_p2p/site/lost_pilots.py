@@ -105,7 +105,7 @@ class LostPilots:
                 self._book.change(job.pilot, lambda entry: replace(entry, settled=True))
 
     def _certain(self, job: GridJob) -> bool:
-        note = next((note for note in self._board.pilots() if note.pilot == job.pilot), None)
+        note = self._board.by_name(job.pilot)
         silent_s = self._board.silent_s(note) if note is not None else float("inf")
         ended_s = self._clock.monotonic_s() - self._ended_s[job.pilot]
         if job.phase is GridJobPhase.VANISHED:

@@ -58,7 +58,8 @@ RENEWAL_S: Final = 2.0  # What an administrator asks for is done soon.
 PEOPLE_S: Final = 5.0
 CREDENTIAL_S: Final = 60.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
-HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often.
+HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often,
+CROWD_S: Final = 2e-5  # and so much less often for each pilot, all of which it looks at.
 log = get_logger("roles")
 
 
@@ -255,7 +256,7 @@ class NodeRoles:
     def hungry(self) -> None:
         """Hear that a pilot found no work: the volunteer looks at once, but not for each pilot anew."""
         now_s = self._node.clock.monotonic_s()
-        if now_s - self._hungry_at_s >= HUNGRY_S:
+        if now_s - self._hungry_at_s >= HUNGRY_S + CROWD_S * len(self._node.board):
             self._hungry_at_s = now_s
             self._volunteer.wake.set()
 

@@ -49,6 +49,7 @@ class PilotBoard:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._notes: dict[bytes, PilotNote] = {}
+        self._newest: dict[str, PilotNote] = {}  # By the pilot's name.
         self._vouched: dict[TaskRef, float] = {}
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class PilotBoard:
         if note is None:
             if len(self._notes) >= PILOTS_MAX:
                 self.forget_silent(60.0)
-            note = self._notes[holder] = PilotNote(pilot, holder, site)
+            note = self._notes[holder] = self._newest[pilot] = PilotNote(pilot, holder, site)
         note.seen_s = self._clock.monotonic_s()
         note.site = site
         return note
@@ -88,6 +89,10 @@ class PilotBoard:
         """Return every pilot that has called and was not forgotten."""
         return list(self._notes.values())
 
+    def by_name(self, pilot: str) -> PilotNote | None:
+        """Return the note of a pilot under the key that it took last."""
+        return self._newest.get(pilot)
+
     def by_holder(self, holder: bytes) -> PilotNote | None:
         """Return the pilot with this key."""
         return self._notes.get(holder)
@@ -102,6 +107,10 @@ class PilotBoard:
         now_s = self._clock.monotonic_s()
         self._vouched = {ref: at for ref, at in self._vouched.items() if now_s - at <= within_s}
         return tuple(sorted(self._vouched, key=lambda ref: (ref.dataset, ref.job, ref.task, ref.attempt)))
+
+    def now_s(self) -> float:
+        """Return the time by which `seen_s` is counted."""
+        return self._clock.monotonic_s()
 
     def silent_s(self, note: PilotNote) -> float:
         """Return how long a pilot has not called."""
@@ -122,9 +131,11 @@ class PilotBoard:
         """Drop pilots that have not called for `after_s` and return them."""
         silent = [note for note in self._notes.values() if self.silent_s(note) > after_s]
         for note in silent:
-            del self._notes[note.holder]
+            self.forget(note.holder)
         return silent
 
     def forget(self, holder: bytes) -> None:
         """Drop one pilot."""
-        self._notes.pop(holder, None)
+        note = self._notes.pop(holder, None)
+        if note is not None and self._newest.get(note.pilot) is note:
+            del self._newest[note.pilot]

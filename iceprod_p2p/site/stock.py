@@ -34,7 +34,8 @@ class Stock:
 
     def take(self, room: Room) -> list[Candidate]:
         """Choose what fits `room` and set it aside until `release`."""
-        chosen = choose(self.tasks, room)
+        # A large stock is looked through as far as the pilot's room goes, and no copy is made of it.
+        chosen = choose((entry for entry in self._waiting if entry.ref not in self._reserved), room)
         self._reserved.update(entry.ref for entry in chosen)
         return chosen
 

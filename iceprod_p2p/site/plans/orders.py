@@ -7,7 +7,7 @@ not fit now is passed over for the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from iceprod_p2p.ledger.commands import TaskRef
@@ -43,7 +43,7 @@ class Room:
     gpu_tasks_only: bool = False
 
 
-def choose(candidates: Sequence[Candidate], room: Room) -> list[Candidate]:
+def choose(candidates: Iterable[Candidate], room: Room) -> list[Candidate]:
     """Return the tasks to hand to a pilot with this room, best first; equal inputs give equal output."""
     slots = min(room.slots, ORDERS_MAX)
     cpus, gpus, memory_mib, disk_mib = room.cpus, room.gpus, room.memory_mib, room.disk_mib
