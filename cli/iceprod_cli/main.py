@@ -14,6 +14,7 @@ import click
 
 from iceprod_cli.session import Session, report_error
 from iceprod_p2p import __version__
+from iceprod_p2p.base.command_help import CONTEXT_SETTINGS, examples
 from iceprod_p2p.base.errors import IceProdError
 
 COMMANDS = {
@@ -72,12 +73,31 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=LazyGroup,
+    context_settings=CONTEXT_SETTINGS,
+    epilog=examples(
+        "iceprod context import /var/lib/iceprod/admin   # or: iceprod login NAME@HOST:PORT --fingerprint HEX",
+        "iceprod submit chain.yaml --jobs 100 --name first",
+        "iceprod dataset watch first",
+        "iceprod file get first --to results",
+        "iceprod COMMAND --help                          # what a command does, with examples",
+    ),
 )
 @click.version_option(__version__, prog_name="iceprod")
-@click.option("--context", "context_name", metavar="NAME|DIR", envvar="ICEPROD_CONTEXT", default="")
 @click.option(
-    "--node", metavar="ID|SITE|HOST:PORT", envvar="ICEPROD_NODE", default="", help="ask this node only"
+    "--context",
+    "context_name",
+    metavar="NAME|DIR",
+    envvar="ICEPROD_CONTEXT",
+    default="",
+    help="which cluster, and as whom: a name of `iceprod context list`, or DIR/ (also $ICEPROD_CONTEXT)",
+)
+@click.option(
+    "--node",
+    metavar="ID|SITE|HOST:PORT",
+    envvar="ICEPROD_NODE",
+    default="",
+    help="ask this node only (also $ICEPROD_NODE)",
 )
 @click.pass_context
 def cli(click_context: click.Context, context_name: str, node: str) -> None:

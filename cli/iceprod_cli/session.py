@@ -63,10 +63,16 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 def output_options(function: Callable[P, R]) -> Callable[P, R]:
     """Add ``-o``, ``--query``, ``--color`` and ``--stale`` to a command and put them into its session."""
 
-    @click.option("-o", "--output", "form", type=click.Choice(FORMATS), help="table on a terminal by default")
+    @click.option(
+        "-o", "--output", "form", type=click.Choice(FORMATS), help="a table by default; wide: more columns"
+    )
     @click.option("--query", metavar="JMESPATH", help="print only this part, as JSON")
     @click.option(
-        "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="auto: on a terminal, unless NO_COLOR is set",
     )
     @click.option(
         "--stale", is_flag=True, help="answer from the node's own tables, without asking the leader"

@@ -24,6 +24,7 @@ from iceprod_p2p.steering.write import canonical
 from iceprod_p2p.wire.pb import control_pb2
 
 SOURCE_BYTES_MAX = 16 << 20  # A module is text; data belong into `data` elements or software archives.
+DESCRIPTION_MAX = 500  # What a dataset keeps of the description in its file; the document has all of it.
 SUBMIT_TIMEOUT_S = (
     120.0  # Fetching external modules and spreading the document to other nodes are part of the call.
 )
@@ -84,9 +85,12 @@ def submit_file(
 ) -> control_pb2.SubmitReply:
     """Submit a steering file as `jobs` jobs and return the node's reply, with warnings.
 
+    Without a description the dataset has that of the file.
+
     A repeat after a lost answer is harmless.  Raises `base.errors`: what is wrong with the file, or the node's no.
     """
-    made = pack(read_document(path), path.resolve().parent)
+    document = read_document(path)
+    made = pack(document, path.resolve().parent)
     if not dry_run:
         for digest, content in made.blobs.items():
             connection.put_blob(content, sha256=digest)
@@ -96,7 +100,7 @@ def submit_file(
         document=made.document,
         jobs=jobs,
         alias=alias,
-        description=description,
+        description=description or " ".join(document.description.split())[:DESCRIPTION_MAX],
         priority=round(1000 * priority) if priority is not None else 0,
         priority_given=priority is not None,
         sites_allowed=sites,

@@ -10,7 +10,7 @@ from iceprod_p2p.ledger.rows import Explanation
 from iceprod_p2p.ledger.rules.claims import may_run_at
 from iceprod_p2p.ledger.rules.closing import why_futile
 from iceprod_p2p.ledger.tables import Tables
-from iceprod_p2p.model.states import SiteState
+from iceprod_p2p.model.states import SiteState, TaskState
 
 LIST_MAX = 5  # Names in a sentence.
 
@@ -20,7 +20,7 @@ def explain_place(t: Tables, place: Place, record: r.TaskRecord) -> Explanation:
     name = f"Task {place.ds.number}.{place.number}.{place.task} ({place.ds.dag.shapes[place.task].name})"
     job = f"{place.ds.number}.{place.number}"
     if record.code == r.WAITING:
-        return Explanation(f"{name} waits for {_unfinished_parents(t, place)}.", "")
+        return Explanation(f"{name} waits for {_unfinished_parents(t, place)}.", _look_at_failed(t, place))
     if record.code == r.READY:
         return _explain_ready(t, place, record, name)
     if record.code in HELD:
@@ -49,12 +49,22 @@ def explain_place(t: Tables, place: Place, record: r.TaskRecord) -> Explanation:
 
 
 def _unfinished_parents(t: Tables, place: Place) -> str:
-    waits = []
-    for parent in range(place.task):
-        if place.ds.dag.parents[place.task] >> parent & 1 and not place.job.complete >> parent & 1:
-            above = place.at(parent)
-            waits.append(f"{place.ds.dag.shapes[parent].name} ({see_task(t, above).state})")
-    return _listed(waits)
+    waits = (f"{place.ds.dag.shapes[p].name} ({see_task(t, place.at(p)).state})" for p in _waited_for(place))
+    return _listed(list(waits))
+
+
+def _waited_for(place: Place) -> list[int]:
+    """Return the tasks of the job that this one waits for, by number."""
+    above, complete = place.ds.dag.parents[place.task], place.job.complete
+    return [parent for parent in range(place.task) if above >> parent & 1 and not complete >> parent & 1]
+
+
+def _look_at_failed(t: Tables, place: Place) -> str:
+    """Return what explains a failure that stands in the way, empty when nothing failed."""
+    for parent in _waited_for(place):
+        if see_task(t, place.at(parent)).state is TaskState.FAILED:
+            return f"iceprod task explain {place.ds.number}.{place.number}.{parent}"
+    return ""
 
 
 def _listed(words: list[str]) -> str:

@@ -17,15 +17,20 @@ from iceprod_pilot import config, guard, platform, probe
 from iceprod_pilot.lifecycle import Pilot
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one pilot to its end; return its exit code (docs/pilot.md lists them)."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Return what reads the command line of `iceprod-pilot`."""
     parser = argparse.ArgumentParser(
         prog="iceprod-pilot", description="Run tasks of an IceProd site on this machine."
     )
     parser.add_argument("--config", type=Path, required=True, help="the JSON file that the site's node wrote")
     parser.add_argument("--probe", action="store_true", help="look at this worker node, run nothing, and end")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one pilot to its end; return its exit code (docs/pilot.md lists them)."""
+    options = argument_parser().parse_args(argv)
     os.umask(0o077)
     try:
         settings = config.load(options.config, os.environ)

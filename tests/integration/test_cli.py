@@ -429,6 +429,12 @@ def test_files_are_listed_verified_and_fetched_with_their_checksum(
     said = iceprod("file", "get", f"{hello}.1/count.txt", "--to", str(target))
     assert target.read_text() == "3 lines, 12 words\n" and permanent[0]["sha256"] in said.stdout
     assert hashlib.sha256(target.read_bytes()).hexdigest() == permanent[0]["sha256"]
+    every = tmp_path / "every"
+    jobs = len(iceprod("job", "list", "hello", "-o", "json").document)
+    assert f"{jobs} files below {every}" in iceprod("file", "get", "hello", "--to", str(every)).stdout
+    assert (every / "job-1" / "count.txt").read_text() == target.read_text()
+    again = iceprod("file", "get", "hello.0-1", "--to", str(every))
+    assert "2 files below" in again.stdout and "2 of them were there" in again.stdout
     assert "0 bad" in iceprod("file", "verify", "hello").stdout
     assert all(row["good"] for row in iceprod("file", "verify", "hello.0", "-o", "json").document)
 

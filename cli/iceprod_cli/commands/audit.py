@@ -9,7 +9,7 @@ import click
 
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, show_rows
-from iceprod_cli.output.units import local_time
+from iceprod_cli.output.units import duration
 from iceprod_cli.session import Session, output_options, pass_session
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -18,14 +18,17 @@ PAGE = 500
 
 @click.command()
 @click.option("--after", type=click.IntRange(0), default=0, help="only records after this log index")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="at the most"
+)
 @output_options
 @pass_session
 def audit(session: Session, after: int, limit: int) -> None:
-    """Show who did what, and when."""
+    """Show who did what, and how long ago by the ledger's time, which stands still while the cluster has no leader."""
     columns = [
         Column("index", "index", right=True),
-        Column("at_ms", "ledger time", local_time),
+        Column("ago_ms", "ago", duration, right=True),
+        Column("at_ms", "ledger time", duration, wide=True, right=True),
         Column("actor", "actor"),
         Column("what", "what"),
         Column("outcome", "outcome"),
@@ -39,9 +42,10 @@ def _rows(session: Session, after: int, limit: int) -> Iterator[dict[str, Any]]:
         request = control_pb2.ListAuditRequest(
             read=session.read(), after=after, limit=min(PAGE, limit - given)
         )
-        rows = session.call("ListAudit", request).rows
+        reply = session.call("ListAudit", request)
+        rows = reply.rows
         for row in rows:
-            yield plain(row)
+            yield {**plain(row), "ago_ms": max(0, reply.info.ledger_time_ms - row.at_ms)}
         given += len(rows)
         if not rows:
             return

@@ -29,17 +29,18 @@ MEMBER_COLUMNS = [
     Column("address", "address"),
     Column("applied_index", "applied", number, right=True),
     Column("lag", "lag", number, right=True),
-    Column("digest", "digest", lambda digest: str(digest)[:12]),
-    Column("round_trip_ms", "round trip", lambda ms: f"{ms:.1f} ms" if ms else "-", right=True),
-    Column("certificate_days", "cert. days", right=True),
-    Column("authority_days", "site days", right=True),
-    Column("root_days", "root days", right=True),
+    Column("digest", "digest", lambda digest: str(digest)[:8]),
+    Column("round_trip_ms", "round trip", lambda ms: f"{ms:.1f} ms" if ms else "-", right=True, wide=True),
+    Column("days_left", "days left", right=True),
+    Column("certificate_days", "cert. days", right=True, wide=True),
+    Column("authority_days", "site days", right=True, wide=True),
+    Column("root_days", "root days", right=True, wide=True),
     Column("people_days", "people days", lambda days: "-" if days < 0 else str(days), right=True, wide=True),
     Column("roots", "roots", right=True, wide=True),
     Column("disk_free_bytes", "disk free", size, right=True),
     Column("version", "version", wide=True),
     Column("versions", "ledger", wide=True),
-    Column("failed", "failed"),
+    Column("failed", "failed", wide=True),
 ]
 
 AUTHORITY_COLUMNS = [
@@ -66,6 +67,8 @@ def status_document(session: Session) -> dict[str, Any]:
     for member in document["members"]:
         least, most = member["version_least"], member["version_most"]
         member["versions"] = f"{least}-{most}" if most > least else str(most)
+        days = (member[key] for key in ("certificate_days", "authority_days", "root_days", "people_days"))
+        member["days_left"] = min((left for left in days if left >= 0), default=None)
         member["standing"] = "leader" if member["leader"] else "up" if member["reachable"] else "SILENT"
     return document
 
@@ -74,25 +77,36 @@ def status_document(session: Session) -> dict[str, Any]:
 @output_options
 @pass_session
 def status(session: Session) -> None:
-    """Show term, leader, members and sites; exit code 0 healthy, 1 degraded, 2 no quorum."""
+    """Show term, leader, members and sites; exit code 0 healthy, 1 degraded, 2 no quorum.
+
+    DAYS LEFT is what the certificate or authority of a node that ends first still has; `-o wide` shows each.
+    """
     document = status_document(session)
-    show_object(session.style, document, people=lambda out: print_status(out, document), name="cluster")
+    is_wide = session.style.form == "wide"
+
+    def people(out: Console) -> None:
+        print_status(out, document, wide=is_wide)
+
+    show_object(session.style, document, people=people, name="cluster")
     code = EXIT_CODES[document["health"]]
     if code:
         raise click.exceptions.Exit(code)
 
 
-def print_status(out: Console, document: dict[str, Any]) -> None:
+def print_status(out: Console, document: dict[str, Any], *, wide: bool = False) -> None:
     """Print the cluster's status for people."""
     out.print(f"cluster {document['cluster']}: ", coloured(document["health"]), sep="", end="")
     out.print(f", leader {document['leader'] or 'none'}, term {document['term']}", end="")
     out.print(f", epoch {document['epoch']}, digests", end=" ")
     out.print("equal" if document["digests_equal"] else "DIFFERENT")
-    out.print(table(document["members"], MEMBER_COLUMNS))
+    out.print(table(document["members"], MEMBER_COLUMNS, wide=wide))
     out.print(version_line(document))
     if document["sites"]:
         out.print()
-        out.print(table(document["sites"], SITE_COLUMNS))
+        out.print(table(document["sites"], SITE_COLUMNS, wide=wide))
+    for member in document["members"]:
+        if member["failed"]:
+            out.print(f"{member['node_id']} has failed: {safe(member['failed'])}", style="red", markup=False)
     for problem in document["problems"]:
         out.print(f"problem: {safe(problem)}", style="yellow", markup=False)
 
@@ -110,7 +124,14 @@ def version_line(document: dict[str, Any]) -> str:
 
 
 @cluster.command()
-@click.option("--interval", "interval_s", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True)
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    help="seconds between two looks",
+)
 @pass_session
 def watch(session: Session, interval_s: float) -> None:
     """Redraw the status until interrupted."""

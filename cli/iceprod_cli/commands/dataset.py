@@ -10,9 +10,9 @@ from rich.console import Console
 
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, coloured, say, show_object, show_rows, table
-from iceprod_cli.output.units import duration, number
+from iceprod_cli.output.units import duration, number, share
 from iceprod_cli.session import Session, confirm, output_options, pass_session
-from iceprod_p2p.base.command_help import CommandGroup
+from iceprod_p2p.base.command_help import CommandGroup, examples
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
@@ -31,10 +31,20 @@ def dataset() -> None:
     """List, show, watch and control datasets."""
 
 
-@dataset.command("list")
+@dataset.command(
+    "list",
+    epilog=examples(
+        "iceprod dataset list --state errors -o wide",
+        "iceprod dataset list --owner ada --query '[?failed > `0`].[dataset, alias, failed]'",
+    ),
+)
 @click.option("--owner", default="", help="only this person's")
-@click.option("--state", default="", help="only those in this state")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=1_000, show_default=True)
+@click.option(
+    "--state", default="", help="only those: processing, suspended, errors, complete, truncated or aborted"
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=1_000, show_default=True, help="at the most"
+)
 @output_options
 @pass_session
 def list_(session: Session, owner: str, state: str, limit: int) -> None:
@@ -47,7 +57,7 @@ def list_(session: Session, owner: str, state: str, limit: int) -> None:
         Column("jobs", "jobs", number, right=True),
         Column("done", "done", right=True),
         Column("failed", "failed", number, right=True),
-        Column("priority", "priority", right=True, wide=True),
+        Column("priority", "priority", share, right=True, wide=True),
         Column("category", "category", wide=True),
         Column("steering_sha256", "steering", lambda digest: str(digest)[:12], wide=True),
         Column("description", "description"),
@@ -121,14 +131,14 @@ def print_detail(out: Console, document: dict[str, Any]) -> None:
     alias = f" ({document['alias']})" if document["alias"] else ""
     out.print(f"dataset {document['dataset']}{alias}: ", coloured(document["state"]), sep="")
     facts = [
-        f"{number(document['jobs'])} jobs",
-        f"{number(document['tasks_total'])} tasks",
+        f"{number(document['jobs'])} job{'s' * (document['jobs'] != 1)}",
+        f"{number(document['tasks_total'])} task{'s' * (document['tasks_total'] != 1)}",
         f"{document['done']} done",
         f"owner {document['owner']}",
-        f"priority {document['priority']}",
+        f"priority {share(document['priority'])}",
     ]
     if document["finished_ms"]:
-        facts.append(f"took {duration(document['finished_ms'] - document['submitted_ms'])} of ledger time")
+        facts.append(f"took {duration(document['finished_ms'] - document['submitted_ms'])}")
     out.print("  " + ", ".join(facts))
     if document["closing"]:
         out.print(f"  dataset {document['closing']} comes after all its jobs")
@@ -151,7 +161,9 @@ def print_detail(out: Console, document: dict[str, Any]) -> None:
         out.print(table(document["sites"], columns))
 
 
-@dataset.command()
+@dataset.command(
+    epilog=examples("iceprod dataset stats winter-2026", "iceprod dataset stats 12 -o csv > statistics.csv")
+)
 @click.argument("dataset")
 @output_options
 @pass_session
@@ -180,9 +192,21 @@ def statistics_rows(session: Session, dataset: str) -> list[dict[str, Any]]:
     return [{"task": task.task_name, **plain(tally)} for task in reply.tasks for tally in task.tallies]
 
 
-@dataset.command()
+@dataset.command(
+    epilog=examples(
+        "iceprod dataset watch winter-2026",
+        "iceprod dataset watch 12 --timeout 3600 && iceprod file get 12 --to results",
+    )
+)
 @click.argument("dataset")
-@click.option("--interval", "interval_s", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True)
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    help="seconds between two looks",
+)
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(1), default=None, help="give up after so many seconds"
 )
@@ -192,16 +216,26 @@ def watch(session: Session, dataset: str, interval_s: float, timeout_s: float | 
 
     Exit code 0 when it is complete, 6 when it ended otherwise or the time-out passed.
     """
-    from iceprod_cli.output.progress import watch_dataset
+    from iceprod_cli.output.progress import say_what_next, watch_dataset
 
     final = watch_dataset(session, dataset, interval_s=interval_s, timeout_s=timeout_s)
     say(f"dataset {dataset}: {final}")
+    say_what_next(dataset, final)
     if final != "complete":
         raise click.exceptions.Exit(6)
 
 
+_EXAMPLES = {
+    "reset": examples(
+        "iceprod dataset reset 12 --failed   # only tasks that failed, and what depends on them",
+        "iceprod dataset reset 12 --yes      # everything, from the beginning",
+    ),
+    "suspend": examples("iceprod dataset suspend 12 winter-2026", "iceprod dataset resume 12 winter-2026"),
+}
+
+
 def _control(verb: str, words: str) -> None:
-    @dataset.command(verb, help=words)
+    @dataset.command(verb, help=words, epilog=_EXAMPLES.get(verb))
     @click.argument("datasets", nargs=-1, required=True)
     @click.option("--yes", is_flag=True, help="do not ask")
     @click.option("--failed", is_flag=True, hidden=verb != "reset", help="reset only what failed")
@@ -233,11 +267,18 @@ for _verb, _words in {
     _control(_verb, _words)
 
 
-@dataset.command("set")
+@dataset.command(
+    "set",
+    epilog=examples(
+        "iceprod dataset set 12 --priority 0.9",
+        "iceprod dataset set 12 --sites madison,zeuthen",
+        "iceprod dataset set 12 --owner ada --group simprod",
+    ),
+)
 @click.argument("dataset")
 @click.option("--priority", type=click.FloatRange(0, 1), help="0 to 1; higher goes first")
-@click.option("--alias")
-@click.option("--description")
+@click.option("--alias", help="the name by which it can be called")
+@click.option("--description", help="for lists of datasets")
 @click.option("--attempts", type=click.IntRange(1, 1000), help="how often a payload may fail")
 @click.option("--sites", help="only these sites, with commas; empty for every site")
 @click.option("--exclude", help="not these sites, with commas")
@@ -257,6 +298,8 @@ def set_(
     group: str | None,
 ) -> None:
     """Change what may change after submission."""
+    if all(one is None for one in (priority, alias, description, attempts, sites, exclude, owner, group)):
+        raise click.UsageError("there is nothing to change: give at least one of the options")
     request = control_pb2.SetDatasetRequest(dataset=dataset, request_id=request_id())
     if priority is not None:
         request.priority = round(priority * 1000)

@@ -34,13 +34,23 @@ TIMEOUT_S = 900.0
 
 
 @click.command()
-@click.option("--sites", type=click.IntRange(SITES_MIN, SITES_MAX), default=3, show_default=True)
-@click.option("--jobs", type=click.IntRange(1, 100_000), default=40, show_default=True)
+@click.option(
+    "--sites", type=click.IntRange(SITES_MIN, SITES_MAX), default=3, show_default=True, help="how many sites"
+)
+@click.option("--jobs", type=click.IntRange(1, 100_000), default=40, show_default=True, help="how many jobs")
 @click.option(
     "--steering", type=click.Path(path_type=Path), default=None, help="another steering file to run"
 )
-@click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-data"), show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1311, show_default=True)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("demo-data"),
+    show_default=True,
+    help="where everything of it lies; it is emptied first",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=1311, show_default=True, help="of all random streams"
+)
 @click.option("--kill-leader", is_flag=True, help="kill the leading node in the middle of the production")
 @click.option("--keep", is_flag=True, help="leave the cluster running afterwards")
 @click.option(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
 
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, say, show_rows
-from iceprod_cli.output.units import size
+from iceprod_cli.output.units import counted, size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, output_options, pass_session
-from iceprod_p2p.base.command_help import CommandGroup
+from iceprod_p2p.base.command_help import CommandGroup, examples
 from iceprod_p2p.base.errors import BadInput, IntegrityError, NotFound
+from iceprod_p2p.security.checksums import hash_file
 from iceprod_p2p.wire.pb import control_pb2
 
 PAGE = 500
@@ -37,10 +38,19 @@ COLUMNS = [
 ]
 
 
-@file.command("list")
+@file.command(
+    "list",
+    epilog=examples(
+        "iceprod file list 12 -o wide",
+        "iceprod file list 12.0-99 --kind log",
+        "iceprod file list 12 -o csv > files.csv",
+    ),
+)
 @click.argument("selector")
 @click.option("--kind", default="", help="permanent, job_temp, dataset_temp, site_temp or log")
-@click.option("--limit", type=click.IntRange(1, 100_000_000), default=1_000, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000_000), default=1_000, show_default=True, help="at the most"
+)
 @output_options
 @pass_session
 def list_(session: Session, selector: str, kind: str, limit: int) -> None:
@@ -100,15 +110,13 @@ def verify(session: Session, selector: str) -> None:
         Column("sha256", "recorded", lambda digest: str(digest)[:16]),
         Column("found", "found"),
     ]
-    show_rows(
-        session.style,
-        rows if not session.style.for_people else [r for r in rows if not r["good"]],
-        columns,
-        name="id",
-    )
-    bad = sum(not row["good"] for row in rows)
-    if session.style.for_people:
-        say(f"{len(rows)} copies read, {bad} bad")
+    bad = [row for row in rows if not row["good"]]
+    if not session.style.for_people:
+        show_rows(session.style, rows, columns, name="id")
+    else:
+        if bad:
+            show_rows(session.style, bad, columns, name="id")
+        say(f"{len(rows)} copies read, {len(bad)} bad")
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -129,31 +137,75 @@ def verified_rows(session: Session, selector: Selector) -> Iterator[dict[str, An
             }
 
 
-@file.command()
-@click.argument("name")
+@file.command(
+    epilog=examples(
+        "iceprod file get 12.5/merged.i3x                # one file, into this directory",
+        "iceprod file get 12.5/merged.i3x --to m5.i3x    # by another name",
+        "iceprod file get winter-2026 --to results       # all: results/job-5/merged.i3x and so on",
+        "iceprod file get 12.0-99 --to results           # those of some jobs",
+    )
+)
+@click.argument("name", metavar="FILE|SELECTOR")
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path), help="where to write it; its own name by default"
+    "--to", "target", type=click.Path(path_type=Path), help="the file to write, or the directory for many"
 )
 @pass_session
 def get(session: Session, name: str, target: Path | None) -> None:
-    """Fetch one file, such as 12.5/merged.i3x, from any site that holds it; its checksum is compared."""
+    """Fetch files from any site that holds them; each checksum is compared.
+
+    One file, such as 12.5/merged.i3x; or all permanent files of a dataset or of some jobs, such as 12 or 12.0-99, each
+    below job-N in the directory --to.  What is there already with the right checksum is not fetched again.
+    """
     place, slash, logical = name.partition("/")
     selector = parse_selector(place)
-    if not slash or not logical:
-        raise BadInput(f"{name!r} does not name a file", remedy="write it as 12.5/NAME")
+    if not slash:
+        return _get_all(session, selector, target or Path())
     found = [row for row in file_rows(session, selector, limit=100_000) if row["name"] == logical]
     if not found:
         raise NotFound(
             f"there is no file {name!r}", remedy=f"`iceprod file list {place}` lists those there are"
         )
-    path = target or Path(Path(logical).name)
+    _get_one(session, found[0], target or Path(Path(logical).name))
+
+
+def _get_all(session: Session, selector: Selector, directory: Path) -> None:
+    """Fetch every permanent file below `directory`; a name that leads out of it is refused."""
+    rows = [row for row in file_rows(session, selector, limit=100_000_000) if row["kind"] == "permanent"]
+    if not rows:
+        raise NotFound(
+            "there are no permanent files yet", remedy=f"see: iceprod dataset show {selector.dataset}"
+        )
+    there = 0
+    for row in rows:
+        parts = PurePosixPath(row["name"]).parts
+        if ".." in parts or row["name"].startswith("/"):
+            raise BadInput(
+                f"the name of {row['id']} leads out of {directory}", remedy="fetch it by its name, --to"
+            )
+        path = directory.joinpath("dataset" if row["job"] < 0 else f"job-{row['job']}", *parts)
+        if path.is_file() and hash_file(path).sha256 == row["sha256"]:
+            there += 1
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as failure:
+            raise _unwritable(path, failure) from None
+        _get_one(session, row, path)
+    say(
+        f"{counted(len(rows), 'file')} below {directory}" + (f", {there} of them were there" if there else "")
+    )
+
+
+def _get_one(session: Session, row: dict[str, Any], path: Path) -> None:
     try:
-        _fetch(session, found[0]["sha256"], path, name=name)
+        _fetch(session, row["sha256"], path, name=row["id"])
     except OSError as failure:
-        raise BadInput(
-            f"cannot write {path}: {failure.strerror}", remedy="choose another place with --to"
-        ) from None
-    say(f"{path}: {size(found[0]['size_bytes'])}, sha256 {found[0]['sha256']}")
+        raise _unwritable(path, failure) from None
+    say(f"{path}: {size(row['size_bytes'])}, sha256 {row['sha256']}")
+
+
+def _unwritable(path: Path, failure: OSError) -> BadInput:
+    return BadInput(f"cannot write {path}: {failure.strerror}", remedy="choose another place with --to")
 
 
 def _fetch(session: Session, sha256: str, path: Path, *, name: str) -> None:

@@ -11,7 +11,7 @@ from iceprod_cli.commands.task import control_tasks, task_columns, task_rows
 from iceprod_cli.output.show import Column, coloured, show_object, show_rows, table
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, confirm, output_options, pass_session
-from iceprod_p2p.base.command_help import CommandGroup
+from iceprod_p2p.base.command_help import CommandGroup, examples
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.wire.pb import control_pb2
 
@@ -23,10 +23,15 @@ def job() -> None:
     """List, show and control jobs."""
 
 
-@job.command("list")
+@job.command(
+    "list",
+    epilog=examples("iceprod job list winter-2026 --state errors", "iceprod job list 12.0-99 -o jsonl"),
+)
 @click.argument("selector")
-@click.option("--state", default="", help="only jobs in this state")
-@click.option("--limit", type=click.IntRange(1, 10_000_000), default=1_000, show_default=True)
+@click.option("--state", default="", help="only those: processing, suspended, errors, complete or aborted")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000_000), default=1_000, show_default=True, help="at the most"
+)
 @output_options
 @pass_session
 def list_(session: Session, selector: str, state: str, limit: int) -> None:

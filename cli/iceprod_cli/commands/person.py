@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,9 @@ def remove(session: Session, name: str, reason: str, yes: bool) -> None:
     say("; ".join(session.call("RevokePerson", request).notes))
 
 
-person.add_command(remove, "revoke")  # The same, by the name that it had first.
+_revoke = copy.copy(remove)
+_revoke.hidden = True
+person.add_command(_revoke, "revoke")  # The same, by the name that it had first.
 
 
 def _set(session: Session, request: control_pb2.SetPersonRequest) -> None:

@@ -15,12 +15,20 @@ import click
 from iceprod_cli.output.show import safe, say, show_object
 from iceprod_cli.output.units import size
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import examples
 from iceprod_p2p.base.errors import BadInput
 
 RUNNER = "iceprod_pilot.local"  # A process of its own: it adopts orphans and kills what tasks leave behind.
 
 
-@click.command("run-local")
+@click.command(
+    "run-local",
+    epilog=examples(
+        "iceprod run-local chain.yaml --log                # job 0, with what its tasks print",
+        "iceprod run-local chain.yaml --job 7 --task merge --keep",
+        "iceprod run-local chain.yaml --dagman dag-7 --job 7",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--job", type=click.IntRange(0, 2**31), default=0, show_default=True, help="which job")
 @click.option("--jobs", type=click.IntRange(1, 2**31), default=1, show_default=True, help="of how many")

@@ -199,7 +199,14 @@ def pilots(session: Session, name: str, limit: int) -> None:
 @site.command()
 @click.argument("name")
 @click.option("--class", "resource_class", default="", help="resource class; the first by default")
-@click.option("--wait", type=click.IntRange(1, 86_400), default=300, show_default=True, metavar="SECONDS")
+@click.option(
+    "--wait",
+    type=click.IntRange(1, 86_400),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="how long the batch system may take to start and end it",
+)
 @click.option("--at", "node_id", default="", metavar="NODE", help="which node of a site that has several")
 @output_options
 @pass_session

@@ -50,7 +50,7 @@ def software() -> None:
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME=VALUE", help="set for modules; {root} is where it lies"
 )
-@click.option("--description", default="")
+@click.option("--description", default="", help="for people who choose among builds")
 @pass_session
 def publish(
     session: Session,

@@ -68,8 +68,8 @@ def check_(session: Session, file: Path | None, batch: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--expr", help="this expression instead of a file")
 @click.option("--context", "context_file", type=click.Path(path_type=Path), help="a JSON object of names")
-@click.option("--job", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(1, 2**63 - 1), default=1, show_default=True)
+@click.option("--job", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="which job")
+@click.option("--jobs", type=click.IntRange(1, 2**63 - 1), default=1, show_default=True, help="of how many")
 @click.option("--task", default="", help="only this task")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="the dataset's")
 @BATCH
@@ -111,7 +111,7 @@ def expand_(
 
 @steering.command("convert")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--to", "syntax", type=click.Choice(SYNTAXES), required=True)
+@click.option("--to", "syntax", type=click.Choice(SYNTAXES), required=True, help="the syntax to write")
 def convert_(file: Path, syntax: str) -> None:
     """Write a steering FILE in another syntax to stdout; nothing of it is lost but comments."""
     text = commands.convert_text(_content(file), name=_name(file), syntax=syntax)

@@ -9,14 +9,23 @@ import click
 
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import safe, say, show_object
+from iceprod_cli.output.units import counted
 from iceprod_cli.session import Session, output_options, pass_session
+from iceprod_p2p.base.command_help import examples
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "iceprod submit chain.yaml --jobs 1 --dry-run               # check everything first",
+        "iceprod submit chain.yaml --jobs 1000 --name winter-2026   # called by number or by this name",
+        "iceprod submit chain.yaml --jobs 20 --sites madison --priority 0.9 --wait",
+        "iceprod submit chain.yaml --jobs 20 --unmonitored --grid slurm --dir jobs",
+    )
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--jobs", type=click.IntRange(1, 1_000_000_000), required=True, help="how many jobs")
 @click.option("--name", "alias", default="", help="an alias by which the dataset can be called")
-@click.option("--description", default="")
+@click.option("--description", default="", help="for lists of datasets; that of FILE by default")
 @click.option("--priority", type=click.FloatRange(0, 1), help="0 to 1, 0.5 by default; higher goes first")
 @click.option("--sites", default="", help="only these sites, with commas")
 @click.option("--exclude", default="", help="not these sites, with commas")
@@ -91,18 +100,22 @@ def submit(
         say(f"fetched {safe(sentence)}", err=True)
 
     def people(_: object) -> None:
-        tasks = f"{reply.jobs} jobs of {len(reply.task_names)} tasks ({', '.join(reply.task_names)})"
+        each = counted(len(reply.task_names), "task")
+        tasks = f"{counted(reply.jobs, 'job')} of {each} ({', '.join(reply.task_names)})"
         if dry_run:
             say(f"{file} can be submitted: {tasks}")
         else:
-            say(f"dataset {reply.dataset}: {tasks}; its document is held by {reply.blob_copies} nodes")
+            say(
+                f"dataset {reply.dataset}: {tasks}; its document is held by {counted(reply.blob_copies, 'node')}"
+            )
 
     show_object(session.style, plain(reply), people=people, name="dataset")
     if wait and not dry_run:
-        from iceprod_cli.output.progress import watch_dataset
+        from iceprod_cli.output.progress import say_what_next, watch_dataset
 
         final = watch_dataset(session, str(reply.dataset))
         say(f"dataset {reply.dataset}: {final}", err=True)
+        say_what_next(str(reply.dataset), final)
         if final != "complete":
             raise click.exceptions.Exit(6)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from iceprod_cli.output.show import Column, coloured, safe, say, show_object, sh
 from iceprod_cli.output.units import duration, number, size
 from iceprod_cli.selectors import Selector, parse_selector
 from iceprod_cli.session import Session, confirm, output_options, pass_session
-from iceprod_p2p.base.command_help import CommandGroup
+from iceprod_p2p.base.command_help import CommandGroup, examples
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.wire.pb import control_pb2
@@ -40,15 +41,26 @@ def task_columns() -> list[Column]:
         Column("wall_ms", "wall time", lambda ms: duration(ms) if ms else "-", right=True),
         Column("memory_peak_mib", "memory", lambda mib: f"{mib} MiB" if mib else "-", right=True),
         Column("reason", "reason"),
+        Column("message", "message", lambda text: str(text).strip().rpartition("\n")[2], wide=True),
     ]
 
 
-@task.command("list")
+@task.command(
+    "list",
+    epilog=examples(
+        "iceprod task list 12 --state failed -o wide     # with host, pilot and the last words of each",
+        "iceprod task list 12.0-99 --name merge",
+        "iceprod task list winter-2026 --site madison -o csv > tasks.csv",
+        "iceprod task list 12 --state failed --query '[].[task, host, message]'",
+    ),
+)
 @click.argument("selector")
-@click.option("--state", default="", help="only tasks in this state")
+@click.option("--state", default="", help="only those, such as ready, processing, complete, error, failed")
 @click.option("--site", default="", help="only tasks held or finished by this site")
 @click.option("--name", default="", help="only tasks of this name")
-@click.option("--limit", type=click.IntRange(1, 100_000_000), default=1_000, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000_000), default=1_000, show_default=True, help="at the most"
+)
 @output_options
 @pass_session
 def list_(session: Session, selector: str, state: str, site: str, name: str, limit: int) -> None:
@@ -97,8 +109,14 @@ def task_row(row: control_pb2.TaskRow) -> dict[str, Any]:
 def fetch_task(session: Session, text: str) -> control_pb2.TaskRow:
     """Fetch the one task that a selector such as 12.5.merge or 12.5.3 names."""
     chosen = parse_selector(text)
+    if chosen.one_job is not None and not chosen.task:
+        chosen = replace(chosen, task=_only_task(session, chosen))
     if chosen.one_job is None or not chosen.task:
         raise BadInput(f"{text!r} does not name one task", remedy="write it as 12.5.merge or 12.5.3")
+    return _fetched(session, chosen)
+
+
+def _fetched(session: Session, chosen: Selector) -> control_pb2.TaskRow:
     request = control_pb2.GetTaskRequest(
         read=session.read(), dataset=chosen.dataset, job=chosen.one_job, task=chosen.task
     )
@@ -122,9 +140,8 @@ def _print_task(out: Console, document: dict[str, Any]) -> None:
     out.print(f"task {document['task']} ({document['name']}): ", coloured(document["state"]), sep="")
     if document.get("progress") or document.get("progress_note"):
         out.print(f"  {document['progress']:.0%} done {safe(document['progress_note'])}".rstrip())
-    out.print(
-        f"  attempt {document['attempt']}, site {document['site'] or '-'}, host {document['host'] or '-'}"
-    )
+    places = [f"{key} {document[key]}" for key in ("site", "host") if document[key]]
+    out.print("  " + ", ".join((f"attempt {document['attempt']}", *places)))
     if document["wall_ms"]:
         out.print(
             f"  used {duration(document['wall_ms'])} of wall time, {duration(document['cpu_ms'])} of CPU time,"
@@ -155,18 +172,34 @@ def _print_task(out: Console, document: dict[str, Any]) -> None:
 def explain(session: Session, selector: str) -> None:
     """Say in one sentence why a task does not run or failed, and what to type next."""
     row = fetch_task(session, selector)
-    say(f"{row.dataset}.{row.job}.{row.task} ({row.name}) is {row.state}: {safe(row.explanation)}")
+    where = f"{row.dataset}.{row.job}.{row.task} ({row.name})"
+    say(safe(row.explanation or f"Task {where} is {row.state}."))
     if row.remedy:
         say(f"  next: {safe(row.remedy)}")
 
 
-@task.command()
+@task.command(
+    epilog=examples(
+        "iceprod task logs 12.5.merge",
+        "iceprod task logs 12.5.merge --attempt 0   # of an earlier attempt, when it is still there",
+        "for task in $(iceprod task list 12 --state failed -o name); do iceprod task logs $task; done",
+    )
+)
 @click.argument("selector")
+@click.option("--attempt", type=click.IntRange(0), help="of this attempt; the last one that ended by default")
 @pass_session
-def logs(session: Session, selector: str) -> None:
-    """Print the log of a task's last attempt (standard output and error of its modules)."""
+def logs(session: Session, selector: str, attempt: int | None) -> None:
+    """Print the log of a task's last attempt that ended: what its modules wrote to standard output and error."""
     row = fetch_task(session, selector)
-    found = [file for file in row.files if file.kind == "log"]
+    logs_there = [file for file in row.files if file.kind == "log"]
+    if attempt is None:
+        attempt = max((file.attempt for file in logs_there), default=0)
+    found = [file for file in logs_there if file.attempt == attempt]
+    if logs_there and not found:
+        raise NotFound(
+            f"task {row.dataset}.{row.job}.{row.task} has no log of attempt {attempt}",
+            remedy=f"there are those of {', '.join(sorted({str(file.attempt) for file in logs_there}))}",
+        )
     if not found:
         raise NotFound(
             f"task {row.dataset}.{row.job}.{row.task} has no log yet: it is {row.state}",
@@ -175,6 +208,19 @@ def logs(session: Session, selector: str) -> None:
     for file in found:
         text = b"".join(session.connection.get_blob(file.sha256)).decode("utf-8", "replace")
         click.echo(safe(text) if sys.stdout.isatty() else text, nl=not text.endswith("\n"))
+
+
+def _only_task(session: Session, chosen: Selector) -> str:
+    """Return the name of the task when the dataset's jobs have but one; BadInput names them otherwise."""
+    from iceprod_cli.commands.dataset import detail_of
+
+    names = [shape.name for shape in detail_of(session, chosen.dataset).shapes]
+    if len(names) == 1:
+        return names[0]
+    job = f"{chosen.dataset}.{chosen.one_job}"
+    raise BadInput(
+        f"job {job} has several tasks: {', '.join(names)}", remedy=f"name one, such as {job}.{names[0]}"
+    )
 
 
 def control_tasks(session: Session, selector: Selector, verb: str) -> None:

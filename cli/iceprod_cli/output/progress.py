@@ -54,6 +54,16 @@ def watch_dataset(
             time.sleep(interval_s)
 
 
+def say_what_next(dataset: str, state: str) -> None:
+    """After a dataset that stopped at `errors`: where to look, and how it goes on."""
+    if state == "errors":
+        say(
+            f"  see: iceprod task list {dataset} --state failed; iceprod task explain TASK\n"
+            f"  then: iceprod dataset reset {dataset} --failed",
+            err=True,
+        )
+
+
 def one_line(detail: control_pb2.DatasetDetail) -> str:
     """Return the dataset's progress as one line."""
     counts = {count.state: count.count for count in detail.row.tasks if count.count}

@@ -164,7 +164,7 @@ def coloured(word: str) -> Text:
 def _cell(column: Column, value: Any) -> Text:
     if value is None or value == "":
         return Text("-")
-    text = column.show(value)
+    text = column.show(value) or "-"
     return coloured(text) if column.key in ("state", "health") else Text(safe(text))
 
 

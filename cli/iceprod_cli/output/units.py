@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -13,6 +11,16 @@ def size(size_bytes: float) -> str:
     while abs(amount) >= 1024 and unit < len(_SIZES) - 1:
         amount, unit = amount / 1024, unit + 1
     return f"{amount:.0f} B" if unit == 0 else f"{amount:.1f} {_SIZES[unit]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 job``, ``2 jobs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def share(thousandths: int) -> str:
+    """Return a priority as it is typed: ``0.5`` for 500."""
+    return f"{thousandths / 1000:g}"
 
 
 def duration(duration_ms: float) -> str:
@@ -34,10 +42,3 @@ def number(value: float) -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", " ")
     return f"{value:.6g}"
-
-
-def local_time(wall_ms: int) -> str:
-    """Return wall time with its zone for tables, or a dash for 0."""
-    if not wall_ms:
-        return "-"
-    return datetime.fromtimestamp(wall_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

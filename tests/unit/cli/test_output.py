@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 from iceprod_cli.output.show import FORMATS, Column, Style, safe, show_object, show_rows
-from iceprod_cli.output.units import duration, local_time, number, size
+from iceprod_cli.output.units import duration, number, size
 from iceprod_cli.session import report_error
 
 from iceprod_p2p.base.errors import BadInput, NotAllowed, NotFound, Refused, Unavailable
@@ -93,4 +93,3 @@ def test_amounts_are_readable() -> None:
         *("850 ms", "12.3 s", "4m07s", "3h02m", "5d04h")
     ]
     assert [number(n) for n in (0, 1_234_567, 0.5, 1.23456789e22)] == ["0", "1 234 567", "0.5", "1.23457e+22"]
-    assert local_time(0) == "-" and local_time(1_700_000_000_000).startswith("2023-11-1")
