@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": ("demo", "run a real production on three sites of this machine"),
 }
 
+COMPLETION = "_ICEPROD_COMPLETE"  # Set by the function that completes words in a shell.
 CLOSED_PIPE = 141  # What a shell tells of a program whose reader went away.
 
 
@@ -129,8 +130,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except SystemExit:
-        # Nothing but a closed pipe makes click end the program itself, with a code that would mean a failure.
-        code = CLOSED_PIPE
+        # Only a closed pipe, and words completed for a shell, make click end the program itself, with codes of its own.
+        code = 0 if COMPLETION in os.environ else CLOSED_PIPE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = CLOSED_PIPE
