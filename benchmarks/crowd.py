@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
+from iceprod_pilot.exchange import RETRY_FIRST_S, RETRY_MAX_S, RETRY_SHARE
 
 from benchmarks.children import Answer, serve
 from benchmarks.numbers import thinned
@@ -30,6 +31,7 @@ SLOTS: Final = 16
 CONNECTING: Final = 32  # At a time: a node lets handshakes of ten seconds go.
 TRIES: Final = 5
 CALL_S: Final = 60.0
+FAILURES_SAID: Final = 20  # In its log.
 LATENCIES_MOST: Final = 5_000  # Sent to the parent.
 
 
@@ -57,7 +59,7 @@ class Crowd:
         self._pilots: list[Pilot] = []
         self._loops: list[asyncio.Task[None]] = []
         self._gate = asyncio.Semaphore(CONNECTING)
-        self._taken = self._with_tasks = self._calls = 0
+        self._taken = self._with_tasks = self._calls = self._turned_away = 0
         self._latencies_us: list[int] = []
 
     async def handle(self, request: Answer) -> Answer:
@@ -77,6 +79,7 @@ class Crowd:
                     "calls": self._calls,
                     "with_tasks": self._with_tasks,
                     "taken": self._taken,
+                    "turned_away": self._turned_away,
                     "latencies_us": thinned(self._latencies_us, LATENCIES_MOST),
                 }
         return {"ok": True}
@@ -104,16 +107,21 @@ class Crowd:
         self._pilots.append(pilot)
 
     async def _live(self, pilot: Pilot) -> None:
-        """Call as a pilot does, for ever; one whose call failed repeats it."""
+        """Call as a pilot does, for ever; one whose call failed repeats it, after pauses as long as a pilot's."""
+        pause_s, poll_s = RETRY_FIRST_S, 0.0
         while True:
             try:
                 reply = await self._exchange(pilot, slots=SLOTS)
             except grpc.aio.AioRpcError as failure:
-                print(pilot.name, failure.code(), failure.details(), file=sys.stderr)
-                await asyncio.sleep(1.0)
+                self._turned_away += 1
+                if self._turned_away <= FAILURES_SAID:
+                    print(pilot.name, failure.code(), failure.details(), file=sys.stderr)
+                await asyncio.sleep(pause_s)
+                pause_s = min(max(RETRY_MAX_S, RETRY_SHARE * poll_s), 2 * pause_s)
                 continue
+            pause_s, poll_s = RETRY_FIRST_S, reply.poll_ms / 1_000
             if not reply.orders:
-                await asyncio.sleep(reply.poll_ms / 1_000)
+                await asyncio.sleep(poll_s)
 
     async def _exchange(self, pilot: Pilot, *, slots: int) -> pilot_pb2.ExchangeReply:
         free = pilot_pb2.Free(slots=slots, cpus=slots, memory_mib=65_536, disk_mib=65_536, walltime_s=86_400)

@@ -86,6 +86,7 @@ class Look:
     calls: int
     with_tasks: int
     taken: int
+    turned_away: int
 
 
 class Bench:
@@ -137,7 +138,7 @@ class Bench:
             _cpu_s(self.node_pid),
             machine.anonymous_bytes(self.node_pid),
             status.members[0].applied_index,
-            *(sum(one[name] for one in counts) for name in ("calls", "with_tasks", "taken")),
+            *(sum(one[name] for one in counts) for name in ("calls", "with_tasks", "taken", "turned_away")),
         )
 
 
@@ -214,5 +215,5 @@ def _lines(
         f"- then {tasks:,} tasks, taken and reported by {exchanges:,} exchanges ({tasks / max(1, exchanges):.1f}"
         f" ends each): {tasks / worked_s:.0f} tasks a second, {entries / max(1, exchanges):.2f} log entries per"
         f" exchange, {cpu_ms:.2f} ms of the node's processor time per task; an exchange that reports takes"
-        f" {slow[0]} ms (p50), {slow[1]} ms (p99)",
+        f" {slow[0]} ms (p50), {slow[1]} ms (p99); {worked.turned_away:,} calls were turned away and repeated",
     ]

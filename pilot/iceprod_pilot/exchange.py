@@ -33,6 +33,9 @@ SPACING_MAX_S: Final = 0.1  # While work for longer lies ready, more of them do.
 SPACING_SHARE: Final = 0.25  # Of the time for which work lies ready.
 RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 2.0
+RETRY_SHARE: Final = (
+    0.25  # Or of the poll: a node with so many pilots turns a crowd away that comes back at once.
+)
 
 
 class Exchanger:
@@ -97,7 +100,7 @@ class Exchanger:
             reply = self._link.exchange(request)
         except (Unavailable, NotAllowed) as failure:
             self._not_before_s = self._clock.monotonic_s() + self._retry_s
-            self._retry_s = min(RETRY_MAX_S, self._retry_s * 2)
+            self._retry_s = min(max(RETRY_MAX_S, RETRY_SHARE * self._poll_s), self._retry_s * 2)
             _LOG.debug("exchange failed", why=failure.message)
             self._carry(request.reports)
             return
