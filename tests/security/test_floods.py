@@ -58,7 +58,7 @@ def test_a_person_who_calls_without_end_is_told_to_come_back(scene: Scene) -> No
                 error = from_rpc_error(failure)  # type: ignore[arg-type]
                 assert isinstance(error, Unavailable) and error.retry_after_s > 0, error
                 counted["told"] += 1
-        assert counted["served"] >= 1 and counted["told"] >= 500, counted
+        assert counted["served"] >= 1 and counted["told"] >= 100, counted
 
 
 def test_calls_begun_and_cancelled_at_once_harm_nobody(scene: Scene) -> None:
