@@ -140,6 +140,11 @@ def list_modules() -> tuple[ModuleSpec, ...]:
     return tuple(_inspect_or_fault(name) for name in sorted(set(names), key=str.lower))
 
 
+def installed_names() -> tuple[str, ...]:
+    """Return the short names of modules that other packages have installed, without loading any."""
+    return tuple(entry_point.name for entry_point in _entry_points())
+
+
 def modules_in(path: Path) -> tuple[str, ...]:
     """Return the names of the modules that a Python file defines; runs the file."""
     loaded = _load_file(path)

@@ -6,7 +6,7 @@ that into an answer with ``error``, so that one bad line of a batch does not sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -16,10 +16,12 @@ from iceprod_p2p.model.steering import Configuration, Value
 from iceprod_p2p.steering.expand import expand_task, job_arguments, unresolved
 from iceprod_p2p.steering.expressions.context import Context
 from iceprod_p2p.steering.expressions.evaluate import expand
+from iceprod_p2p.steering.faults import SUGGESTIONS_MAX, nearest, quoted
 from iceprod_p2p.steering.json_reader import count_values
 from iceprod_p2p.steering.limits import (
     CONTEXT_DEPTH_MAX,
     CONTEXT_NODES_MAX,
+    FAULTS_MAX,
     REQUEST_BYTES_MAX,
     TEXT_CHARS_MAX,
 )
@@ -36,18 +38,57 @@ Answer: TypeAlias = "dict[str, Any]"
 Request: TypeAlias = "dict[str, Value]"
 
 
-def check_answer(text: bytes | str, *, name: str) -> Answer:
-    """Return ``valid`` and ``faults`` of a file, its ``syntax``, and ``warnings``: phrases that no job resolves."""
+def check_answer(
+    text: bytes | str,
+    *,
+    name: str,
+    classes: Sequence[str] = (),
+    installed: Callable[[], Sequence[str]] = tuple,
+) -> Answer:
+    """Return ``valid`` and ``faults`` of a file, its ``syntax``, and ``warnings``: phrases that no job resolves.
+
+    `classes` are the short names of modules that are known here, and `installed` gives further ones, for which it is
+    asked when one is needed: a module that is called by another name, which the file does not bring along, is a
+    warning too.  Without `classes` nothing is said of them.
+    """
     checked = check(text, name=name)
     valid = not checked.faults and checked.configuration is not None
-    problems = unresolved(checked.configuration) if valid and checked.configuration else ()
+    warnings: list[str] = []
+    if valid and checked.configuration:
+        warnings += unknown_classes(checked.configuration, classes, installed) if classes else ()
+        warnings += map(str, unresolved(checked.configuration))
     return {
         "valid": valid,
         "faults": [fault.as_dict() for fault in checked.faults],
-        "warnings": [str(problem) for problem in problems],
+        "warnings": warnings,
         "syntax": checked.syntax,
         "file": name,
     }
+
+
+def unknown_classes(
+    configuration: Configuration, known: Sequence[str], installed: Callable[[], Sequence[str]]
+) -> list[str]:
+    """Return a warning for each short name of a module class that is neither known nor brought by the file."""
+    found: list[str] = []
+    more: Sequence[str] | None = None
+    for number, task in enumerate(configuration.tasks):
+        for index, tray in enumerate(task.trays):
+            for order, module in enumerate(tray.modules):
+                name = module.class_name
+                brought = [item.name for item in (*task.classes, *tray.classes, *module.classes)]
+                if not name.isidentifier() or module.src or name in (*known, *brought):
+                    continue
+                more = installed() if more is None else more
+                if name in more:
+                    continue
+                path = f"tasks[{number}].trays[{index}].modules[{order}].class"
+                hint = nearest(name, known) if len(found) < SUGGESTIONS_MAX else ""
+                meant = f": did you mean {hint}?" if hint else ""
+                found.append(f"{path}: no module is called {quoted(name)} here{meant}")
+                if len(found) >= FAULTS_MAX:
+                    return found
+    return found
 
 
 def expression_answer(expression: Value, context: Value) -> Answer:

@@ -74,7 +74,10 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     short = name[:64]
     lower = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(short.lower(), list(lower), n=1, cutoff=0.6)
-    return lower[close[0]] if close else ""
+    if close:
+        return lower[close[0]]
+    longer = [known for known in names if len(name) > 1 and known.lower().startswith(short.lower())]
+    return longer[0] if len(longer) == 1 else ""  # "iter" is near iterations, though it is much shorter.
 
 
 class FaultList:

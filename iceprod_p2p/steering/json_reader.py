@@ -12,10 +12,12 @@ from itertools import islice
 from string import ascii_letters
 from typing import Final, cast
 
+from iceprod_p2p.steering import hints
 from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX, TEXT_CHARS_MAX
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text, finite_float, whole_number
 
+_IN_STRINGS: Final = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "\\": "two backslashes for one"}
 _BLANKS: Final = frozenset(" \t\r\n")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _COLON = re.compile(r"[ \t\r\n]*+:[ \t\r\n]*+")
@@ -71,7 +73,7 @@ class _JsonReader:
         found = f'"{rest[:1]}"' if rest else "the end of the text"
         if word := _WORD.match(rest):
             found = f'"{word.group()}"'
-        return Refusal(self.place(offset), found, allowed, suggestion)
+        return Refusal(self.place(offset), found, allowed, suggestion or hints.for_json(self.text, offset))
 
     def skip(self, offset: int) -> int:
         if self.text[offset : offset + 1] not in _BLANKS:
@@ -121,7 +123,10 @@ class _JsonReader:
             text, end = _scan_string(self.text, offset + 1, True)
         except json.JSONDecodeError as bad:
             raise Refusal(
-                self.place(bad.pos), f"a text that is not JSON: {bad.msg}", "a JSON string"
+                self.place(bad.pos),
+                f"a text that is not JSON: {bad.msg.removesuffix(' at')}",
+                "a JSON string",
+                _IN_STRINGS.get(self.text[bad.pos : bad.pos + 1], ""),
             ) from bad
         # The whole file has no forbidden character: only escapes, which make a text shorter, can bring one in.
         if len(text) != end - offset - 2 or len(text) > TEXT_CHARS_MAX:

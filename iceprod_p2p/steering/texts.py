@@ -38,7 +38,8 @@ def decode(data: bytes) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as bad:
         line = data.count(b"\n", 0, bad.start) + 1
-        raise Refusal((line, 0), f"bytes that are not {encoding}", "UTF-8 text") from bad
+        column = bad.start - data.rfind(b"\n", 0, bad.start)
+        raise Refusal((line, column), f"bytes that are not {encoding}", "UTF-8 text") from bad
     text = text.removeprefix("\ufeff")
     if not text or text.isspace():
         raise Refusal((1, 1), "an empty file", "a steering document")

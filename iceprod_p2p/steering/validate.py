@@ -30,7 +30,8 @@ from iceprod_p2p.model.steering import (
 from iceprod_p2p.steering import amounts
 from iceprod_p2p.steering.cycles import parameter_cycles, shown_way
 from iceprod_p2p.steering.depends import OtherDataset, cycle, names_of, resolve_depends, too_early
-from iceprod_p2p.steering.faults import Fault, FaultList, TooManyFaults
+from iceprod_p2p.steering.faults import Fault, FaultList, TooManyFaults, quoted
+from iceprod_p2p.steering.hints import unquoted
 from iceprod_p2p.steering.limits import ITERATIONS_MAX, NAME_CHARS_MAX, TASKS_MAX
 from iceprod_p2p.steering.nodes import NOWHERE, Place
 from iceprod_p2p.steering.values import NotThatType, convert, is_expression, with_unit
@@ -62,6 +63,10 @@ class _Validator:
         while path not in self.places and path:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.places.get(path, NOWHERE)
+
+    def told(self, *paths: str) -> bool:
+        """Return whether the reader has found a fault here already."""
+        return any(fault.path in paths for fault in self.faults.faults)
 
     def say(self, path: str, found: str, allowed: str, suggestion: str = "") -> None:
         self.faults.say(self.place(path), path, found, allowed, suggestion)
@@ -138,7 +143,7 @@ class _Validator:
         self.parameters(task.parameters, f"{path}.parameters")
         self.batchsys(task.batchsys, path)
         self.files(task.resources, task.data, path)
-        if not task.trays:
+        if not task.trays and not self.told(path, f"{path}.trays"):
             self.say(f"{path}.trays", "no tray", "at least one tray")
         for index, tray in enumerate(task.trays):
             self.tray(tray, f"{path}.trays[{index}]")
@@ -150,13 +155,15 @@ class _Validator:
         self.parameters(tray.parameters, f"{path}.parameters")
         self.files(tray.resources, tray.data, path)
         self.environment(tray.environment, path)
-        if not tray.modules:
+        if not tray.modules and not self.told(path, f"{path}.modules"):
             self.say(f"{path}.modules", "no module", "at least one module")
         for index, module in enumerate(tray.modules):
             self.module(module, f"{path}.modules[{index}]")
 
     def module(self, module: Module, path: str) -> None:
         self.name(module.name, f"{path}.name")
+        self.quotes(module.class_name, f"{path}.class")
+        self.quotes(module.src, f"{path}.src")
         if not module.class_name.strip() and not module.src.strip():
             self.say(path, "neither class nor src", "a class (an IPModule) or a src (a script or executable)")
         self.environment(module.environment, path)
@@ -187,6 +194,14 @@ class _Validator:
             self.say(path, f"a name of {len(name)} characters", f"at most {NAME_CHARS_MAX}")
         elif not name.isprintable():
             self.add(path, name, "a name of printable characters")
+        self.quotes(name, path)
+
+    def quotes(self, text: str, path: str) -> None:
+        """Report quotes as word processors write them: here they would be part of the name."""
+        if meant := unquoted(text):
+            self.say(
+                path, f"typographic quotes around {quoted(meant)}", "straight quotes, or none", meant[:80]
+            )
 
     def requirements(self, needs: Requirements, path: str) -> None:
         rules: tuple[tuple[str, Value, Callable[[Value], int]], ...] = (

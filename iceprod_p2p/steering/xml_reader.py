@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from xml.parsers import expat
 
+from iceprod_p2p.steering import hints
 from iceprod_p2p.steering.limits import DEPTH_MAX, NODES_MAX
 from iceprod_p2p.steering.nodes import NodeCount, Place, Refusal
 from iceprod_p2p.steering.texts import check_text
 
+_DTD = re.compile(r"(?:^|/)iceprod\.v([0-9]{1,3})\.dtd$")
 _ATTRIBUTE = re.compile(r"=[ \t\r\n]*+[\"']")
 
 
@@ -63,7 +65,11 @@ class _XmlReader:
         except expat.ExpatError as bad:
             message = expat.ErrorString(bad.code) or "bad syntax"
             place = (bad.lineno, bad.offset + 1)
-            raise Refusal(place, f"text that is not XML: {message}", "well-formed XML") from bad
+            inside = self.stack[-1] if self.stack else None
+            if inside and "mismatched" in message:
+                message += f" inside <{inside.name[:60]}> of {inside.place[0]}:{inside.place[1]}"
+            hint = hints.for_xml(message, text, *place, inside.name[:60] if inside else "")
+            raise Refusal(place, f"text that is not XML: {message}", "well-formed XML", hint) from bad
         if self.root is None:
             raise Refusal((1, 1), "no element", "one configuration element")
         return self.root
@@ -97,7 +103,15 @@ class _XmlReader:
         if self.texts:
             self.texts[-1].append(text)
 
-    def doctype(self, _name: str, _system: str | None, _public: str | None, has_internal_subset: int) -> None:
+    def doctype(self, _name: str, system: str | None, _public: str | None, has_internal_subset: int) -> None:
+        version = _DTD.search(system or "")
+        if version and version[1] != "3":
+            raise Refusal(
+                self.place(),
+                f"the DTD iceprod.v{version[1]}.dtd",
+                "iceprod.v3.dtd or iceprod-p2p.dtd",
+                "iceprod.v3.dtd",
+            )
         if has_internal_subset:
             raise Refusal(self.place(), "declarations inside the DOCTYPE", "a DOCTYPE without declarations")
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from iceprod_p2p.steering import hints
 from iceprod_p2p.steering.limits import ANCHORS_MAX, DEPTH_MAX, NODES_MAX
 from iceprod_p2p.steering.nodes import Node, NodeCount, Place, Refusal, Scalar
 from iceprod_p2p.steering.texts import check_text, finite_float, whole_number
@@ -64,8 +65,14 @@ def read_yaml(text: str, count: NodeCount) -> Node:
     except yaml.MarkedYAMLError as bad:
         mark = bad.problem_mark or bad.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        problem = str(bad.problem or bad.context)
+        since = bad.context_mark
+        within = f" ({bad.context} at {since.line + 1}:{since.column + 1})" if since and bad.problem else ""
         raise Refusal(
-            place, f"text that is not YAML: {bad.problem or bad.context}", "a YAML document"
+            place,
+            f"text that is not YAML: {problem}{within}",
+            "a YAML document",
+            hints.for_yaml(problem, text, *place),
         ) from bad
     except yaml.YAMLError as bad:
         raise Refusal((0, 0), "text that is not YAML", "a YAML document") from bad

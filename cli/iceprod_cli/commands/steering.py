@@ -18,6 +18,7 @@ from iceprod_cli.session import Session, output_options, pass_session
 from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.model.steering import Configuration, Value
+from iceprod_p2p.modules.registry import BUILT_IN, installed_names
 from iceprod_p2p.steering import commands
 from iceprod_p2p.steering.limits import FILE_BYTES_MAX, REQUEST_BYTES_MAX
 from iceprod_p2p.steering.read import SYNTAXES, read
@@ -48,8 +49,8 @@ def check_(session: Session, file: Path | None, batch: Path | None) -> None:
     """
     if batch is not None:
         _only(batch=batch, file=file)
-        return _answer_lines(batch, lambda request: commands.check_answer(**_text_of(request)))
-    answer = commands.check_answer(_content(_given(file)), name=_name(_given(file)))
+        return _answer_lines(batch, lambda request: _checked(**_text_of(request)))
+    answer = _checked(_content(_given(file)), _name(_given(file)))
 
     def people(_: Console) -> None:
         for fault in answer["faults"]:
@@ -126,6 +127,10 @@ def show_(session: Session, file: Path) -> None:
     """Show in short what a steering FILE makes: parameters, and tasks with what they need and run."""
     document = commands.show_answer(read(_content(file), name=_name(file)))
     show_object(session.style, document, people=lambda out: _print_dataset(out, document), name="description")
+
+
+def _checked(text: bytes | str, name: str) -> commands.Answer:
+    return commands.check_answer(text, name=name, classes=tuple(BUILT_IN), installed=installed_names)
 
 
 def _expanded(request: commands.Request) -> Mapping[str, Any]:
