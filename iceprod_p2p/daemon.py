@@ -187,13 +187,21 @@ def invite(site: str, minutes: int, path: Path) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="one document instead of lines")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="lines, or one document",
+)
+@click.option("--json", "as_json", is_flag=True, help="the same as -o json")
 @config_option
 @said_once
-def doctor(path: Path, *, as_json: bool) -> None:
+def doctor(path: Path, *, form: str, as_json: bool) -> None:
     """Say what is wrong with this node, or will be soon; exit code 1 when something is."""
     findings = examine(site_config.load(path), SystemClock())
-    if as_json:
+    if as_json or form == "json":
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:

@@ -21,7 +21,9 @@ async def read_message(reader: asyncio.StreamReader) -> Any:
 
 
 def write_message(writer: asyncio.StreamWriter, message: Any) -> None:
-    """Queue one message."""
+    """Queue one message; one for a connection that is gone already is dropped, as the transport would, but unsaid."""
+    if writer.is_closing():
+        return
     body = encode(message)
     writer.write(len(body).to_bytes(4, "big") + body)
 

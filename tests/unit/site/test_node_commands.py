@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,8 @@ def test_a_doctor_says_once_what_to_do_for_a_node_of_no_cluster(tmp_path: Path) 
     said = typed("doctor", "--config", tmp_path / "site.toml")
     assert said.exit_code == 1
     assert "store:" not in said.output
+    document = json.loads(typed("doctor", "-o", "json", "--config", tmp_path / "site.toml").output)
+    assert ("BAD", "certificates") in [(finding["verdict"], finding["what"]) for finding in document]
     assert (
         said.output.count("`iceprod-node init` or `join`; after its data were lost, `iceprod-node rejoin`")
         == 2
