@@ -21,12 +21,15 @@ from iceprod_p2p.ledger.keyvalue import KEY_BYTES_MAX, KeyValue
 from iceprod_p2p.ledger.limits import CLAIM_DATASETS, REQUIREMENTS_PAGE
 from iceprod_p2p.ledger.table import Table
 from iceprod_p2p.ledger.tally import Tally, decode_tallies, encode_tallies
+from iceprod_p2p.ledger.versions import VERSION_LEAST, row_fields_known
 from iceprod_p2p.model.files import FileEntry
 from iceprod_p2p.model.resources import Requirements
 
 __all__ = ["KEY_BYTES_MAX", "Dataset", "KeyValue", "Table", "Tables"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+# How rows are read and written; None: what is written depends on the version.
+_Codec = tuple[Callable[[bytes], Any], Callable[[Any], bytes] | None]
 
 
 class Dataset:
@@ -168,7 +171,8 @@ class Tables:
         made = _TABLES.get(name)
         if made is None:
             raise AttributeError(name)
-        table: Table[Any] = Table(self.kv, *made)
+        decode, encode = made
+        table: Table[Any] = Table(self.kv, decode, encode or self._encode_as_known)
         setattr(self, name, table)
         self._made.append(table)
         return table
@@ -311,9 +315,14 @@ class Tables:
         """Write back everything that changed."""
         self.flush_records()
         if self._cluster_dirty and self._cluster is not None:
-            self.kv.put(keys.CLUSTER, _encode(self._cluster))
+            self.kv.put(keys.CLUSTER, self._encode_as_known(self._cluster))
             self._cluster_dirty = False
         self.kv.put(keys.PROGRESS, _encode(self.progress))
+
+    def _encode_as_known(self, record: Any) -> bytes:
+        """Encode a record with the fields that every program of the ledger's version writes."""
+        known = row_fields_known(type(record).__name__, self.version)
+        return _encode(record if known is None else msgspec.structs.astuple(record)[:known])
 
 
 def _take(pairs: Iterator[tuple[bytes, bytes]], limit: int) -> list[tuple[bytes, bytes]]:
@@ -333,11 +342,12 @@ def _encode_cells(cells: dict[int, list[int]]) -> bytes:
     return _encode(dict(sorted(cells.items())))
 
 
-def _plain(kind: object) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
-    return msgspec.msgpack.Decoder(kind).decode, _encode
+def _plain(kind: Any) -> _Codec:
+    grown = row_fields_known(kind.__name__, VERSION_LEAST) is not None
+    return msgspec.msgpack.Decoder(kind).decode, None if grown else _encode
 
 
-_TABLES: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]] = {
+_TABLES: Final[dict[str, _Codec]] = {
     "nodes": _plain(r.NodeRecord),
     "sites": _plain(r.SiteRecord),
     "site_tallies": _plain(r.SiteTally),

@@ -12,16 +12,21 @@ meeting what it cannot read:
 
 So a cluster is upgraded node by node, and each node may go back, until somebody raises the version.
 
-Whoever adds a command after a release gives it the next version here; likewise a field at the end of a command.
+Whoever adds a command after a release gives it the next version here; likewise a field at the end of a command, or of
+a record: in an older cluster its rows are written without it, as old programs write them, or the members' digests of
+one state would differ.
 A rule that changes asks `Tables.version`.  New words of an enumeration, and fields inside of nested records,
 cannot be cut off for old programs: they come with a new command, or a new field, that only new programs read.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 from iceprod_p2p.base.errors import IceProdError
+
+_Of = TypeVar("_Of", int, str)
 
 VERSION_LEAST: Final = 1  # The oldest version of a cluster that this program can take part in.
 VERSION_MOST: Final = 3  # The newest one.
@@ -58,6 +63,13 @@ FIELDS_SINCE: Final[dict[tuple[int, int], int]] = {
     (24, 9): 2,  # SetDataset.group
     (60, 4): 2,  # RecordReplicas.spent
     (61, 4): 2,  # RecordVerification.url
+}
+
+# A record's kind and the place of a field in it (1 is the first) -> the version that brought the field.
+ROW_FIELDS_SINCE: Final[dict[tuple[str, int], int]] = {
+    ("Cluster", 17): 3,  # administrators
+    ("Cluster", 18): 3,  # shut_out
+    ("Cluster", 19): 3,  # refusals
 }
 
 
@@ -98,7 +110,16 @@ def since(number: int) -> int:
 
 def fields_known(number: int, version: int) -> int | None:
     """Return how many fields of a command a program of `version` knows; None: all."""
-    places = [place for (of, place), brought in FIELDS_SINCE.items() if of == number and brought > version]
+    return _known(FIELDS_SINCE, number, version)
+
+
+def row_fields_known(kind: str, version: int) -> int | None:
+    """Return how many fields of a record, by the name of its class, a program of `version` writes; None: all."""
+    return _known(ROW_FIELDS_SINCE, kind, version)
+
+
+def _known(since: Mapping[tuple[_Of, int], int], of: _Of, version: int) -> int | None:
+    places = [place for (one, place), brought in since.items() if one == of and brought > version]
     return min(places) - 1 if places else None
 
 
