@@ -35,7 +35,7 @@ EVAL_INT_BITS_MAX: Final = 4_096
 EVAL_STRING_CHARS_MAX: Final = 65_536
 EVAL_ITEMS_MAX: Final = 5_000  # Items of a list with everything nested in it.
 FORMAT_WIDTH_MAX: Final = 1_000  # Width and precision in a format.
-REFERENCES_MAX: Final = 6_000  # References between parameters that a check follows in search of cycles.
+REFERENCES_MAX: Final = 8_500  # References between parameters that a check follows in search of cycles.
 
 REQUEST_BYTES_MAX: Final = (
     4 * 1024 * 1024

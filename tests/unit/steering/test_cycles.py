@@ -82,3 +82,9 @@ def test_a_long_cycle_is_shown_in_short() -> None:
     ((path, way),) = faults_of(steering=steering)
     assert path == f"{S}.p0"
     assert way.endswith(f"-> ... -> {S}.p0 (2000 in all)") and len(way) < 400
+
+
+def test_a_ring_of_thousands_of_parameters_is_named() -> None:
+    ring = {f"p{number}": f"$(p{(number + 1) % 4_000})" for number in range(4_000)}
+    ((path, way),) = faults_of(steering=ring)
+    assert path == f"{S}.p0" and way.endswith("(4000 in all)")
