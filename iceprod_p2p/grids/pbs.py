@@ -1,7 +1,8 @@
 """The PBS plugin for OpenPBS, PBS Professional and Torque: qsub, qstat, qselect, qdel.
 
 A grid job carries its tag among its variables.  Servers that keep no history (job_history_enable in OpenPBS,
-keep_completed in Torque) forget how grid jobs ended.
+keep_completed in Torque) forget how grid jobs ended; OpenPBS, as it comes, is such a server, and tells nothing at
+all to who asks for ended jobs too.
 
 Absent on purpose: array jobs, because every pilot has its own secret and tag.
 """
@@ -45,12 +46,22 @@ class PbsGrid(Grid):
         Setting("timeout_s", "number", 60.0, "for one command", 1, 3_600),
         Setting("dialect", "text", text.OPENPBS, "", choices=(text.OPENPBS, text.TORQUE)),
         Setting("history", "switch", True, "whether the server keeps ended jobs"),
+        Setting("worker_log", "path", "/dev/null", "pilots' output on nodes that share no file system"),
     )
 
-    def __init__(self, commands: Commands, *, dialect: str = text.OPENPBS, history: bool = True) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        *,
+        dialect: str = text.OPENPBS,
+        history: bool = True,
+        worker_log: str = "/dev/null",
+    ) -> None:
         self._commands = commands
+        self._worker_log = worker_log
         self._dialect = dialect
         self._history = history
+        self._keeps_ended = history  # As far as the server has told.
         self._user = pwd.getpwuid(os.getuid()).pw_name
 
     @classmethod
@@ -61,15 +72,20 @@ class PbsGrid(Grid):
             environment=dict(options["environment"]),  # type: ignore[call-overload]
             timeout_s=float(str(options["timeout_s"])),
         )
-        return cls(commands, dialect=str(options["dialect"]), history=bool(options["history"]))
+        return cls(
+            commands,
+            dialect=str(options["dialect"]),
+            history=bool(options["history"]),
+            worker_log=str(options["worker_log"]),
+        )
 
     def capabilities(self) -> Capabilities:
         """Return what PBS can do."""
-        return Capabilities(history=self._history, enforces=frozenset({"walltime"}), gpus=True)
+        return Capabilities(history=self._keeps_ended, enforces=frozenset({"walltime"}), gpus=True)
 
     def write_config(self, request: GridRequest) -> SubmitConfig:
         """Return qsub's command line and the script that it reads."""
-        return SubmitConfig(text.arguments(request, self._dialect), text.script(request))
+        return SubmitConfig(text.arguments(request, self._dialect), text.script(request, self._worker_log))
 
     def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
         """Submit one by one."""
@@ -94,8 +110,10 @@ class PbsGrid(Grid):
 
     def our_jobs(self, owner: str) -> list[GridJobStatus]:
         """Return an owner's grid jobs, ended ones as far as the server keeps them."""
-        ended = ("-x",) if self._dialect == text.OPENPBS and self._history else ()
-        ids = self._succeed("qselect", *ended, "-u", self._user).split()
+        result = self._with_ended("qselect", "-u", self._user)
+        if result.exit_code != 0:
+            raise _failure(result)
+        ids = result.stdout.split()
         return [
             GridJobStatus(job.grid_job_id, job.tag, job.state)
             for job in self._qstat(ids)
@@ -103,9 +121,11 @@ class PbsGrid(Grid):
         ]
 
     def check(self) -> str:
-        """Return which server answers."""
+        """Return which server answers, and whether it forgets what has ended."""
         lines = self._succeed("qstat", "-B").splitlines()
-        return f"PBS ({self._dialect}): {lines[-1].split()[0] if lines else 'no server'}"
+        self._with_ended("qselect", "-u", self._user)
+        forgets = "" if self._keeps_ended else "; it keeps no ended jobs, whose ends are then unknown"
+        return f"PBS ({self._dialect}): {lines[-1].split()[0] if lines else 'no server'}{forgets}"
 
     def _submit_one(self, request: GridRequest) -> SubmitResult:
         config = self.write_config(request)
@@ -124,14 +144,22 @@ class PbsGrid(Grid):
 
     def _qstat(self, grid_job_ids: Collection[str]) -> list[text.PbsJob]:
         """Return what qstat says of these; it complains about those that it does not know and lists the rest."""
-        flags = ("-x", "-f") if self._dialect == text.OPENPBS and self._history else ("-f",)
         jobs: list[text.PbsJob] = []
         for part in in_parts(_ids(grid_job_ids)):
-            result = self._commands.run(["qstat", *flags, *part])
+            result = self._with_ended("qstat", "-f", *part)
             if result.exit_code and not _only_gone(result):
                 raise _failure(result)
             jobs += text.qstat(result.stdout, self._dialect)
         return jobs
+
+    def _with_ended(self, name: str, *arguments: str) -> CommandResult:
+        """Ask for ended grid jobs too; once more without them where the server keeps none."""
+        if self._history and self._dialect == text.OPENPBS:
+            result = self._commands.run([name, "-x", *arguments])
+            self._keeps_ended = text.NO_HISTORY not in result.stderr
+            if self._keeps_ended:
+                return result
+        return self._commands.run([name, *arguments])
 
     def _succeed(self, *line: str) -> str:
         result = self._commands.run(line)

@@ -61,6 +61,8 @@ DOWN: Final = re.compile(
 )
 # Said when it was reached and did not answer to the end.
 SILENT: Final = re.compile(r"timed? ?out|Premature end of message|End of File|Protocol.*error", re.IGNORECASE)
+# Said, with exit code 0 and instead of everything, to who asks for ended jobs too where the server keeps none.
+NO_HISTORY: Final = "not configured to maintain job history"
 GONE: Final = re.compile(
     r"Unknown Job|Job has finished|invalid state for job|Request invalid for state", re.IGNORECASE
 )
@@ -97,13 +99,14 @@ def arguments(request: GridRequest, dialect: str) -> tuple[str, ...]:
     return tuple(line)
 
 
-def script(request: GridRequest) -> str:
+def script(request: GridRequest, worker_log: str = "/dev/null") -> str:
     """Return the batch script; it goes to its directory, where PBS would start at home, and off hosts that are
     shut out, which PBS cannot be told.
 
-    It opens its output itself: PBS would bring that when all is over, and by way of scp.
+    It opens its output itself: PBS would bring that when all is over, and by way of scp.  That of one which is
+    carried goes to `worker_log` on the worker node, where ``%j`` is PBS's id of it.
     """
-    first = [] if request.carry else [_place(request)]
+    first = [_worker_log(worker_log)] if request.carry else [_place(request)]
     if request.exclude_hosts:
         hosts = "|".join(shlex.quote(host) for host in request.exclude_hosts)
         shut_out = f'echo "this host is shut out" >&2; exit {SHUT_OUT}'
@@ -192,6 +195,12 @@ def _place(request: GridRequest) -> str:
         shlex.quote(path) for path in (request.work_directory, request.stdout_path, request.stderr_path)
     )
     return f"cd {directory} || exit 1\nexec >{out} 2>{err} || exit 1"
+
+
+def _worker_log(path: str) -> str:
+    """Return the command that writes there on the worker node."""
+    target = '"$PBS_JOBID"'.join(shlex.quote(part) for part in path.split("%j"))
+    return f"exec >{target} 2>&1"
 
 
 def _resources(request: GridRequest, dialect: str) -> list[str]:

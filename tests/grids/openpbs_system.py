@@ -22,7 +22,7 @@ from iceprod_cli.free_ports import free_ports
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.grids.registry import create
 from tests.grids.daemons import END_S, Daemons, private_directory, until
-from tests.grids.users import USER, as_root_again, user_ids
+from tests.grids.users import USER, as_root_again, as_user, user_ids
 
 PREFIX = Path(os.environ.get("ICEPROD_OPENPBS_PREFIX", "/opt/pbs"))
 DATA_USER = "postgres"
@@ -76,8 +76,12 @@ class OpenPbsSystem:
         self.daemons = Daemons(self.root / "daemons", self.environment)
 
     def grid(self, **options: object) -> Grid:
-        """Make the plugin for it."""
-        return create("pbs", {"environment": self.environment, "bin_directory": str(self.bin), **options})
+        """Make the plugin for it; it sees the user's grid jobs, whoever asks."""
+        asked = {"environment": self.environment, "bin_directory": str(self.bin), **options}
+        if os.getuid() != 0:
+            return create("pbs", asked)
+        with as_user(*user_ids(USER)):
+            return create("pbs", asked)
 
     def site_options(self) -> str:
         """Return `[queue.options]` of a site on it."""

@@ -1,5 +1,5 @@
-"""The keeper's hardest steps again on a real Grid Engine and a real HTCondor, which remember ended jobs elsewhere than
-Slurm: no grid job is lost, none is submitted twice.
+"""The keeper's hardest steps again on a real Grid Engine, a real HTCondor and (where there is one) a real OpenPBS,
+which remember ended jobs elsewhere than Slurm: no grid job is lost, none is submitted twice.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 
 from iceprod_p2p.grids.base import Tag
 from tests.grids.htcondor_system import HtcondorSystem
+from tests.grids.openpbs_system import OpenPbsSystem
 from tests.grids.owners import owner_of
 from tests.grids.sge_system import SgeSystem
 from tests.grids.users import USER, user_ids
@@ -46,7 +47,16 @@ def pool() -> Iterator[HtcondorSystem]:
     made.stop()
 
 
-def dies_at_each_step(node: WorkingNode, system: SgeSystem | HtcondorSystem) -> None:
+@pytest.fixture
+def openpbs() -> Iterator[OpenPbsSystem]:
+    """One of its own for each try, as it remembers what ended."""
+    made = OpenPbsSystem()
+    made.start()
+    yield made
+    made.stop()
+
+
+def dies_at_each_step(node: WorkingNode, system: SgeSystem | HtcondorSystem | OpenPbsSystem) -> None:
     """Kill the node on its way through several datasets; in the end each pilot was one grid job, and is known."""
     try:
         assert node.command("init").returncode == 0
@@ -89,3 +99,13 @@ def test_no_crash_around_a_submission_or_an_end_costs_or_doubles_a_job_of_htcond
     os.chown(node.directory, *user_ids(USER))
     shutil.chown(node.config, USER, USER)
     dies_at_each_step(node, pool)
+
+
+@pytest.mark.unpackaged
+def test_no_crash_around_a_submission_or_an_end_costs_or_doubles_a_job_of_openpbs(
+    openpbs: OpenPbsSystem, place: Path
+) -> None:
+    node = make_node(place / "madison", "pbs", openpbs.site_options())
+    os.chown(node.directory, *user_ids(USER))
+    shutil.chown(node.config, USER, USER)
+    dies_at_each_step(node, openpbs)

@@ -24,6 +24,26 @@ def openpbs() -> Iterator[OpenPbsSystem]:
     made.stop()
 
 
+def test_a_server_that_forgets_what_ended_tells_of_what_lives() -> None:
+    """As OpenPBS comes: it says nothing at all to who asks for ended jobs too, and that with exit code 0."""
+    made = OpenPbsSystem(history=False)
+    made.start()
+    try:
+        (made.root / "work").mkdir()
+        (made.root / "work").chmod(0o777)
+        with as_user(*user_ids(USER)):
+            work = Work(made, made.root / "work", "forgets")
+            (lives, ends) = work.submit(work.request("lives", "sleep 100"), work.request("ends", "exit 3"))
+            assert [job.grid_job_id for job in work.grid.our_jobs("forgets")][:1] == [lives]
+            until(lambda: work.grid.status([lives, ends]).keys() == {lives}, "one has ended")
+            assert "keeps no ended jobs" in work.grid.check()
+            assert work.grid.history([lives, ends]) == {}
+            work.remove_all()
+            until(lambda: work.grid.our_jobs("forgets") == [], "nothing is left", limit_s=60)
+    finally:
+        made.stop()
+
+
 class TestOpenPbs(GridBehaviour):
     refused = {"queue": "nope"}
     held = {"extra_lines": ("-h",)}

@@ -80,6 +80,15 @@ def test_the_script_enters_its_directory_and_leaves_hosts_that_are_shut_out(tmp_
     assert (done.returncode, done.stdout) == (text.SHUT_OUT, "")
 
 
+def test_a_carried_one_writes_to_the_log_of_its_worker_node(tmp_path: Path) -> None:
+    asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), carry=True)
+    written = text.script(asked, f"{tmp_path}/a log-%j.txt")
+    environment = {"PBS_JOBID": "17.pbs1", "TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["/bin/sh"], input=written, text=True, env=environment, timeout=10, check=True)
+    assert (tmp_path / "a log-17.pbs1.txt").read_text().startswith(f"{tmp_path}/iceprod-")
+    assert dict(pairwise(text.arguments(asked, text.OPENPBS)))["-e"] == "/dev/null"
+
+
 def test_recorded_ids_are_read() -> None:
     assert text.submitted_id(said("openpbs", "qsub job.pbs")) == "0.pbs1"
     assert text.submitted_id(said("torque", "qsub job.pbs")) == "1"
@@ -190,6 +199,19 @@ def test_submission_tells_kinds_of_trouble(fake: FakeCommands, tmp_path: Path) -
     fake.answer("qsub", complaint="qsub: cannot connect to server pbs1 (errno=111)\n", code=1)
     with pytest.raises(GridDown):
         grid(fake).submit([request(tmp_path, "d")])
+
+
+def test_a_server_that_keeps_no_ended_jobs_is_asked_for_the_others(fake: FakeCommands) -> None:
+    plugin = grid(fake)
+    assert plugin.capabilities().history
+    for name, line in (("qstat", "qstat -x -f 10"), ("qselect", "qselect -x")):
+        fake.answer(
+            name, "1.pbs1\n" if name == "qselect" else listed("1.pbs1", "R", Job_Name="iceprod.madison.p1")
+        )
+        fake.answer(name, complaint=said("openpbs-forgets", line), when="-x")
+    assert plugin.status(["1.pbs1"]) == {"1.pbs1": Running()}
+    assert [job.grid_job_id for job in plugin.our_jobs("madison")] == ["1.pbs1"]
+    assert not plugin.capabilities().history
 
 
 def test_ours_are_selected_by_user_and_told_by_tag(fake: FakeCommands) -> None:
