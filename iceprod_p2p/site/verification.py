@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from iceprod_p2p.base.errors import IceProdError
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.ledger.commands import RecordVerification, ReplicaRef
+from iceprod_p2p.ledger.outcome import Refused
 from iceprod_p2p.raft.node import RaftNode
 from iceprod_p2p.site.control_reads import list_files
 from iceprod_p2p.site.file_service import FileService
@@ -123,8 +124,7 @@ class Verification:
             reply.found = unread(failure)
             return reply
         ref = ReplicaRef(row.dataset, row.job, row.name)
-        command = RecordVerification(ref, self._site, found, url)
-        await self._raft.propose(command, actor=f"node:{self._node_id}")
+        reply.unrecorded = await self._record(RecordVerification(ref, self._site, found, url))
         reply.good = found == row.sha256
         if not reply.good:
             reply.found = found
@@ -135,14 +135,24 @@ class Verification:
 
     async def _verify(self, row: control_pb2.FileRow) -> control_pb2.VerifyFilesReply:
         found = await self._files.verify(row.sha256)
-        command = RecordVerification(ReplicaRef(row.dataset, row.job, row.name), self._site, found)
-        await self._raft.propose(command, actor=f"node:{self._node_id}")
+        ref = ReplicaRef(row.dataset, row.job, row.name)
+        unrecorded = await self._record(RecordVerification(ref, self._site, found))
         good = found == row.sha256
         if not good:
             log.error(
                 "stored copy is not what was recorded", file=row.name, job=row.job, found=found or "nothing"
             )
-        return control_pb2.VerifyFilesReply(file=row, site=self._site, good=good, found="" if good else found)
+        return control_pb2.VerifyFilesReply(
+            file=row, site=self._site, good=good, found="" if good else found, unrecorded=unrecorded
+        )
+
+    async def _record(self, command: RecordVerification) -> str:
+        """Record what was found; return why the ledger did not take it, empty when it did."""
+        outcome = await self._raft.propose(command, actor=f"node:{self._node_id}")
+        if not isinstance(outcome, Refused):
+            return ""
+        log.warning("what was found of a copy is not recorded", file=command.file.name, why=outcome.detail)
+        return outcome.detail or str(outcome.code)
 
     async def _ask(
         self, site: str, dataset: int, job: int, answers: asyncio.Queue[control_pb2.VerifyFilesReply | None]

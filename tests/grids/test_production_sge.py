@@ -19,6 +19,7 @@ from tests.grids.site_on_grid import (
     until_done,
     wait,
 )
+from tests.grids.unmonitored import assert_unmonitored_jobs_run
 
 JOBS = 3
 TASKS = 7 * JOBS
@@ -84,3 +85,7 @@ def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem,
         assert found["grid_job_id"] and found["enrolled_key"], "its pilot was lost or never ran"
         ids = [record["grid_job_id"] for record in running.records()]
         assert len(set(ids)) == len(ids)
+
+
+def test_unmonitored_jobs_run_through_grid_engine_without_a_cluster(sge: SgeSystem, tmp_path: Path) -> None:
+    assert_unmonitored_jobs_run(tmp_path / "unmonitored", "sge", sge.site_options())

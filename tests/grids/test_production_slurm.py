@@ -20,6 +20,7 @@ from tests.grids.site_on_grid import (
     wait,
 )
 from tests.grids.slurm_system import SlurmSystem
+from tests.grids.unmonitored import assert_unmonitored_jobs_run
 
 JOBS = 3
 TASKS = 7 * JOBS
@@ -127,3 +128,7 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
         known = {record["grid_job_id"]: record["pilot"] for record in running.records()}
         assert {job.grid_job_id for job in jobs} <= known.keys()
     slurm.cancel_all()
+
+
+def test_unmonitored_jobs_run_through_slurm_without_a_cluster(slurm: SlurmSystem, tmp_path: Path) -> None:
+    assert_unmonitored_jobs_run(tmp_path / "unmonitored", "slurm", slurm.site_options())

@@ -109,7 +109,9 @@ def verify(session: Session, selector: str) -> None:
         Column("good", "good", lambda g: "yes" if g else "NO"),
         Column("sha256", "recorded", lambda digest: str(digest)[:16]),
         Column("found", "found"),
+        Column("unrecorded", "not recorded"),
     ]
+<<<<<<< HEAD
     bad = [row for row in rows if not row["good"]]
     if not session.style.for_people:
         show_rows(session.style, rows, columns, name="id")
@@ -117,6 +119,20 @@ def verify(session: Session, selector: str) -> None:
         if bad:
             show_rows(session.style, bad, columns, name="id")
         say(f"{len(rows)} copies read, {len(bad)} bad")
+=======
+    unrecorded = [row["unrecorded"] for row in rows if row["unrecorded"]]
+    show_rows(
+        session.style,
+        rows if not session.style.for_people else [r for r in rows if not r["good"] or r["unrecorded"]],
+        columns,
+        name="id",
+    )
+    bad = sum(not row["good"] for row in rows)
+    if session.style.for_people:
+        say(f"{len(rows)} copies read, {bad} bad")
+    if unrecorded:
+        say(f"of {len(unrecorded)} copies what was found could not be recorded: {unrecorded[0]}", err=True)
+>>>>>>> 8572e80 (Say what of re-read copies could not be recorded; show unmonitored jobs on Slurm and Grid Engine)
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -134,6 +150,7 @@ def verified_rows(session: Session, selector: Selector) -> Iterator[dict[str, An
                 "sha256": reply.file.sha256,
                 "size_bytes": reply.file.size_bytes,
                 "found": reply.found,
+                "unrecorded": reply.unrecorded,
             }
 
 

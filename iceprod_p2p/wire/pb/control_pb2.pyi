@@ -498,18 +498,20 @@ class VerifyFilesRequest(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., job: _Optional[int] = ...) -> None: ...
 
 class VerifyFilesReply(_message.Message):
-    __slots__ = ("file", "site", "good", "found", "url")
+    __slots__ = ("file", "site", "good", "found", "url", "unrecorded")
     FILE_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     GOOD_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
+    UNRECORDED_FIELD_NUMBER: _ClassVar[int]
     file: FileRow
     site: str
     good: bool
     found: str
     url: str
-    def __init__(self, file: _Optional[_Union[FileRow, _Mapping]] = ..., site: _Optional[str] = ..., good: _Optional[bool] = ..., found: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
+    unrecorded: str
+    def __init__(self, file: _Optional[_Union[FileRow, _Mapping]] = ..., site: _Optional[str] = ..., good: _Optional[bool] = ..., found: _Optional[str] = ..., url: _Optional[str] = ..., unrecorded: _Optional[str] = ...) -> None: ...
 
 class ControlDatasetRequest(_message.Message):
     __slots__ = ("dataset", "verb", "request_id")
