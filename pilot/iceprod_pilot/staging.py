@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, Unavailable
 from iceprod_p2p.base.logs import get_logger
@@ -29,6 +30,8 @@ MIB: Final = 1024 * 1024
 FETCHES_MAX: Final = 3  # Complete fetches of one blob that turned out wrong before it is given up.
 UPLOADS_MAX: Final = 3
 RESUMED_BYTES_LEAST: Final = 1024 * 1024
+PARTIAL: Final = ".partial"
+PARTIAL_KEPT_S: Final = 86_400  # What a pilot that died left half fetched is dropped a day after.
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Wait = Callable[[float], bool]
@@ -67,14 +70,13 @@ class Staging:
     def read(self, content: Content, *, size_max: int, wait: Wait) -> bytes:
         """Return content as bytes; errors as `deliver`, BadInput when it is larger than `size_max`."""
         for _ in range(FETCHES_MAX):
-            path = self._present(content, wait)
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_size > size_max:
-                    raise BadInput(f"{content.label} is larger than the {size_max} bytes allowed")
-                data = path.read_bytes()
-                if sha256(data).hexdigest() == content.sha256:
-                    return data
-                self._spoilt(path)
+            with self._present(content, wait) as file:
+                data = file.read(size_max + 1)
+            if len(data) > size_max:
+                raise BadInput(f"{content.label} is larger than the {size_max} bytes allowed")
+            if sha256(data).hexdigest() == content.sha256:
+                return data
+            self._spoilt(self._directory / content.sha256)
         raise IntegrityError(f"the cached copy of {content.label} changes as soon as it is written")
 
     def deliver(self, content: Content, destination: Path, *, wait: Wait) -> int:
@@ -85,12 +87,11 @@ class Staging:
         """
         destination.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for _ in range(FETCHES_MAX):
-            path = self._present(content, wait)
-            with contextlib.suppress(FileNotFoundError):
-                found = _copy(path, destination)
-                if found.sha256 == content.sha256:
-                    return found.size_bytes
-                self._spoilt(path)
+            with self._present(content, wait) as file:
+                found = _copy(file, destination)
+            if found.sha256 == content.sha256:
+                return found.size_bytes
+            self._spoilt(self._directory / content.sha256)
         raise IntegrityError(f"the cached copy of {content.label} changes as soon as it is written")
 
     def send(self, path: Path, *, wait: Wait, progress: Callable[[], bool]) -> Content:
@@ -157,34 +158,40 @@ class Staging:
             except (OSError, IceProdError) as fault:
                 _LOG.info("output not carried along", sha256=digest, why=str(fault))
 
-    def _present(self, content: Content, wait: Wait) -> Path:
-        """Return the cached file, fetched now if need be; not verified again here."""
+    def _present(self, content: Content, wait: Wait) -> IO[bytes]:
+        """Return the cached file, open, fetched now if need be; not verified again here.
+
+        It is open, so that it can be read to its end though others drop it from the cache meanwhile.
+        """
         path = self._directory / content.sha256
         found = ""
         with self._exclusive(content.sha256):
             with contextlib.suppress(OSError):
-                os.utime(path)  # The cache drops what was not used for longest.
-                return path
+                file = path.open("rb")
+                with contextlib.suppress(OSError):
+                    os.utime(path)  # The cache drops what was not used for longest.
+                return file
             for _ in range(FETCHES_MAX):
                 try:
-                    found = self._fetch(content, path, wait)
+                    fetched, found = self._fetch(content, path, wait)
                 except IntegrityError as damaged:  # The node saw it itself, and brings it anew.
-                    found = f"another: {damaged.message}"
-                if found == content.sha256:
+                    fetched, found = None, f"another: {damaged.message}"
+                if fetched is not None:
                     self._trim(keep=path)
-                    return path
+                    return fetched
                 _LOG.warning("content altered", what=content.label, expected=content.sha256, found=found)
         raise IntegrityError(
             f"{content.label} was expected with SHA-256 {content.sha256} and found with {found}"
         )
 
-    def _fetch(self, content: Content, path: Path, wait: Wait) -> str:
-        """Fetch content once, resuming broken transfers; return the SHA-256 found, moved to `path` when right."""
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    def _fetch(self, content: Content, path: Path, wait: Wait) -> tuple[IO[bytes] | None, str]:
+        """Fetch content once, resuming broken transfers; return it open, moved to `path`, if right; and its SHA-256."""
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        scratch = Path(name)
         total = sha256()
         offset = 0
         try:
-            with scratch.open("wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
 
                 def go_on() -> None:
                     nonlocal offset
@@ -199,11 +206,13 @@ class Staging:
 
                 patiently(go_on, stop=wait, what=f"fetch of {content.label}")
                 if 0 <= content.size_bytes != offset:
-                    return f"{total.hexdigest()} ({offset} bytes instead of {content.size_bytes})"
-            if total.hexdigest() == content.sha256:
-                scratch.chmod(0o400)
-                scratch.replace(path)
-            return total.hexdigest()
+                    return None, f"{total.hexdigest()} ({offset} bytes instead of {content.size_bytes})"
+            if total.hexdigest() != content.sha256:
+                return None, total.hexdigest()
+            scratch.chmod(0o400)
+            fetched = scratch.open("rb")
+            scratch.replace(path)
+            return fetched, content.sha256
         finally:
             scratch.unlink(missing_ok=True)
 
@@ -229,11 +238,14 @@ class Staging:
                 with contextlib.suppress(OSError):
                     state = entry.stat(follow_symlinks=False)
                     entries.append((state.st_mtime_ns, state.st_size, entry.path))
+            newest_ns = max((at_ns for at_ns, _, _ in entries), default=0)
             total = sum(size for _, size, _ in entries)
-            for _, size, name in sorted(entries):
+            for at_ns, size, name in sorted(entries):
                 if total <= self._bytes_max:
                     break
-                if name != str(keep):
+                # What is half fetched is another task's, or another pilot's, on its way in.
+                arriving = name.endswith(PARTIAL) and newest_ns - at_ns < PARTIAL_KEPT_S * 10**9
+                if name != str(keep) and not arriving:
                     with contextlib.suppress(OSError):
                         os.unlink(name)
                     total -= size
@@ -253,11 +265,11 @@ class Staging:
                     self._under_way[digest] = (lock, users - 1)
 
 
-def _copy(source: Path, destination: Path) -> FileSum:
+def _copy(source: IO[bytes], destination: Path) -> FileSum:
     total = StreamSum()
     destination.unlink(missing_ok=True)
-    with source.open("rb") as read, destination.open("xb") as write:
-        for piece in chunks_of(read):
+    with destination.open("xb") as write:
+        for piece in chunks_of(source):
             total.update(piece)
             write.write(piece)
     return total.result()

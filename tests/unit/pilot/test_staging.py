@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -197,3 +198,50 @@ def test_what_a_node_kept_of_something_else_is_not_gone_on_with(
     )
     staging.send(path, wait=go_on, progress=lambda: True)
     assert link.sent_from == [0, 0]
+
+
+def test_tasks_with_more_content_than_the_cache_holds_take_nothing_from_each_other(
+    link: FakeLink, staging: Staging, tmp_path: Path
+) -> None:
+    """Each fetch that ends finds the cache too full, and the others' half-way in it."""
+    contents = [bytes([number]) * 3 * 2**20 for number in range(4)]
+    digests = [link.add(content) for content in contents]
+    together = threading.Barrier(len(contents), timeout=30)
+    serve = link.get_blob
+
+    def in_step(digest: str, *, offset: int) -> Iterator[bytes]:
+        for number, piece in enumerate(serve(digest, offset=offset)):
+            if number == 20:
+                together.wait()  # All are half-way now.
+            yield piece
+
+    link.get_blob = in_step  # type: ignore[method-assign]
+    failures: list[BaseException] = []
+
+    def deliver(number: int) -> None:
+        try:
+            staging.deliver(Content(digests[number]), tmp_path / f"out-{number}", wait=lambda _: False)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=deliver, args=(number,)) for number in range(len(contents))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    assert [(tmp_path / f"out-{number}").read_bytes() for number in range(len(contents))] == contents
+    assert len(link.offsets) == len(contents)
+
+
+def test_what_a_pilot_that_died_left_half_fetched_is_dropped_after_a_day(
+    link: FakeLink, staging: Staging, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache" / "sha256"
+    old, young = cache / f".{'a' * 64}.x.partial", cache / f".{'b' * 64}.y.partial"
+    for path in (old, young):
+        path.write_bytes(bytes(2**20))
+    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - 90_000))
+    staging.deliver(Content(link.add(BIG * 2)), tmp_path / "out", wait=lambda _: False)
+    staging.deliver(Content(link.add(BIG + b"!")), tmp_path / "out", wait=lambda _: False)
+    assert young.exists() and not old.exists()
