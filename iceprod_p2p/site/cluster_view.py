@@ -266,6 +266,11 @@ class ClusterView:
         at_sites = [node for site in found.sites for node in nodes if node.site == site]
         return at_sites + [node for node in nodes if node.node_id in found.node_ids and node not in at_sites]
 
+    def size_of(self, sha256: str) -> int:
+        """Return the size in bytes that is recorded for some content; 0 when none is."""
+        with self._raft.view() as kv:
+            return queries.holders(kv, sha256).size_bytes
+
     def is_recorded(self, sha256: str) -> bool:
         """Whether a record names a blob: a dataset's document or module, or an output."""
         with self._raft.view() as kv:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from iceprod_p2p.base.errors import BadInput, IceProdError, IntegrityError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
 from iceprod_p2p.site.peers import Peers
+from iceprod_p2p.site.room import resumed
 from iceprod_p2p.store.blobs import BlobStore, BlobWriter
 from iceprod_p2p.wire.calls import call
 from iceprod_p2p.wire.channel import CHUNK_BYTES
@@ -52,10 +53,16 @@ class FileService:
         *,
         holders: Callable[[str], Sequence[common_pb2.NodeAddress]],
         fetched: Callable[[str], None] = lambda sha256: None,
+        sizes: Callable[[str], int] = lambda sha256: 0,
+        room: Callable[[int], None] = lambda size_bytes: None,
     ) -> None:
-        """`holders` names the nodes that should have a blob, best first; `fetched` hears of each that
-        arrived.
+        """`holders` names the nodes that should have a blob, best first; `fetched` hears of each that arrived.
+
+        `sizes` tells a blob's size by the ledger, 0 when it is not there; `room` raises Unavailable when so many bytes
+        more have no room here, on any thread.
         """
+        self._sizes = sizes
+        self._room_for = room
         self._blobs = blobs
         self._peers = peers
         self._executor = executor
@@ -103,7 +110,8 @@ class FileService:
             raise BadInput(f"a blob of {size_bytes} bytes is more than this cluster keeps")
         if self._blobs.has(sha256):  # Content that is here already need not be sent to its end.
             return common_pb2.BlobReply(sha256=sha256, size_bytes=self._blobs.size_bytes(sha256))
-        with self._blobs.writer(max_bytes=size_bytes, resumes=sha256) as writer:
+        self._room_for(size_bytes)
+        async with resumed(self._blobs, sha256, size_bytes, self._disk) as writer:
             begun = False
             async for part in parts:
                 if part.WhichOneof("part") != "chunk":
@@ -114,7 +122,7 @@ class FileService:
                     # Another upload of it may have come between: the sender asks again where to go on.
                     raise Unavailable(f"the upload of {sha256} does not go on at byte {writer.size_bytes}")
                 begun = True
-                await self._disk(writer.write, part.chunk.body)
+                await self._disk(self._write, writer, part.chunk.body)
             if writer.size_bytes < size_bytes:
                 raise Unavailable(f"the upload of {sha256} was cut short at byte {writer.size_bytes}")
             blob = await self._disk(partial(writer.commit, expected_digest=sha256))
@@ -250,7 +258,9 @@ class FileService:
         What was received before a break is gone on with, by the next node or the next call; with `alone` every node
         begins anew.
         """
-        with self._blobs.writer(max_bytes=BLOB_BYTES_MAX, resumes=sha256) as writer:
+        size_bytes = self._sizes(sha256)
+        self._room_for(size_bytes)
+        async with resumed(self._blobs, sha256, size_bytes or BLOB_BYTES_MAX, self._disk) as writer:
             if alone:
                 writer.restart()
             drawn.kept = writer.size_bytes > 0
@@ -313,7 +323,12 @@ class FileService:
                     raise IntegrityError(
                         f"{node.node_id} sent byte {chunk.offset} instead of {writer.size_bytes}"
                     )
-                await self._disk(writer.write, chunk.body)
+                try:
+                    await self._disk(self._write, writer, chunk.body)
+                except BadInput as longer:
+                    raise IntegrityError(
+                        f"{node.node_id} sent more than the blob has: {longer.message}"
+                    ) from longer
 
     async def _distrust(self, node_id: str, sha256: str) -> None:
         """Note that a node alone has sent wrong content, and ask it to read its copy again."""
@@ -364,6 +379,11 @@ class FileService:
         others = self._peers.others()
         answers = await asyncio.gather(*(ask(node) for node in others))
         return [node for node, has in zip(others, answers, strict=True) if has]
+
+    def _write(self, writer: BlobWriter, body: bytes) -> None:
+        """Append to a blob, on a thread of the disk, unless the disk is nearly full: the ledger lies there too."""
+        self._room_for(len(body))
+        writer.write(body)
 
     async def _disk(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)

@@ -54,6 +54,7 @@ from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
 from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.site.replicas import Replicas
+from iceprod_p2p.site.room import require_room
 from iceprod_p2p.site.site_calls import SiteCalls
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.url_copies import UrlCopies
@@ -121,6 +122,10 @@ class SiteNode:
             *(self.blobs, self.peers, self.disk),
             holders=lambda sha256: self.cluster.holders(sha256, but=node.id),
             fetched=self.replicas.fetched,
+            sizes=self.cluster.size_of,
+            room=lambda size_bytes: require_room(
+                node.data_dir, size_bytes, least_mib=self.config.system.free_disk_mib_least // 2
+            ),
         )
         self.board = PilotBoard(self.clock)
         self.stock = Stock(lambda: self.cluster.claimed(node.site))

@@ -291,10 +291,14 @@ class BlobWriter:
         if self._max_bytes is not None and self.size_bytes > self._max_bytes:
             raise BadInput(f"more than {self._max_bytes} bytes were sent, which is the limit here")
         self._hasher.update(chunk)
-        with _disk_errors(self._path):
-            view = memoryview(chunk)
-            while view:
-                view = view[self._file.write(view) or 0 :]
+        try:
+            with _disk_errors(self._path):
+                view = memoryview(chunk)
+                while view:
+                    view = view[self._file.write(view) or 0 :]
+        except Unavailable:
+            self._keep_as = None  # It ends within a piece; and what is kept on a full disk keeps it full.
+            raise
 
     def commit(self, *, expected_digest: str | None = None) -> Blob:
         """Make the blob durable and visible; IntegrityError when it is not `expected_digest`."""

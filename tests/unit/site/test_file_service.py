@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from iceprod_p2p.base.errors import IntegrityError, NotFound, Unavailable
 from iceprod_p2p.site.file_service import FileService
-from iceprod_p2p.store.blobs import BlobStore
+from iceprod_p2p.store.blobs import BlobStore, BlobWriter
 from iceprod_p2p.wire.pb import common_pb2, peer_pb2
 
 MIB = 1024 * 1024
@@ -63,9 +66,10 @@ def executor() -> Any:
     executor.shutdown()
 
 
-def service(tmp_path: Path, executor: Any, *nodes: Node) -> FileService:
+def service(tmp_path: Path, executor: Any, *nodes: Node, **more: Any) -> FileService:
     peers: Any = Peers(*nodes)
-    return FileService(BlobStore(tmp_path / "blobs"), peers, executor, holders=lambda sha256: peers.others())
+    blobs = BlobStore(tmp_path / "blobs")
+    return FileService(blobs, peers, executor, holders=lambda sha256: peers.others(), **more)
 
 
 async def announced(*chunks: tuple[int, bytes], size: int = len(CONTENT)) -> AsyncIterator[Any]:
@@ -161,3 +165,94 @@ async def test_a_damaged_copy_is_dropped_on_the_word_of_another(tmp_path: Path, 
     assert not await files.read_again(digest)  # It is gone already.
     with pytest.raises(NotFound):
         files.size_bytes(digest)
+
+
+class EndlessNode(Node):
+    """Sends for as long as somebody listens."""
+
+    async def GetBlob(self, request: common_pb2.BlobRequest, **_: Any) -> AsyncIterator[common_pb2.Chunk]:
+        for number in itertools.count():
+            self.asked.append(number)
+            yield common_pb2.Chunk(body=bytes(PIECE), offset=number * PIECE)
+
+
+async def test_a_node_that_sends_without_end_is_stopped_at_the_recorded_size(
+    tmp_path: Path, executor: Any
+) -> None:
+    endless, honest = EndlessNode("endless"), Node("honest")
+    files = service(tmp_path, executor, endless, honest, sizes=lambda sha256: len(CONTENT))
+    await asyncio.wait_for(files.ensure(DIGEST), 60)
+    assert files.has(DIGEST)
+    assert len(endless.asked) <= len(CONTENT) // PIECE + 2
+    assert "endless" in files.problems()[0]
+
+
+async def test_a_disk_that_is_nearly_full_refuses_content_by_name_and_takes_it_later(
+    tmp_path: Path, executor: Any
+) -> None:
+    free_bytes = 10 * MIB
+
+    def room(size_bytes: int) -> None:
+        if size_bytes > free_bytes:
+            raise Unavailable(f"no room for {size_bytes} bytes", retry_after_s=30.0)
+
+    files = service(tmp_path, executor, Node("one"), room=room)
+    free_bytes = len(CONTENT) - 1
+    with pytest.raises(Unavailable, match="no room"):
+        await files.receive(announced((0, CONTENT)))
+    assert (await files.upload_state(DIGEST)).kept_bytes == 0 and not files.has(DIGEST)
+    # Nobody knows how long a fetched blob is: each piece is asked for.
+    free_bytes = PIECE - 1
+    with pytest.raises(Unavailable):
+        await files.ensure(DIGEST)
+    free_bytes = len(CONTENT)
+    await files.ensure(DIGEST)
+    assert files.has(DIGEST)
+
+
+async def test_the_long_beginning_of_a_transfer_is_read_beside_the_loop(
+    tmp_path: Path, executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = service(tmp_path, executor)
+    with pytest.raises(Unavailable):
+        await files.receive(announced((0, CONTENT[: 2 * MIB])))
+    threads: list[str] = []
+    take_up = BlobWriter._take_up
+
+    def seen(self: BlobWriter, kept: Path) -> None:
+        threads.append(threading.current_thread().name)
+        take_up(self, kept)
+
+    monkeypatch.setattr(BlobWriter, "_take_up", seen)
+    await files.receive(announced((2 * MIB, CONTENT[2 * MIB :])))
+    assert files.has(DIGEST) and len(threads) == 1 and threads[0] != threading.main_thread().name
+
+
+async def test_a_caller_that_leaves_while_a_beginning_is_read_blocks_nobody(
+    tmp_path: Path, executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = service(tmp_path, executor)
+    with pytest.raises(Unavailable):
+        await files.receive(announced((0, CONTENT[: 2 * MIB])))
+    reading, go_on = threading.Event(), threading.Event()
+    take_up = BlobWriter._take_up
+
+    def slow(self: BlobWriter, kept: Path) -> None:
+        reading.set()
+        go_on.wait(30)
+        take_up(self, kept)
+
+    monkeypatch.setattr(BlobWriter, "_take_up", slow)
+    leaving = asyncio.create_task(files.receive(announced((2 * MIB, CONTENT[2 * MIB :]))))
+    assert await asyncio.to_thread(reading.wait, 30)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    go_on.set()
+    monkeypatch.setattr(BlobWriter, "_take_up", take_up)
+    async with asyncio.timeout(30):
+        while not (state := await files.upload_state(DIGEST)).kept_bytes:
+            await asyncio.sleep(0.01)
+    assert state.kept_bytes == 2 * MIB
+    await files.receive(announced((2 * MIB, CONTENT[2 * MIB :])))
+    assert files.has(DIGEST)

@@ -215,3 +215,13 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unavailable, match="cannot use"):
         BlobStore(tmp_path / "file")
+
+
+def test_of_a_transfer_that_a_full_disk_ended_nothing_is_kept(store: BlobStore) -> None:
+    digest = "c" * 64
+    with pytest.raises(Unavailable), store.writer(resumes=digest) as writer:
+        writer.write(bytes(2 * 2**20))
+        writer._file.close()
+        writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - the writer closes it.
+        writer.write(b"more")
+    assert store.kept(digest) == (0, "") and list((store._root / "partial").iterdir()) == []
