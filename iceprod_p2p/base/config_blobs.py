@@ -33,6 +33,13 @@ BLOBS: Final = (
         "while the store is larger, copies of other sites' files are let go, longest unread first; 0: no limit",
         0,
     ),
+    Setting(
+        "size_max_mib",
+        "whole",
+        0,
+        "while the store is larger all the same, the site's own files included, no new work is taken; 0: no limit",
+        0,
+    ),
 )
 
 
@@ -45,3 +52,9 @@ class BlobsConfig:
     interval_s: float = 60.0
     temp_grace_s: float = 3_600.0
     size_mib: int = 0
+    size_max_mib: int = 0
+
+    @property
+    def trimmed_mib(self) -> int:
+        """The size above which copies are let go; 0 for none."""
+        return min(self.size_mib, self.size_max_mib) or self.size_mib or self.size_max_mib

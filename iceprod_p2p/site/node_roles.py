@@ -114,6 +114,7 @@ class NodeRoles:
             counts=self._counts,
             vouched=lambda: node.board.vouched(within_s=4 * config.node.heartbeat_s + 30),
         )
+        self.trimmer = self._trimmer()
         self.volunteer = Volunteer(
             site=site,
             node_id=name,
@@ -209,7 +210,7 @@ class NodeRoles:
         self.roles.add(Role("replicas", REPLICAS_S, self._node.replicas.step))
         blobs = self._node.config.blobs
         self.roles.add(Role("blobs", blobs.interval_s, self.blob_keeper.step))
-        self.roles.add(Role("trimmer", blobs.interval_s, self._trimmer().step))
+        self.roles.add(Role("trimmer", blobs.interval_s, self.trimmer.step))
         self.roles.add(Role("janitor", min(JANITOR_S, max(1.0, blobs.temp_grace_s)), self.janitor.step))
         self.roles.add(Role("renewal", RENEWAL_S, self.renewal.step))
         self.roles.add(Role("people", PEOPLE_S, self._node.people.step))
@@ -226,7 +227,8 @@ class NodeRoles:
             blobs=node.blobs,
             cluster=node.cluster,
             consensus=node.raft,
-            size_mib=lambda: node.config.blobs.size_mib,
+            size_mib=lambda: node.config.blobs.trimmed_mib,
+            size_max_mib=lambda: node.config.blobs.size_max_mib,
             copies=lambda: node.config.blobs.copies,
             executor=node.disk,
             clock=node.clock,
@@ -243,7 +245,7 @@ class NodeRoles:
     def problems(self) -> list[str]:
         """Return what is wrong with this node's work, one sentence each."""
         own = [*self.roles.problems(), *self.keeper.problems(), *self.credential.problems()]
-        return [*own, *self.renewal.problems(), *self._node.files.problems()]
+        return [*own, *self.renewal.problems(), *self._node.files.problems(), *self.trimmer.problems()]
 
     def start(self) -> None:
         """Start all roles."""
@@ -317,4 +319,4 @@ class NodeRoles:
                 log.warning("disk nearly full, no work is taken", free_mib=free)
             else:
                 log.info("disk has room again", free_mib=free)
-        return not low
+        return not low and not self.trimmer.is_over

@@ -63,7 +63,11 @@ class Trimmer:
         copies: Callable[[], int],
         executor: Executor,
         clock: Clock,
+        size_max_mib: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`size_max_mib` is the size above which the site should take no new work (see `is_over`), 0 for none."""
+        self._size_max_mib = size_max_mib
+        self._left_mib = 0  # After the last step.
         self._site = site
         self._node_id = node_id
         self._copies = copies
@@ -75,10 +79,25 @@ class Trimmer:
         self._executor = executor
         self._clock = clock
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the store was larger than it may be, when what could go had gone."""
+        return 0 < self._size_max_mib() < self._left_mib
+
+    def problems(self) -> list[str]:
+        """Return what an operator should see to, one sentence each."""
+        if not self.is_over:
+            return []
+        return [
+            f"the store has {self._left_mib} MiB that nobody else keeps, above [blobs] size_max_mib"
+            f" {self._size_max_mib()}: no new work is taken"
+        ]
+
     async def step(self) -> None:
         """Drop copies until the store fits, or none is left that may go.  Unavailable when the ledger cannot answer."""
         limit_bytes = self._size_mib() * MIB
         if not limit_bytes:
+            self._left_mib = 0
             return
         loop = asyncio.get_running_loop()
         total_bytes, oldest = await loop.run_in_executor(self._executor, self._measured)
@@ -97,6 +116,7 @@ class Trimmer:
             else:
                 continue
             total_bytes -= blob.size_bytes
+        self._left_mib = -(-total_bytes // MIB)
         await self._drop_copies(victims)
         await self._drop_blobs(spare)
 

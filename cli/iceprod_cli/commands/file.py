@@ -111,28 +111,17 @@ def verify(session: Session, selector: str) -> None:
         Column("found", "found"),
         Column("unrecorded", "not recorded"),
     ]
-<<<<<<< HEAD
     bad = [row for row in rows if not row["good"]]
+    unrecorded = [row["unrecorded"] for row in rows if row["unrecorded"]]
     if not session.style.for_people:
         show_rows(session.style, rows, columns, name="id")
     else:
-        if bad:
-            show_rows(session.style, bad, columns, name="id")
+        if bad or unrecorded:
+            shown = [row for row in rows if not row["good"] or row["unrecorded"]]
+            show_rows(session.style, shown, columns, name="id")
         say(f"{len(rows)} copies read, {len(bad)} bad")
-=======
-    unrecorded = [row["unrecorded"] for row in rows if row["unrecorded"]]
-    show_rows(
-        session.style,
-        rows if not session.style.for_people else [r for r in rows if not r["good"] or r["unrecorded"]],
-        columns,
-        name="id",
-    )
-    bad = sum(not row["good"] for row in rows)
-    if session.style.for_people:
-        say(f"{len(rows)} copies read, {bad} bad")
     if unrecorded:
         say(f"of {len(unrecorded)} copies what was found could not be recorded: {unrecorded[0]}", err=True)
->>>>>>> 8572e80 (Say what of re-read copies could not be recorded; show unmonitored jobs on Slurm and Grid Engine)
     if bad:
         raise click.exceptions.Exit(1)
 

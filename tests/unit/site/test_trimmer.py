@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from iceprod_p2p.base.clock import ManualClock
+from iceprod_p2p.base.config_blobs import BlobsConfig
 from iceprod_p2p.ledger import queries
 from iceprod_p2p.ledger.commands import Heartbeat, RecordBlob, RecordReplicas, RecordVerification, ReplicaRef
 from iceprod_p2p.ledger.commands_blobs import DropBlobs
@@ -37,6 +38,7 @@ class Node:
         self.blobs = BlobStore(directory)
         self.clock = ManualClock(wall_ms=NOW_S * 1_000)
         self.size_mib = 1
+        self.size_max_mib = 0
         self.is_old = False  # A cluster that not every node's program can read in full.
         self.meanwhile: Callable[[], object] = lambda: None
         self.hand.submit(jobs=5, shapes=(TaskShape("make"),))
@@ -51,6 +53,7 @@ class Node:
             copies=lambda: 1,
             executor=ThreadPoolExecutor(1),
             clock=self.clock,
+            size_max_mib=lambda: self.size_max_mib,
         )
 
     def made(self, number: int, *, at: str = "desy") -> str:
@@ -171,3 +174,40 @@ async def test_a_copy_that_was_read_or_written_while_the_ledger_agreed_stays(nod
     node.meanwhile = lambda: os.utime(written, (NOW_S, NOW_S))
     await node.trimmer.step()
     assert node.here() == [0, 4]
+
+
+async def test_temporary_files_of_others_go_under_pressure_and_the_sites_own_stay(node: Node) -> None:
+    """Own ones go when nobody can read them any more, which the janitor sees to."""
+    node.hand.submit(jobs=1, shapes=(TaskShape("make"),))
+    (ref,) = node.hand.claim("madison")
+    node.hand.start("madison", ref)
+    content = b"own" * LARGE
+    digest = sha256(content).hexdigest()
+    node.hand.finish(ref, "madison", files=(FileEntry("t", len(content), digest, "site_temp"),))
+    node.read_at(node.stored(content), 0)  # The longest unread of all.
+    await node.trimmer.step()
+    assert node.here() == [] and node.blobs.has(digest)
+    assert queries.holders(node.hand.kv, digest).sites == ("madison",)
+
+
+async def test_a_store_full_of_the_sites_own_files_takes_no_new_work_until_there_is_room(node: Node) -> None:
+    own = node.stored(bytes(3 * 2**20))
+    node.read_at(own, 0)
+    node.size_max_mib = 4
+    await node.trimmer.step()
+    assert node.here() == [] and not node.trimmer.is_over and node.trimmer.problems() == []
+    node.size_max_mib = 2
+    await node.trimmer.step()
+    assert node.trimmer.is_over and own.exists()
+    (problem,) = node.trimmer.problems()
+    assert "3 MiB" in problem and "size_max_mib 2: no new work" in problem
+    node.blobs.delete(own.name)
+    await node.trimmer.step()
+    assert not node.trimmer.is_over and node.trimmer.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("size", "size_max", "trimmed"), [(0, 0, 0), (3, 0, 3), (0, 5, 5), (3, 5, 3), (5, 3, 3)]
+)
+def test_copies_are_let_go_from_the_smaller_of_both_bounds_on(size: int, size_max: int, trimmed: int) -> None:
+    assert BlobsConfig(size_mib=size, size_max_mib=size_max).trimmed_mib == trimmed
