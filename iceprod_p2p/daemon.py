@@ -34,9 +34,10 @@ from iceprod_p2p.site.findings import Verdict
 from iceprod_p2p.site.founding import Founded, found_cluster
 from iceprod_p2p.site.joining import join_cluster
 from iceprod_p2p.site.keeper import end_pilots
-from iceprod_p2p.site.node import make_grid, raft_settings
+from iceprod_p2p.site.node import make_grid
 from iceprod_p2p.site.node_keys import PASSPHRASE_VARIABLE, read_passphrase
 from iceprod_p2p.site.pilot_files import PilotKit
+from iceprod_p2p.site.raft_timing import raft_settings
 from iceprod_p2p.site.rejoining import ADMIN_DIRECTORY
 from iceprod_p2p.wire.pb import control_pb2
 

@@ -25,10 +25,11 @@ from iceprod_p2p.security.certificates import CLOCK_TOLERANCE_MS, chain_from_pem
 from iceprod_p2p.site.credential_watch import credential_state
 from iceprod_p2p.site.doctor_store import common_digests, look_at_modes, look_at_store
 from iceprod_p2p.site.findings import Finding, Verdict
-from iceprod_p2p.site.node import make_grid, raft_settings
+from iceprod_p2p.site.node import make_grid
 from iceprod_p2p.site.node_keys import AUTHORITY, BELONGS, KEYS, NodeKeys, has_keys, load_keys
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.process import running_pid
+from iceprod_p2p.site.raft_timing import raft_settings
 from iceprod_p2p.wire.addresses import parse_address
 from iceprod_p2p.wire.calls import call_blocking
 from iceprod_p2p.wire.channel import TlsMaterial, blocking_channel

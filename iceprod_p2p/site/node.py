@@ -23,7 +23,6 @@ from iceprod_p2p.grids import registry
 from iceprod_p2p.grids.base import Grid
 from iceprod_p2p.model.identity import Identity
 from iceprod_p2p.raft.node import RaftNode
-from iceprod_p2p.raft.settings import RaftSettings
 from iceprod_p2p.raft.transport import PeerTransport
 from iceprod_p2p.security.certificates import chain_from_pem
 from iceprod_p2p.security.directory import DirectoryServer
@@ -52,9 +51,10 @@ from iceprod_p2p.site.people import People
 from iceprod_p2p.site.pilot_board import PilotBoard
 from iceprod_p2p.site.pilot_files import PilotKit
 from iceprod_p2p.site.pilot_service import PilotService, PilotTimes
+from iceprod_p2p.site.raft_timing import raft_settings
 from iceprod_p2p.site.readmission import Readmission
 from iceprod_p2p.site.replicas import Replicas
-from iceprod_p2p.site.room import require_room
+from iceprod_p2p.site.room import room_of
 from iceprod_p2p.site.site_calls import SiteCalls
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.url_copies import UrlCopies
@@ -123,9 +123,7 @@ class SiteNode:
             holders=lambda sha256: self.cluster.holders(sha256, but=node.id),
             fetched=self.replicas.fetched,
             sizes=self.cluster.size_of,
-            room=lambda size_bytes: require_room(
-                node.data_dir, size_bytes, least_mib=self.config.system.free_disk_mib_least // 2
-            ),
+            room=room_of(lambda: self.config),
         )
         self.board = PilotBoard(self.clock)
         self.stock = Stock(lambda: self.cluster.claimed(node.site))
@@ -391,14 +389,3 @@ def _give_credential(options: dict[str, Any], plugin: type[Grid], path: str) -> 
     elif "environment" in names and isinstance(options.get("environment", {}), dict):
         known = {"X509_USER_PROXY": path, "BEARER_TOKEN_FILE": path}
         options["environment"] = {**known, **options.get("environment", {})}
-
-
-def raft_settings(config: SiteConfig) -> RaftSettings:
-    """Return the Raft timings of a configuration."""
-    node = config.node
-    return RaftSettings(
-        heartbeat_s=node.raft_heartbeat_ms / 1_000,
-        election_min_s=node.election_ms_least / 1_000,
-        election_max_s=node.election_ms_most / 1_000,
-        quorum_silence_s=node.election_ms_least * 0.9 / 1_000,
-    )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from iceprod_p2p.base.config import SiteConfig
 from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.store.blobs import BlobStore, BlobWriter
 
@@ -22,6 +23,16 @@ def require_room(directory: Path, size_bytes: int, *, least_mib: int) -> None:
             remedy="make room there, or move the data directory; what waits is then sent again",
             retry_after_s=30.0,
         )
+
+
+def room_of(config: Callable[[], SiteConfig]) -> Callable[[int], None]:
+    """Return what raises Unavailable when so many bytes would leave less than half of what stops new work."""
+
+    def require(size_bytes: int) -> None:
+        now = config()
+        require_room(now.node.data_dir, size_bytes, least_mib=now.system.free_disk_mib_least // 2)
+
+    return require
 
 
 @asynccontextmanager
