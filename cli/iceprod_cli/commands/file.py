@@ -179,7 +179,8 @@ def _get_all(session: Session, selector: Selector, directory: Path) -> None:
     rows = [row for row in file_rows(session, selector, limit=100_000_000) if row["kind"] == "permanent"]
     if not rows:
         raise NotFound(
-            "there are no permanent files yet", remedy=f"see: iceprod dataset show {selector.dataset}"
+            "there are no permanent files yet",
+            remedy=f"`iceprod dataset show {selector.dataset}` tells how far it is",
         )
     there = 0
     for row in rows:
