@@ -110,8 +110,12 @@ def _prefix(
 
 
 def _trouble(prefix: Sequence[str], state: Path, given: set[str]) -> str:
-    """Return why it does not work, by doing it; empty when it does."""
-    words = [*prefix, "/bin/ls", "-A", str(state.resolve())]
+    """Return why it does not work, by doing it; empty when it does.
+
+    The state may lie in something larger that is covered, as at every site whose pilots share the node's directory.
+    """
+    look = 'test ! -e "$1" || exec /bin/ls -A "$1"'
+    words = [*prefix, "/bin/sh", "-c", look, "sh", str(state.resolve())]
     try:
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_S, check=False, env={}

@@ -170,6 +170,22 @@ def test_isolation_that_is_required_and_does_not_work_ends_the_pilot_by_name(
         make_isolation(config, {"PATH": str(tmp_path)})
 
 
+def test_a_state_that_lies_in_a_hidden_directory_of_the_node_is_hidden_with_it(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    """As at every site whose pilots share the node's data directory."""
+    pilots = tmp_path / "data" / "pilots"
+    state = pilots / "p-test" / "state"
+    state.mkdir(parents=True)
+    (state / "key.pem").write_text("the pilot's")
+    changes: dict[str, Any] = {"isolation": "required", "hidden": [str(pilots)], "state_dir": str(state)}
+    config = load(write_config(tmp_path / "pilot", cluster, **changes))
+    isolation = make_isolation(config, os.environ)
+    line = isolation.wrap(["/bin/sh", "-c", f"ls -A {pilots}"], os.environ, tmp_path)
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    assert isolation.works and done.stdout == ""
+
+
 def test_credentials_that_are_meant_for_modules_are_there_and_nothing_else(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
