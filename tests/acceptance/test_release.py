@@ -8,6 +8,8 @@ import pytest
 
 from release import audit, sbom
 
+pytestmark = pytest.mark.timeout(900)  # Minutes, where everything else of a machine is at work, too.
+
 
 def test_the_bill_is_a_document_of_versions() -> None:
     document = sbom.bill_of_materials()
