@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import catchup, etcd, failover, grids, ledger, machine, pilots, report, scale
+from benchmarks import catchup, etcd, failover, grids, ledger, machine, pilots, report, reports, scale
 
-PARTS = ("ledger", "scale", "failover", "catchup", "grids", "pilots")
+PARTS = ("ledger", "reports", "scale", "failover", "catchup", "grids", "pilots")
 GRID_ROUNDS_MOST = 3
 
 
@@ -36,6 +36,13 @@ def _measure(part: str, directory: Path, options: argparse.Namespace) -> list[st
     directory.mkdir()
     parts: dict[str, Callable[[], list[str]]] = {
         "ledger": lambda: _ledger(directory, options),
+        "reports": lambda: reports.measure(
+            directory,
+            rounds=min(options.rounds, GRID_ROUNDS_MOST),
+            seconds=options.seconds,
+            with_peer=etcd.version() is not None,
+            say=say,
+        ),
         "scale": lambda: scale.measure(
             directory, done=scale.FULL_DONE if options.full else options.done, store=options.filled, say=say
         ),

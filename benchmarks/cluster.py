@@ -20,17 +20,25 @@ READY_S: Final = 30.0
 
 
 class Cluster:
-    """`members` are processes that serve `member`'s requests; a dataset waits to be claimed."""
+    """`members` are processes that serve `member`'s requests; a dataset waits to be claimed.
 
-    def __init__(self, directory: Path) -> None:
+    With `one_way_ms` they are that far from each other.
+    """
+
+    def __init__(self, directory: Path, *, one_way_ms: int = 0) -> None:
         self.directory = directory
+        self._delays: Child | None = None
         self._ring = keys.make_ring()
         self._configs = [self._config(name) for name in NAMES]
         self.members: list[Child] = []
         try:
+            if one_way_ms:
+                self._delays = Child("benchmarks.delays", str(one_way_ms), log=directory / "delays.log")
             self.members = [self._spawn(config) for config in self._configs]
             for config, member in zip(self._configs, self.members, strict=True):
-                config["address"] = member.answer()["address"]
+                config["address"] = config["public"] = member.answer()["address"]
+                if self._delays is not None:
+                    config["public"] = self._delays.ask(target=config["address"])["address"]
                 self._write(config)
             self._genesis = self._first_entry().hex()
             ask_all(self.members, [{"do": "start", "genesis": self._genesis}] * len(self.members))
@@ -60,8 +68,8 @@ class Cluster:
 
     def stop(self) -> None:
         """End every process."""
-        for member in self.members:
-            member.stop()
+        for child in (*self.members, *([self._delays] if self._delays is not None else [])):
+            child.stop()
 
     def _spawn(self, config: dict[str, Any]) -> Child:
         path = self._write(config)
@@ -93,7 +101,7 @@ class Cluster:
             digest = name.encode().ljust(32, b"\0")
             if number:  # Voters are added one at a time, each by somebody who has seen the one before.
                 commands += [(number - 1, Tick(1, number)), (number, Invite(token, keys.SITE))]
-            node = Member(name, keys.SITE, config["address"], MemberRole.VOTER)
+            node = Member(name, keys.SITE, config["public"], MemberRole.VOTER)
             add = AddNode(node, self._ring.site_der, digest, f"key-{name}", digest, token)
             commands.append((number, add))
         return encode_entry(

@@ -10,13 +10,27 @@ from benchmarks.children import Say
 from benchmarks.cluster import Cluster
 from benchmarks.numbers import percentile
 
+FAR_MS: Final = 80  # One way: from one continent to another.
 SETTLE_S: Final = 0.5  # The restarted member has caught up, and heartbeats go round.
 
 
 def measure(directory: Path, *, kills: int, say: Say = lambda line: None) -> list[str]:
-    """Kill the leader `kills` times, restart it each time, and return the report's lines."""
-    directory.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(directory)
+    """Kill the leader `kills` times near and as often far, restart it each time, and return the report's lines."""
+    lines = []
+    for one_way_ms in (0, FAR_MS):
+        times_ms = _fail_over(directory / f"{one_way_ms}", one_way_ms, kills, say)
+        where = f"{one_way_ms} ms one way between the nodes" if one_way_ms else "loopback"
+        lines.append(
+            f"- {where}: {kills} leaders killed (SIGKILL); next command acknowledged after"
+            f" {percentile(times_ms, 50):,.0f} ms (p50), {percentile(times_ms, 99):,.0f} ms (p99),"
+            f" {min(times_ms):,.0f} ms at best"
+        )
+    return lines
+
+
+def _fail_over(directory: Path, one_way_ms: int, kills: int, say: Say) -> list[float]:
+    directory.mkdir(parents=True)
+    cluster = Cluster(directory, one_way_ms=one_way_ms)
     times_ms = []
     try:
         for number in range(kills):
@@ -27,12 +41,11 @@ def measure(directory: Path, *, kills: int, say: Say = lambda line: None) -> lis
             cluster.members[leader].kill()
             survivor.ask(do="until_acknowledged")
             times_ms.append((time.monotonic() - killed_s) * 1e3)
-            say(f"kill {number + 1}/{kills}: acknowledged again after {times_ms[-1]:,.0f} ms")
+            say(
+                f"{one_way_ms} ms, kill {number + 1}/{kills}: acknowledged again after {times_ms[-1]:,.0f} ms"
+            )
             cluster.restart(leader)
             time.sleep(SETTLE_S)
     finally:
         cluster.stop()
-    return [
-        f"- {kills} leaders killed (SIGKILL); next command acknowledged after {percentile(times_ms, 50):,.0f} ms"
-        f" (p50), {percentile(times_ms, 99):,.0f} ms (p99), {min(times_ms):,.0f} ms at best"
-    ]
+    return times_ms

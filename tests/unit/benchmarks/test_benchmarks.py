@@ -44,7 +44,7 @@ def test_a_table_replaces_only_what_stands_between_its_markers(tmp_path: Path) -
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for part in ("ledger", "scale", "failover", "catchup", "grids", "pilots"):
+    for part in ("ledger", "reports", "scale", "failover", "catchup", "grids", "pilots"):
         assert text.index(f"<!-- begin {part} -->") < text.index(f"<!-- end {part} -->")
 
 
@@ -86,8 +86,9 @@ def test_growth_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_leader_is_replaced_and_reported(tmp_path: Path) -> None:
-    [line] = failover.measure(tmp_path, kills=1)
-    assert line.startswith("- 1 leaders killed")
+    near, far = failover.measure(tmp_path, kills=1)
+    assert near.startswith("- loopback: 1 leaders killed")
+    assert far.startswith("- 80 ms one way between the nodes: 1 leaders killed")
 
 
 @pytest.mark.slow
