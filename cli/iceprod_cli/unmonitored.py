@@ -23,7 +23,17 @@ from iceprod_cli.fetching import packed_whole
 from iceprod_p2p.base.errors import BadInput, NotFound
 from iceprod_p2p.client.submission import read_document
 from iceprod_p2p.grids import registry
-from iceprod_p2p.grids.base import Grid, GridRequest, Submitted, Tag, is_final
+from iceprod_p2p.grids.base import (
+    Completed,
+    Failed,
+    Grid,
+    GridRequest,
+    GridState,
+    Removed,
+    Submitted,
+    Tag,
+    is_final,
+)
 from iceprod_p2p.grids.polling import poll
 from iceprod_p2p.model.dataset import TaskShape
 from iceprod_p2p.steering.plan import all_shapes
@@ -135,11 +145,22 @@ def gathered(directory: Path) -> list[dict[str, Any]]:
                 # It may have written its answer since we looked for it.
                 written = (directory / f"job-{row['job']}" / "result.json").exists()
                 row["state"] = UNKNOWN if written else "gone"
-                row["message"] = "" if written else f"see job-{row['job']}/grid/grid.err"
+                row["message"] = "" if written else f"{_end_of(state)}; see job-{row['job']}/grid/grid.err"
             else:
                 row["state"] = type(state).__name__.lower()
                 row["message"] = getattr(state, "reason", "")
     return rows
+
+
+def _end_of(state: GridState) -> str:
+    """Say how the batch system says that a grid job ended."""
+    match state:
+        case Completed(exit_code):
+            return f"it ended with exit code {exit_code}"
+        case Failed(reason) | Removed(reason):
+            return f"{type(state).__name__.lower()}: {reason or 'no reason is given'}"
+        case _:
+            return type(state).__name__.lower()
 
 
 def _grid(plugin: str, options: Mapping[str, object], directory: Path) -> Grid:

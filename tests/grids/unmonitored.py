@@ -50,7 +50,8 @@ def assert_unmonitored_jobs_run(directory: Path, plugin: str, options: str) -> N
     assert "3 grid jobs submitted" in submitted.stdout
     ended = iceprod(directory, "unmonitored", "jobs", "--wait", "-o", "json")
     rows = json.loads(ended.stdout)
-    assert [row["state"] for row in rows] == ["complete", "failed", "complete"], ended.stdout + ended.stderr
+    said = [path.read_text() for path in sorted(directory.glob("jobs/*/grid/grid.*"))]
+    assert [row["state"] for row in rows] == ["complete", "failed", "complete"], (rows, ended.stderr, said)
     assert ended.returncode == 6 and "ended with code 3" in rows[1]["message"], rows
     assert len({row["grid_job"] for row in rows}) == 3
     assert (directory / "jobs" / "job-2" / "out" / "n.txt").read_text().startswith("2 of ")

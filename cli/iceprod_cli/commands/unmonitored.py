@@ -12,6 +12,7 @@ from iceprod_cli.session import Session, output_options, pass_session
 
 POLL_S = 2.0
 DOUBTS_MAX = 30  # So often the batch system may not list what has left no answer: a minute.
+GONE_LOOKS = 5  # So often it is looked for again after its end: shared directories show what is written late.
 COLUMNS = [
     Column("job", "job", right=True),
     Column("state", "state"),
@@ -30,11 +31,11 @@ def unmonitored(session: Session, directory: Path, wait: bool) -> None:
     from iceprod_cli.unmonitored import UNKNOWN, gathered
 
     rows, doubts = gathered(directory), 0
-    while wait and doubts < DOUBTS_MAX:
-        going = {row["state"] for row in rows} - {"complete", "failed", "gone"}
-        if not going:
+    while wait:
+        going = {row["state"] for row in rows} - {"complete", "failed"}
+        if not going or doubts >= (DOUBTS_MAX if UNKNOWN in going else GONE_LOOKS):
             break
-        doubts = doubts + 1 if going == {UNKNOWN} else 0
+        doubts = doubts + 1 if going <= {UNKNOWN, "gone"} else 0
         time.sleep(POLL_S)
         rows = gathered(directory)
     show_rows(session.style, rows, COLUMNS, name="job")
