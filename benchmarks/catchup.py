@@ -130,7 +130,7 @@ class Behind(Cluster):
         self._ring = keys.make_ring()
         self._configs = [self._config(name) for name in NAMES]
         for config, port in zip(self._configs, free_ports(len(NAMES)), strict=True):
-            config["address"] = f"127.0.0.1:{port}"
+            config["address"] = config["public"] = f"127.0.0.1:{port}"
         self._genesis = self._first_entry().hex()
         first, second, _ = (Path(config["directory"]) for config in self._configs)
         _fill(first, bytes.fromhex(self._genesis), entries=entries, state_mib=state_mib, say=say)

@@ -25,9 +25,10 @@ class Cluster:
     With `one_way_ms` they are that far from each other.
     """
 
+    _delays: Child | None = None
+
     def __init__(self, directory: Path, *, one_way_ms: int = 0) -> None:
         self.directory = directory
-        self._delays: Child | None = None
         self._ring = keys.make_ring()
         self._configs = [self._config(name) for name in NAMES]
         self.members: list[Child] = []
