@@ -102,6 +102,11 @@ async def test_a_cluster_is_upgraded_node_by_node_and_back_until_its_version_is_
     # For good, while one node is away: the others use what is new.
     await c.kill()
     assert isinstance(await propose(a, RaiseVersion(0), 7), Applied)
+
+    async def raised() -> bool:
+        return bool((await b.ask("versions"))["version"] == NEWER)
+
+    await until("b has heard of it", raised)  # Until then it refuses what is new, by name.
     assert await propose(b, NOTE, 8) == Applied(("noted: a word that only the next release knows",))
     commented = await propose(a, COMMENTED, 9)
     assert isinstance(commented, Applied) and "with a comment" in commented.notes
