@@ -8,7 +8,7 @@ after another waits for its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from iceprod_p2p.base.clock import Clock
@@ -24,6 +24,7 @@ WAIT_S: Final = 10.0  # How long a promotion waits for an observer, unless told.
 WAIT_S_MAX: Final = 600.0
 ROUND_S: Final = 1.0  # Caught up is who needs no longer for what came meanwhile (dissertation, 4.2.1).
 LOOK_S: Final = 0.1
+SILENT_S: Final = 3.0  # A voter that is needed and silent is asked again for so long.
 
 Ask = Callable[[common_pb2.NodeAddress], Awaitable[control_pb2.MemberStatus]]
 
@@ -142,17 +143,27 @@ class Membership:
             for node in self._cluster.nodes_now()
             if node.role == MemberRole.VOTER and node.node_id != node_id
         ]
-        rows = await asyncio.gather(*(self._ask(node) for node in rest))
-        silent = [
-            node.node_id for node, row in zip(rest, rows, strict=True) if not row.reachable or row.failed
+        end_s = self._clock.monotonic_s() + SILENT_S
+        while True:
+            silent = await self._silent(rest)
+            if 2 * len(silent) < len(rest) or not rest:
+                return
+            if self._clock.monotonic_s() >= end_s:
+                break
+            await asyncio.sleep(LOOK_S)  # A link may be about to be made anew, as after a new certificate.
+        raise Refused(
+            "wrong_state",
+            f"without node {node_id} nothing could be written any more: of the {len(rest)} voters that remain"
+            f" {', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer",
+            remedy=f"start {silent[0]} first, or remove it instead",
+        )
+
+    async def _silent(self, nodes: Sequence[common_pb2.NodeAddress]) -> list[str]:
+        """Return which nodes do not answer, or take no part."""
+        rows = await asyncio.gather(*(self._ask(node) for node in nodes))
+        return [
+            node.node_id for node, row in zip(nodes, rows, strict=True) if not row.reachable or row.failed
         ]
-        if rest and 2 * len(silent) >= len(rest):
-            raise Refused(
-                "wrong_state",
-                f"without node {node_id} nothing could be written any more: of the {len(rest)} voters that remain"
-                f" {', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer",
-                remedy=f"start {silent[0]} first, or remove it instead",
-            )
 
     async def _change(self, command: Command, actor: str, request_id: bytes) -> tuple[str, ...]:
         outcome = await propose_in_turn(self._consensus, command, actor=actor, request_id=request_id)

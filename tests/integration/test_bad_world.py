@@ -562,6 +562,8 @@ def test_a_disk_that_fills_up_under_a_node_is_named_and_nothing_acknowledged_is_
         one = NodeProcess(disk / "madison", "madison", slots=1)
         if not os.path.ismount(disk):
             pytest.skip("this account may not mount a file system, and a file limit would hit the log first")
+        # A disk of this size would refuse every document before it is full.
+        one.config.write_text(one.text() + "[system]\nfree_disk_mib_least = 0\n")
         assert one.command("init").returncode == 0
         one.start()
         try:

@@ -29,6 +29,7 @@ class Cluster:
         self.now_ms = 0
         self.clock = ManualClock()
         self.applied: dict[str, int | None] = {"m1": 1 << 40}
+        self.misses: dict[str, int] = {}  # How many times a node does not answer before it does.
         self.leader = "m1"
         for name in joined:
             self.join(name)
@@ -65,7 +66,9 @@ class Cluster:
     async def ask(self, node: common_pb2.NodeAddress) -> control_pb2.MemberStatus:
         self.clock.advance(0.2)
         applied = self.applied[node.node_id]
-        if applied is None:
+        left = self.misses.get(node.node_id, 0)
+        self.misses[node.node_id] = max(0, left - 1)
+        if applied is None or left:
             return control_pb2.MemberStatus(reachable=False)
         return control_pb2.MemberStatus(reachable=True, applied_index=applied)
 
@@ -143,6 +146,14 @@ async def test_no_voter_is_removed_when_the_rest_could_not_write() -> None:
     assert set(cluster.roles()) == {"m1", "g1"}
     with pytest.raises(Unavailable, match="does not remove itself"):
         await cluster.remove("m1")
+
+
+async def test_a_voter_that_is_silent_for_a_moment_does_not_stop_a_removal() -> None:
+    cluster = Cluster("g1", "u1")
+    cluster.vote("g1", "u1")
+    cluster.misses["g1"] = 3
+    await cluster.remove("u1")
+    assert "u1" not in cluster.roles()
 
 
 async def test_a_change_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
