@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from iceprod_p2p.model import steering as model
 from iceprod_p2p.steering import commands
 from iceprod_p2p.steering.expressions.calls import FUNCTIONS
 from iceprod_p2p.steering.expressions.context import LOOKUPS
@@ -23,7 +25,7 @@ ROWS = re.findall(r"^\| `(.+?)` \| `(.+?)` \|", TEXT.partition("## Expressions")
 
 
 def test_the_document_has_its_examples() -> None:
-    assert [syntax for syntax, _body in FILES] == ["yaml", "xml", "json", "yaml"]
+    assert [syntax for syntax, _body in FILES] == ["yaml", "xml", "json", "yaml", "yaml"]
     assert len(ROWS) >= 28
 
 
@@ -34,6 +36,38 @@ def test_an_example_is_valid_and_each_of_its_tasks_runs(syntax: str, body: str) 
     expanded = commands.job_answer(read(body), job=1389, jobs=2000, seed=1, task="", site={})
     for task in expanded["tasks"]:
         assert "error" not in task and task["problems"] == []
+
+
+PARTS = (
+    model.Configuration,
+    model.Steering,
+    model.Task,
+    model.Requirements,
+    model.Tray,
+    model.Module,
+    model.Data,
+    model.Environment,
+    model.Resource,
+    model.ClassReference,
+)
+OTHERS_NAMES = {"class_name": "class", "iceprod_version": "version"}  # What files call it.
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_element_is_told_and_stands_in_an_example_that_runs(part: Any) -> None:
+    table = TEXT.partition("| part | what it has |")[2].partition("Names that this page does not know")[0]
+    examples = "\n".join(body for _syntax, body in FILES)
+    for field in dataclasses.fields(part):
+        name = OTHERS_NAMES.get(field.name, field.name)
+        assert f"`{name}`" in table, f"{name!r} is not told"
+        assert re.search(rf"(?<!\w){name}(?!\w)", examples), f"no example has {name!r}"
+
+
+@pytest.mark.parametrize("kind", [model.DataType, model.Movement, model.Transfer])
+def test_every_word_of_data_stands_in_an_example(kind: Any) -> None:
+    examples = "\n".join(body for _syntax, body in FILES)
+    for word in kind:
+        assert re.search(rf"(?<!\w){word.value}(?!\w)", examples), word
 
 
 @pytest.mark.parametrize(("expression", "value"), ROWS)
