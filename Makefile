@@ -19,13 +19,23 @@ help: ## list what can be made
 setup: $(VENV)/.ready ## make the environment in .venv (every other word does it when needed)
 
 $(VENV)/.ready: setup.cfg pyproject.toml
-	@echo "setting up $(VENV) (once; a minute or two)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "IceProd P2P needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's python3-venv package and try again"; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
+	@$(call install,dev$(COMMA)examples)
+	@touch $(VENV)/.demo $@
+
+# The demonstration needs nothing of what development does.
+$(VENV)/.demo: setup.cfg pyproject.toml
+	@$(call install,examples)
 	@touch $@
 
-demo: $(VENV)/.ready ## a real production on three sites of this machine, from submission to verified checksums
+COMMA := ,
+define install
+echo "setting up $(VENV) (once; a minute or two)"; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "IceProd P2P needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }; \
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's python3-venv package and try again"; exit 2; }; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'
+endef
+
+demo: $(VENV)/.demo ## a real production on three sites of this machine, from submission to verified checksums
 	@$(BIN)/iceprod demo $(DEMO_OPTIONS)
 
 test: servers check ## everything the README promises, with real processes and servers (installs those when root, Debian)
