@@ -113,7 +113,7 @@ def test_what_the_readme_says_to_type_afterwards_works_on_a_cluster_that_was_kep
         said = "".join(done.stdout for done in answers.values())
         assert "cluster demo: healthy" in said
         assert "dataset 1 (demo): complete" in said
-        assert "1.5.6 (merge) is complete" in said
+        assert "1.5.6 (merge) was completed by " in said
         for line in [line for line in commands_of_readme() if "iceprod-node stop" in line]:
             stopped = newcomer.run(*shlex.split(line), timeout_s=180)
             assert stopped.code == 0, f"{line}: {stopped.said}"
