@@ -268,6 +268,8 @@ def test_people_log_in_at_another_voter_while_the_founders_node_is_down(
         wait_for("a login without the founder", is_let_in, timeout_s=60)
     finally:
         founder.start()
+    with Connection(load_context(admin.context), node=founder.site, give_up_s=60) as connection:
+        connection.call("WhoAmI", control_pb2.WhoAmIRequest())  # It is up again, for whoever comes next.
 
 
 def test_what_a_removed_node_leaves_behind_is_ended_by_an_administrator_and_nothing_that_is_in_use(
