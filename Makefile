@@ -65,7 +65,7 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow' -n $$(nproc) $(AGAIN)
+	$(BIN)/python -m pytest tests/unit tests/property tests/tidy -m 'not slow' -n $$(nproc) $(if $(CI),$(AGAIN))
 
 sim: $(VENV)/.ready ## replay fault histories: make sim SEEDS=10000, or SEED=17 for one with its story
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $$(nproc) $(if $(SEED),--seed $(SEED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,10 @@ class TestSlurmWithAccounting(SlurmBehaviour):
             assert [job.grid_job_id for job in work.grid.our_jobs(work.site)] == [grid_job_id]
             assert work.grid.find_by_tag([Tag(work.site, "array")]) == {}
             assert work.grid.clean_queue(work.site, []) == []
-            ended = work.grid._sacct("--jobs", f"{array}_0,{grid_job_id}")
-            assert {job.grid_job_id: job.state for job in ended} == {
-                f"{array}_0": Completed(0),
-                grid_job_id: Completed(3),
-            }
+            expected = {f"{array}_0": Completed(0), grid_job_id: Completed(3)}
+            sacct = partial(work.grid._sacct, "--jobs", ",".join(expected))
+            # Accounting hears of an end and of its exit code one after the other.
+            until(lambda: {job.grid_job_id: job.state for job in sacct()} == expected, "both have ended")
             states = system.run("squeue", "--noheader", f"--jobs={array},{user}", "--format=%T")
             assert "RUNNING" in states and "CANCELLED" not in states
         finally:
