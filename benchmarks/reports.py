@@ -19,7 +19,7 @@ from iceprod_cli.session import Session
 
 from benchmarks import etcd
 from benchmarks.children import Child, Say, ask_all
-from benchmarks.grid_ours import Sites
+from benchmarks.grid_ours import PROGRAM, STEERING, Sites
 from benchmarks.ledger import Load, Measured, drive
 from benchmarks.numbers import milliseconds, rate, ratio
 from benchmarks.report import table
@@ -34,17 +34,6 @@ LOADS: Final = (Load(3, 64), Load(16, 64))
 JOBS: Final = 5_000_000  # More than any run reports.
 SLOTS: Final = 768  # Of each site: twice what its callers hold at once, and as many are claimed ahead.
 SETTLE_S: Final = 3.0  # Until every site has claimed that.
-STEERING: Final = """\
-version: 3.2
-tasks:
-  - name: spawn
-    requirements: {cpu: 1, memory: 0.016, disk: 0.016, time: 0.1}
-    trays:
-      - modules:
-          - name: spawn
-            class: Executable
-            parameters: {executable: /bin/true}
-"""
 ASLEEP: Final = "#!/bin/sh\nexec sleep 3600\n"
 
 
@@ -73,7 +62,7 @@ def measure(
     try:
         stage.found()
         steering = directory / "reports.yaml"
-        steering.write_text(STEERING, encoding="utf-8")
+        steering.write_text(STEERING % PROGRAM, encoding="utf-8")
         with closing(Session(context_name=f"{stage.context_directory}/")) as session:
             submit_file(session.connection, steering, jobs=JOBS, seed=1311)
             context = session.connection.context
