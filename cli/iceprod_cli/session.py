@@ -59,6 +59,15 @@ class Session:
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
+interval_option = click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    help="seconds between two looks",
+)
+
 
 def output_options(function: Callable[P, R]) -> Callable[P, R]:
     """Add ``-o``, ``--query``, ``--color`` and ``--stale`` to a command and put them into its session."""

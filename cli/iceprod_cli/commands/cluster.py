@@ -13,7 +13,7 @@ from iceprod_cli.commands.site import COLUMNS as SITE_COLUMNS
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, coloured, console, safe, say, show_object, show_rows, table
 from iceprod_cli.output.units import number, size
-from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_cli.session import Session, confirm, interval_option, output_options, pass_session
 from iceprod_p2p.base.command_help import CommandGroup
 from iceprod_p2p.client.connection import request_id
 from iceprod_p2p.model.trust import Renewal
@@ -124,14 +124,7 @@ def version_line(document: dict[str, Any]) -> str:
 
 
 @cluster.command()
-@click.option(
-    "--interval",
-    "interval_s",
-    type=click.FloatRange(0.2, 3600),
-    default=1.0,
-    show_default=True,
-    help="seconds between two looks",
-)
+@interval_option
 @pass_session
 def watch(session: Session, interval_s: float) -> None:
     """Redraw the status until interrupted."""

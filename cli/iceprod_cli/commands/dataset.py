@@ -11,7 +11,7 @@ from rich.console import Console
 from iceprod_cli.output.plain import plain
 from iceprod_cli.output.show import Column, coloured, say, show_object, show_rows, table
 from iceprod_cli.output.units import duration, number, share
-from iceprod_cli.session import Session, confirm, output_options, pass_session
+from iceprod_cli.session import Session, confirm, interval_option, output_options, pass_session
 from iceprod_p2p.base.command_help import CommandGroup, examples
 from iceprod_p2p.base.errors import BadInput
 from iceprod_p2p.client.connection import request_id
@@ -199,14 +199,7 @@ def statistics_rows(session: Session, dataset: str) -> list[dict[str, Any]]:
     )
 )
 @click.argument("dataset")
-@click.option(
-    "--interval",
-    "interval_s",
-    type=click.FloatRange(0.2, 3600),
-    default=1.0,
-    show_default=True,
-    help="seconds between two looks",
-)
+@interval_option
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(1), default=None, help="give up after so many seconds"
 )
