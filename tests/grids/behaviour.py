@@ -268,3 +268,15 @@ class GridBehaviour:
 
     def test_the_plugin_says_what_it_speaks_to(self, work: Work) -> None:
         assert any(letter.isdigit() for letter in work.grid.check())
+
+
+class CountingBehaviour(GridBehaviour):
+    """That of a batch system which counts GPUs, and tells no grid job which ones it got."""
+
+    def test_gpus_are_given_to_one_grid_job_at_a_time(self, work: Work) -> None:
+        """Two that ask for all of them run one after the other."""
+        script = "date +%s%N; sleep 1; date +%s%N"
+        asked = [work.request(f"j{n}", script, gpus=2) for n in range(2)]
+        work.until_ended(work.submit(*asked))
+        times = sorted([int(t) for t in Path(request.stdout_path).read_text().split()] for request in asked)
+        assert times[0][1] <= times[1][0], "both had the same GPUs"

@@ -13,8 +13,11 @@ from iceprod_cli.commands.site import site_rows
 from iceprod_cli.demo_cluster import DemoCluster, DemoSite
 
 from iceprod_p2p.grids.base import Grid, GridJobStatus, Running
+from tests.grids.arc_system import ArcSystem
+from tests.grids.conftest import PACKAGES, reachable_python
 from tests.grids.daemons import until
 from tests.grids.owners import owner_of
+from tests.grids.users import USER, user_ids
 from tests.integration.production import Production
 
 GPU_TASKS = Path(__file__).parent / "gpu_tasks" / "gpu_tasks.yaml"
@@ -203,6 +206,25 @@ def site_on_grid(
         raise
     finally:
         running.stop()
+
+
+@contextmanager
+def site_through_arc(directory: Path, element: ArcSystem) -> Iterator[GridProduction]:
+    """Run a site of the tests' user whose pilots a computing element carries, by the element's proxy."""
+    account = user_ids(USER)
+    lines = (
+        f'shared_directory = false\nworker_python = "{reachable_python(*account)}"\n'
+        f'credential = "{element.proxy}"'
+    )
+    with site_on_grid(
+        directory,
+        "arc",
+        element.site_options(),
+        owner=account,
+        queue_lines=lines,
+        variables={"PYTHONPATH": str(PACKAGES)},
+    ) as running:
+        yield running
 
 
 def trip_wire(directory: Path, command: str, node_pid: Path, *, submits: bool) -> tuple[Path, Path]:

@@ -28,10 +28,9 @@ from iceprod_p2p.grids.polling import poll
 from iceprod_p2p.security.credentials import CredentialKind, read_credential
 from tests.grids.arc_system import PERSON, ArcSystem
 from tests.grids.behaviour import Work
-from tests.grids.conftest import PACKAGES, reachable_python
 from tests.grids.daemons import until
-from tests.grids.site_on_grid import site_on_grid, until_done, wait
-from tests.grids.users import USER, as_root_again, as_user, user_ids
+from tests.grids.site_on_grid import site_through_arc, until_done, wait
+from tests.grids.users import as_root_again, as_user_in
 
 PATIENCE_S = 150.0
 TASKS = 7
@@ -49,11 +48,9 @@ def element() -> Iterator[ArcSystem]:
 
 @pytest.fixture
 def work(element: ArcSystem, request: pytest.FixtureRequest) -> Iterator[Work]:
-    (element.root / "work").mkdir(exist_ok=True)
-    (element.root / "work").chmod(0o777)
     name = request.node.originalname.removeprefix("test_")[:40].strip("_")
-    with as_user(*user_ids(USER)):
-        directory = element.root / "work" / name
+    with as_user_in(element.root / "work") as place:
+        directory = place / name
         directory.mkdir()
         made = Work(element, directory, name)
         yield made
@@ -191,19 +188,7 @@ def test_while_the_service_is_frozen_or_away_nothing_is_known_and_nothing_is_los
 
 
 def test_a_production_runs_through_arc_with_bundles_that_it_carries(element: ArcSystem, place: Path) -> None:
-    account = user_ids(USER)
-    lines = (
-        f'shared_directory = false\nworker_python = "{reachable_python(*account)}"\n'
-        f'credential = "{element.proxy}"'
-    )
-    with site_on_grid(
-        place / "cluster",
-        "arc",
-        element.site_options(),
-        owner=account,
-        queue_lines=lines,
-        variables={"PYTHONPATH": str(PACKAGES)},
-    ) as running:
+    with site_through_arc(place / "cluster", element) as running:
         dataset = running.submit(jobs=1)
         until_done(running, dataset, 1, limit_s=200)
         element.make_proxy(validity="8H")

@@ -14,11 +14,10 @@ from iceprod_p2p.grids.polling import poll
 from iceprod_p2p.security.credentials import CredentialKind, read_credential
 from tests.grids.arc_system import TOKEN_SUBJECT, ArcSystem
 from tests.grids.behaviour import Work
-from tests.grids.conftest import PACKAGES, reachable_python
 from tests.grids.daemons import until
-from tests.grids.site_on_grid import site_on_grid
+from tests.grids.site_on_grid import site_through_arc
 from tests.grids.slurm_system import SlurmSystem
-from tests.grids.users import USER, as_root_again, as_user, user_ids
+from tests.grids.users import USER, as_root_again, as_user_in
 
 PATIENCE_S = 150.0
 TASKS = 7
@@ -45,11 +44,9 @@ def element(slurm: SlurmSystem) -> Iterator[ArcSystem]:
 def directory(element: ArcSystem, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A directory of the test's user, who this process is until the end of the test."""
     name = f"{request.node.originalname[5:35]}-{time.monotonic_ns()}"
-    (element.root / name).mkdir()
-    (element.root / name).chmod(0o777)
     element.make_token()
-    with as_user(*user_ids(USER)):
-        yield element.root / name
+    with as_user_in(element.root / name) as made:
+        yield made
 
 
 def until_ended(grid: Grid, ids: list[str]) -> dict[str, History]:
@@ -123,20 +120,8 @@ def test_a_renewed_token_is_used_at_once_and_one_for_others_is_refused(
 
 def test_a_production_runs_through_arc_in_slurm(element: ArcSystem, slurm: SlurmSystem, place: Path) -> None:
     """From the steering file to verified files: ARC carries the pilots, Slurm runs them."""
-    account = user_ids(USER)
-    lines = (
-        f'shared_directory = false\nworker_python = "{reachable_python(*account)}"\n'
-        f'credential = "{element.proxy}"'
-    )
     before = set(slurm_jobs(slurm))
-    with site_on_grid(
-        place / "cluster",
-        "arc",
-        element.site_options(),
-        owner=account,
-        queue_lines=lines,
-        variables={"PYTHONPATH": str(PACKAGES)},
-    ) as running:
+    with site_through_arc(place / "cluster", element) as running:
         dataset = running.submit(jobs=1)
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)

@@ -13,7 +13,7 @@ from iceprod_p2p.grids.registry import create
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.htcondor_system import HtcondorSystem
-from tests.grids.users import USER, as_user, user_ids
+from tests.grids.users import USER, as_user_in
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,8 @@ def pool() -> Iterator[HtcondorSystem]:
 
 def test_a_schedd_elsewhere_is_brought_the_files_and_gives_the_output_back(pool: HtcondorSystem) -> None:
     """By name, with -spool: what a site does that has no schedd of its own, or that speaks to an HTCondor-CE."""
-    directory = pool.root / "remote"
-    directory.mkdir()
-    directory.chmod(0o777)
     name = pool.run("condor_status", "-schedd", "-af", "Name").strip()
-    with as_user(*user_ids(USER)):
+    with as_user_in(pool.root / "remote") as directory:
         made = pool.grid(schedd=name, pool=pool.collector, spool=True)
         secret = directory / "secret"
         secret.write_text("abc")
@@ -62,12 +59,9 @@ def test_a_schedd_elsewhere_is_brought_the_files_and_gives_the_output_back(pool:
 
 def test_the_plugin_for_computing_elements_speaks_to_a_schedd_elsewhere(pool: HtcondorSystem) -> None:
     """All of it but the token and the routes behind: a schedd by its address, with -spool, told what routes read."""
-    directory = pool.root / "element"
-    directory.mkdir()
-    directory.chmod(0o777)
     name = pool.run("condor_status", "-schedd", "-af", "Name").strip()
     options = {"endpoint": pool.collector, "schedd": name, "authentication": "FS"}
-    with as_user(*user_ids(USER)):
+    with as_user_in(pool.root / "element") as directory:
         made = create(
             "htcondor-ce", {"environment": pool.environment, "bin_directory": str(pool.bin), **options}
         )
@@ -113,10 +107,7 @@ class TestHtcondor(GridBehaviour):
 
     @pytest.fixture
     def system(self, pool: HtcondorSystem) -> Iterator[HtcondorSystem]:
-        account = user_ids(USER)
-        (pool.root / "work").mkdir(exist_ok=True)
-        (pool.root / "work").chmod(0o777)
-        with as_user(*account):
+        with as_user_in(pool.root / "work"):
             yield pool
 
     def controller_pid(self, system: System) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from iceprod_p2p.grids.base import Failed, Held, Removed
-from tests.grids.behaviour import GridBehaviour, System, Work
+from tests.grids.behaviour import CountingBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.openpbs_system import OpenPbsSystem
-from tests.grids.users import USER, as_user, user_ids
+from tests.grids.users import as_user_in
 
 pytestmark = [pytest.mark.unpackaged, pytest.mark.timeout(120)]
 
@@ -29,10 +29,8 @@ def test_a_server_that_forgets_what_ended_tells_of_what_lives() -> None:
     made = OpenPbsSystem(history=False)
     made.start()
     try:
-        (made.root / "work").mkdir()
-        (made.root / "work").chmod(0o777)
-        with as_user(*user_ids(USER)):
-            work = Work(made, made.root / "work", "forgets")
+        with as_user_in(made.root / "work") as directory:
+            work = Work(made, directory, "forgets")
             (lives, ends) = work.submit(work.request("lives", "sleep 100"), work.request("ends", "exit 3"))
             assert [job.grid_job_id for job in work.grid.our_jobs("forgets")][:1] == [lives]
             until(lambda: work.grid.status([lives, ends]).keys() == {lives}, "one has ended")
@@ -44,29 +42,20 @@ def test_a_server_that_forgets_what_ended_tells_of_what_lives() -> None:
         made.stop()
 
 
-class TestOpenPbs(GridBehaviour):
+class TestOpenPbs(CountingBehaviour):
+    """OpenPBS gives GPUs no numbers without its hook for control groups."""
+
     refused = {"queue": "nope"}
     held = {"extra_lines": ("-h",)}
 
     @pytest.fixture
     def system(self, openpbs: OpenPbsSystem) -> Iterator[OpenPbsSystem]:
-        account = user_ids(USER)
-        (openpbs.root / "work").mkdir(exist_ok=True)
-        (openpbs.root / "work").chmod(0o777)
-        with as_user(*account):
+        with as_user_in(openpbs.root / "work"):
             yield openpbs
 
     def controller_pid(self, system: System) -> int:
         assert isinstance(system, OpenPbsSystem)
         return system.controller_pid()
-
-    def test_gpus_are_given_to_one_grid_job_at_a_time(self, work: Work) -> None:
-        """OpenPBS counts GPUs; it gives no numbers to them without its hook for control groups."""
-        script = "date +%s%N; sleep 1; date +%s%N"
-        asked = [work.request(f"j{n}", script, gpus=2) for n in range(2)]
-        work.until_ended(work.submit(*asked))
-        times = sorted([int(t) for t in Path(request.stdout_path).read_text().split()] for request in asked)
-        assert times[0][1] <= times[1][0], "both had the same GPUs"
 
     def test_the_wall_time_ends_it_after_a_word(self, work: Work) -> None:
         script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.2; done"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iceprod_p2p.grids.base import Completed, Failed, Held, Removed
-from tests.grids.behaviour import GridBehaviour, System, Work
+from tests.grids.behaviour import CountingBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.sge_system import SgeSystem
 
@@ -21,7 +21,9 @@ def sge() -> Iterator[SgeSystem]:
     made.stop()
 
 
-class TestSge(GridBehaviour):
+class TestSge(CountingBehaviour):
+    """Grid Engine gives GPUs no numbers without a prolog of the site."""
+
     refused = {"queue": "nope"}
     held = {"extra_lines": ("-h",)}
 
@@ -32,14 +34,6 @@ class TestSge(GridBehaviour):
     def controller_pid(self, system: System) -> int:
         assert isinstance(system, SgeSystem)
         return system.controller_pid()
-
-    def test_gpus_are_given_to_one_grid_job_at_a_time(self, work: Work) -> None:
-        """Grid Engine counts GPUs; it gives no numbers to them without a prolog of the site."""
-        script = "date +%s%N; sleep 1; date +%s%N"
-        asked = [work.request(f"j{n}", script, gpus=2) for n in range(2)]
-        work.until_ended(work.submit(*asked))
-        times = sorted([int(t) for t in Path(request.stdout_path).read_text().split()] for request in asked)
-        assert times[0][1] <= times[1][0], "both had the same GPUs"
 
     def test_amounts_reach_grid_engine(self, work: Work, system: SgeSystem) -> None:
         asked = work.request(

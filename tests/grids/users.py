@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 USER = "gridtest"  # Made when it is not there, and left there.
 
@@ -40,6 +41,16 @@ def as_user(uid: int, gid: int) -> Iterator[None]:
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)
         os.setgroups(groups)
+
+
+@contextmanager
+def as_user_in(directory: Path) -> Iterator[Path]:
+    """Be the tests' user, with a directory to work in that is made if need be and open to everybody."""
+    account = user_ids(USER)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o777)
+    with as_user(*account):
+        yield directory
 
 
 @contextmanager
