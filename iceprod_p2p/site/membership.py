@@ -150,7 +150,7 @@ class Membership:
                 return
             if self._clock.monotonic_s() >= end_s:
                 break
-            await asyncio.sleep(LOOK_S)  # A link may be about to be made anew, as after a new certificate.
+            await asyncio.sleep(LOOK_S)  # It may just have started, and its link be about to be made anew.
         raise Refused(
             "wrong_state",
             f"without node {node_id} nothing could be written any more: of the {len(rest)} voters that remain"
