@@ -22,6 +22,9 @@ from iceprod_p2p.store.errors import (
     StoreUnwritable,
     store_error,
 )
+from iceprod_p2p.store.transactions import SEAL_BYTES
+
+NODE_BYTES = 10  # What LMDB's pages take for a row, beside its key and value.
 
 
 @pytest.fixture
@@ -250,3 +253,20 @@ def test_an_installed_snapshot_knows_its_own_files(tmp_path: Path) -> None:
     environment.swap(environment.stage())
     environment.close()
     Environment(tmp_path).close()
+
+
+@pytest.mark.parametrize("value_bytes", [30, 70, 110, 180])
+def test_small_rows_written_side_by_side_fill_their_pages(tmp_path: Path, value_bytes: int) -> None:
+    environment = Environment(tmp_path, sync=False)
+    rows, written_bytes = 500, 0
+    put(environment, b"\xf0")  # Not the last table of the key space.
+    for checkpoint in range(10):
+        transaction = environment.write()
+        for number in range(rows):
+            key = b"\x31" + (checkpoint * rows + number).to_bytes(8, "big")
+            transaction.ledger.put(key, bytes(value_bytes))
+            written_bytes += len(key) + value_bytes + SEAL_BYTES + NODE_BYTES
+        transaction.commit()
+        environment.checkpoint()
+    assert written_bytes > 0.66 * environment.table_bytes("ledger")
+    environment.close()
