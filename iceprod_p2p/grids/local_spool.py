@@ -32,6 +32,7 @@ from iceprod_p2p.grids import local_processes as processes
 
 FORMAT: Final = 1
 VERDICT_REMOVED: Final = "removed"
+DROPPED: Final = ".dropped-"  # How the name of a directory begins that is being removed.
 
 # $1: the job's directory, $2: where it starts; then the command line.  Only what the shell itself can do, so
 # that a job's PATH does not matter.  `trap :` lets the shell outlive a TERM to its group without passing
@@ -235,8 +236,20 @@ class Spool:
         return (self.directory(grid_job_id) / "end.json").exists()
 
     def drop(self, grid_job_id: str) -> None:
-        """Forget a grid job; its own work directory is not touched."""
-        shutil.rmtree(self.directory(grid_job_id), ignore_errors=True)
+        """Forget a grid job, whole and at once: who writes into it now fails.  Its own work directory is not touched."""
+        dropped = self.jobs / f"{DROPPED}{os.getpid()}-{grid_job_id}"
+        shutil.rmtree(dropped, ignore_errors=True)
+        try:
+            self.directory(grid_job_id).rename(dropped)
+        except OSError:
+            return
+        shutil.rmtree(dropped, ignore_errors=True)
+
+    def clear_dropped(self) -> None:
+        """Remove what a process left that died while it dropped grid jobs."""
+        for name in os.listdir(self.jobs):
+            if name.startswith(DROPPED):
+                shutil.rmtree(self.jobs / name, ignore_errors=True)
 
     def look(self, grid_job_id: str) -> Waiting | Alive | End | None:
         """Return where a grid job stands, from the disk and /proc alone; None when it is not in the spool."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -31,6 +33,7 @@ STARTS_PER_TURN: Final = 50  # Then ends and removals get their turn.
 DISK_IDLE_RATIO: Final = 50  # A walk over many files may take this part of the supervisor's time.
 SILENT_START_S: Final = 10.0  # A shell needs milliseconds to say that it runs.
 PURGE_INTERVAL_S: Final = 3_600.0
+KILL_ROUNDS_MAX: Final = 20  # A tree that forks for longer must not hold up all others.
 
 
 @dataclass(slots=True)
@@ -111,8 +114,9 @@ class Supervisor:
                 self.watched[grid_job_id] = Watched(job, self.clock.monotonic_s())
 
     def _end(self, grid_job_id: str, end: End) -> None:
-        self.spool.write_end(grid_job_id, end)
-        self.ended.add(grid_job_id)
+        with suppress(FileNotFoundError):  # Somebody who saw it end has dropped it.
+            self.spool.write_end(grid_job_id, end)
+            self.ended.add(grid_job_id)
 
     def _reap(self) -> None:
         """Take the ends of our own children, with what they used; their exit codes are on disk already."""
@@ -153,12 +157,22 @@ class Supervisor:
         if not over:
             return
         self._reap()  # Who ended since this turn began is still a zombie, with its use of resources.
-        for members in self.kinship.members(self._leaders(), over).values():
-            processes.send(members, signal.SIGKILL)
+        self._kill_leftovers(over)
         for grid_job_id, end in over.items():
-            watched = self.watched.pop(grid_job_id)
-            if self.spool.directory(grid_job_id).exists():
-                self._end(grid_job_id, watched.complete(end))
+            self._end(grid_job_id, self.watched.pop(grid_job_id).complete(end))
+
+    def _kill_leftovers(self, over: Collection[str]) -> None:
+        """Kill what ended grid jobs left running, and what that started before the signal reached it."""
+        killed: set[tuple[int, int]] = set()
+        for _ in range(KILL_ROUNDS_MAX):
+            kin = self.kinship.members(self._leaders(), over)
+            members = {
+                (process.pid, process.start_ticks): process for kind in kin.values() for process in kind
+            }
+            if killed.issuperset(members):
+                return
+            processes.send([members[key] for key in members.keys() - killed], signal.SIGKILL)
+            killed.update(members)
 
     def _leaders(self) -> dict[int, str]:
         return {watched.pid: name for name, watched in self.watched.items() if self._lives(watched)}
@@ -239,6 +253,7 @@ class Supervisor:
 
     def _purge(self) -> None:
         """Drop grid jobs that ended long ago and that nobody has told us to forget."""
+        self.spool.clear_dropped()
         oldest_s = self.clock.wall_ms() / 1_000 - self.options.keep_s
         for grid_job_id in sorted(self.ended):
             try:

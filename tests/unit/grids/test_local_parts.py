@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from iceprod_p2p.grids.local_limits import broken_limit, disk_mib
 from iceprod_p2p.grids.local_slots import Slots, next_to_start
 from iceprod_p2p.grids.local_spawn import niceness
 from iceprod_p2p.grids.local_spool import Alive, End, JobFile, Spool, SpoolOptions, Verdict, Waiting
+from iceprod_p2p.grids.local_watch import Supervisor
 
 OPTIONS = SpoolOptions(
     slots=4, memory_mib=0, gpus=("0", "1"), nice=0, grace_s=1, interval_s=1, linger_s=1, keep_s=60
@@ -198,3 +202,61 @@ def test_a_request_of_another_version_is_not_read(tmp_path: Path) -> None:
     path = there.directory("iceprod.s.j") / "request.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     assert there.request("iceprod.s.j") is None
+
+
+def ended(tmp_path: Path) -> Spool:
+    there = spool(tmp_path)
+    there.add(job())
+    (there.directory("iceprod.s.j") / "running").write_text(running_file(pid=os.getpid(), start_ticks=1))
+    (there.directory("iceprod.s.j") / "exit").write_text("0\n")
+    return there
+
+
+def test_what_is_dropped_is_gone_whole_though_somebody_writes_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ended(tmp_path)
+    supervisor = Supervisor(there, OPTIONS)
+    write = there.write_end
+    tried = []
+
+    def late(grid_job_id: str, end: End) -> None:  # The supervisor notes an end after the drop.
+        there.drop(grid_job_id)
+        tried.append(grid_job_id)
+        write(grid_job_id, end)
+
+    monkeypatch.setattr(there, "write_end", late)
+    supervisor.turn()
+    supervisor.turn()
+    assert tried == ["iceprod.s.j"] and supervisor.idle
+    assert there.look("iceprod.s.j") is None and there.ids() == [] and list(there.jobs.iterdir()) == []
+
+
+def test_what_a_dying_process_left_of_a_dropped_grid_job_is_cleared(tmp_path: Path) -> None:
+    there = spool(tmp_path)
+    (there.jobs / ".dropped-17-iceprod.s.j").mkdir()
+    (there.jobs / ".dropped-17-iceprod.s.j" / "exit").touch()
+    assert there.ids() == []
+    Supervisor(there, OPTIONS).turn()
+    assert list(there.jobs.iterdir()) == []
+
+
+def test_leftovers_are_killed_until_none_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a leftover started while it was looked for is seen at the second look."""
+    supervisor = Supervisor(ended(tmp_path), OPTIONS)
+    me = processes.read_process(os.getpid())
+    assert me is not None
+    looks = [[replace(me, pid=1001)], [replace(me, pid=1001), replace(me, pid=1002)]]
+    sent: list[int] = []
+
+    def members(leaders: dict[int, str], marks: Collection[str]) -> dict[str, list[processes.Process]]:
+        return dict.fromkeys(marks, looks.pop(0) if len(looks) > 1 else looks[0])
+
+    def send(found: Collection[processes.Process], number: signal.Signals) -> None:
+        assert number is signal.SIGKILL
+        sent.extend(process.pid for process in found)
+
+    monkeypatch.setattr(supervisor.kinship, "members", members)
+    monkeypatch.setattr(processes, "send", send)
+    supervisor.turn()
+    assert sent == [1001, 1002] and supervisor.idle
