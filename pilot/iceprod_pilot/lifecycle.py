@@ -148,6 +148,7 @@ class Pilot:
 
     def _live(self) -> int:
         exchanger = self._exchanger
+        self._idle_since_s = self._clock.monotonic_s()  # Who was not let in for long has not been idle.
         while True:
             self._look_at_clocks()
             if self._clock.monotonic_s() >= exchanger.due_s():

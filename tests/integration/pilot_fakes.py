@@ -39,7 +39,11 @@ def ref_of(message: common_pb2.TaskRef) -> Ref:
 
 @dataclass
 class FakeCluster:
-    """What the nodes share.  `lifetime_s` is that of pilots' certificates."""
+    """What the nodes share.  `lifetime_s` is that of pilots' certificates, as pilots are told.
+
+    `accepted` are the reports that end an attempt: one that says that files are being copied comes only where that
+    takes a while, and is in `seen` alone.
+    """
 
     lifetime_s: int = 3_600
     poll_ms: int = 200
@@ -47,6 +51,7 @@ class FakeCluster:
     held: dict[Ref, bytes] = field(default_factory=dict)
     accepted: list[pilot_pb2.Report] = field(default_factory=list)
     seen: list[pilot_pb2.Report] = field(default_factory=list)
+    replies: dict[int, pilot_pb2.ExchangeReply] = field(default_factory=dict)
     exchanges: list[tuple[str, pilot_pb2.ExchangeRequest]] = field(default_factory=list)
     stop: list[Ref] = field(default_factory=list)
     void: set[Ref] = field(default_factory=set)
@@ -55,7 +60,9 @@ class FakeCluster:
     software: dict[tuple[str, str], list[common_pb2.SoftwareBuild]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     enrolled: list[str] = field(default_factory=list)
-    renewed_at: list[str] = field(default_factory=list)
+    issued: list[bytes] = field(default_factory=list)  # Pilots' certificates, as PEM.
+    issued_at_s: list[float] = field(default_factory=list)
+    shown: list[bytes] = field(default_factory=list)  # Those that exchanges came with.
     pilots: set[str] = field(default_factory=set)
     drain: bool = False
     credentials: str = ""  # The file that pilots are handed.
@@ -82,7 +89,7 @@ class FakeCluster:
         for node in self.nodes:
             node.kill()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self.loop.close()
 
     def put(self, content: bytes) -> str:
@@ -123,7 +130,7 @@ class FakeCluster:
     ) -> Ref:
         """Make an order for a task of `document` wait for a pilot; `need` replaces single requirements."""
         ref = common_pb2.TaskRef(dataset=1, job=job, task=task, attempt=attempt)
-        amounts = {"cpus": 1, "memory_mib": 512, "disk_mib": 512, "walltime_s": 60, **need}
+        amounts = {"cpus": 1, "memory_mib": 512, "disk_mib": 512, "walltime_s": 600, **need}
         order = pilot_pb2.Order(
             ref=ref,
             passkey=b"PASSKEY-" + str(ref_of(ref)).encode(),
@@ -149,16 +156,21 @@ class FakeCluster:
             time.sleep(0.02)
 
     def exchange(self, request: pilot_pb2.ExchangeRequest) -> pilot_pb2.ExchangeReply:
+        """Answer as real nodes do: an exchange that is repeated gets the reply that was lost, with its orders."""
+        if request.exchange_id not in self.replies:
+            self.replies[request.exchange_id] = self._first_reply(request)
+        return self.replies[request.exchange_id]
+
+    def _first_reply(self, request: pilot_pb2.ExchangeRequest) -> pilot_pb2.ExchangeReply:
         reply = pilot_pb2.ExchangeReply(poll_ms=self.poll_ms, drain=self.drain)
         for report in request.reports:
             self.seen.append(report)
             ref = ref_of(report.ref)
             refusal = "" if self.held.get(ref) == report.passkey else "stale_attempt"
             reply.acks.add(report_id=report.report_id, accepted=not refusal, refusal=refusal)
-            if not refusal:
+            if not refusal and report.WhichOneof("what") != "copying":
                 self.accepted.append(report)
-                if report.WhichOneof("what") != "copying":
-                    del self.held[ref]
+                del self.held[ref]
         for running in request.running:
             if ref_of(running.ref) in self.void:
                 reply.stop.append(running.ref)
@@ -190,8 +202,12 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         )
         self.ports = [0, 0]
         self.unsure = False  # Answers, but cannot commit.
+        self.unsure_once_it_holds = False  # The same from the first upload on.
+        self.enrols = True
+        self.turned_away = 0  # How often it did not enrol a pilot.
+        self.slow_s = 0.0  # What an exchange takes.
         self.deaf = threading.Event()  # Takes calls and never answers.
-        self.lose_replies = 0
+        self.lose_replies = 0  # To so many exchanges that bring reports.
         self.holds: set[str] = set()
         self._servers: list[grpc.aio.Server] = []
 
@@ -232,18 +248,22 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
 
     def _issue(self, pilot: str, csr_pem: bytes) -> bytes:
         now_ms = time.time_ns() // 1_000_000
+        lifetime_ms = (
+            max(600, self.cluster.lifetime_s) * 1_000
+        )  # A pilot may be late, where a machine is busy.
         certificate = self.authority.issue(
-            csr_pem,
-            kind=IdentityKind.PILOT,
-            name=pilot,
-            now_ms=now_ms,
-            lifetime_ms=self.cluster.lifetime_s * 1_000,
+            csr_pem, kind=IdentityKind.PILOT, name=pilot, now_ms=now_ms, lifetime_ms=lifetime_ms
         )
+        self.cluster.issued_at_s.append(time.monotonic())
+        self.cluster.issued.append(certificates.to_pem(certificate))
         return certificates.to_pem(certificate, self.authority.certificate)
 
     async def EnrolPilot(self, request: Any, context: Any) -> enrol_pb2.EnrolPilotReply:
         if request.secret != SECRET:
             raise NotAllowed("this secret is not valid for this name")
+        if not self.enrols:
+            self.turned_away += 1
+            raise Unavailable("this node has no quorum")
         self.cluster.enrolled.append(request.pilot)
         return enrol_pb2.EnrolPilotReply(
             chain_pem=self._issue(request.pilot, request.csr_pem),
@@ -256,13 +276,14 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
     async def Renew(self, request: Any, context: Any) -> pilot_pb2.RenewReply:
         self._admit(context)
         pilot = peer_identity(context).name
-        self.cluster.renewed_at.append(self.node_id)
         return pilot_pb2.RenewReply(
             chain_pem=self._issue(pilot, request.csr_pem), lifetime_s=self.cluster.lifetime_s
         )
 
     async def Exchange(self, request: Any, context: Any) -> pilot_pb2.ExchangeReply:
         self._admit(context)
+        self.cluster.shown.append(b"".join(context.auth_context()["x509_pem_cert"]))
+        await asyncio.sleep(self.slow_s)
         while self.deaf.is_set():
             await asyncio.sleep(0.05)
         if self.unsure:
@@ -274,7 +295,7 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         del request.reports[:]
         request.reports.extend(held)
         reply = self.cluster.exchange(request)
-        if self.lose_replies:
+        if self.lose_replies and request.reports:
             self.lose_replies -= 1
             raise Unavailable("the reply was lost on the way")
         return reply
@@ -316,6 +337,7 @@ class FakeNode(pilot_pb2_grpc.PilotsServicer, enrol_pb2_grpc.EnrolServicer):
         content = b"".join([part.chunk.body async for part in request_iterator])
         digest = self.cluster.put(content)
         self.holds.add(digest)
+        self.unsure = self.unsure or self.unsure_once_it_holds
         return common_pb2.BlobReply(sha256=digest, size_bytes=len(content))
 
     def _admit(self, context: Any) -> None:
@@ -367,6 +389,15 @@ def write_config(directory: Path, cluster: FakeCluster, **changes: Any) -> Path:
     path.write_text(json.dumps(config))
     path.chmod(0o600)
     return path
+
+
+def found(directory: Path, pattern: str) -> list[Path]:
+    """Return what lies there; for directories that somebody is removing, where a plain `glob` may fail."""
+    while True:
+        try:
+            return list(directory.glob(pattern))
+        except FileNotFoundError:
+            continue
 
 
 def document(cluster: FakeCluster, *tasks: dict[str, Any], **parameters: Any) -> dict[str, Any]:
