@@ -236,7 +236,10 @@ class Spool:
         return (self.directory(grid_job_id) / "end.json").exists()
 
     def drop(self, grid_job_id: str) -> None:
-        """Forget a grid job, whole and at once: who writes into it now fails.  Its own work directory is not touched."""
+        """Forget a grid job, whole and at once: who writes into it then fails.
+
+        Its own work directory is not touched.
+        """
         dropped = self.jobs / f"{DROPPED}{os.getpid()}-{grid_job_id}"
         shutil.rmtree(dropped, ignore_errors=True)
         try:

@@ -85,5 +85,5 @@ def _content(path: str) -> bytes:
 
 
 def _libraries(path: str) -> list[str]:
-    said = subprocess.run(["ldd", path], capture_output=True, text=True, check=True, timeout=20).stdout
+    said = subprocess.run(["ldd", path], capture_output=True, text=True, check=True, timeout=120).stdout
     return re.findall(r"(/\S+) \(0x", said)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from iceprod_p2p.site import bundle
-from tests.integration.pilot_fakes import FakeCluster, document, write_config
+from tests.integration.pilot_fakes import FakeCluster, document, found, write_config
 
 MODULE = """
 from iceprod_p2p.modules import IPModule
@@ -53,6 +53,7 @@ def carried(directory: Path, cluster: FakeCluster) -> Path:
         state_dir="$SCRATCH/state",
         cache_dir="$SCRATCH/cache",
         idle_end_s=1,
+        grace_s=8,  # A quarter of it is for the report, on a busy machine.
     )
     return path
 
@@ -85,7 +86,7 @@ def test_a_bundle_runs_a_class_and_a_script_with_nothing_installed_and_leaves_no
     config = carried(tmp_path / "start", cluster)
     pilot = start(program, config, tmp_path / "scratch")
     try:
-        assert pilot.wait(60) == 0, (tmp_path / "start" / "log").read_text()
+        assert pilot.wait(120) == 0, (tmp_path / "start" / "log").read_text()
     finally:
         pilot.kill()
     (report,) = cluster.accepted
@@ -102,15 +103,15 @@ def test_a_bundle_that_is_ended_leaves_nothing_in_the_scratch(
     cluster.order(
         document(
             cluster,
-            {"name": "sleep", "trays": [{"modules": [{"script": "#!/bin/sh\nsleep 60\n"}]}], "data": []},
+            {"name": "sleep", "trays": [{"modules": [{"script": "#!/bin/sh\nsleep 300\n"}]}], "data": []},
         )
     )
     scratch = tmp_path / "scratch"
     pilot = start(made, carried(tmp_path / "start", cluster), scratch)
     try:
-        cluster.until(lambda: list(scratch.glob("*/work/*/*/work")), what="a task", seconds=60)
+        cluster.until(lambda: found(scratch, "*/work/*/*/work"), what="a task")
         pilot.send_signal(number)
-        pilot.wait(30)
+        pilot.wait(60)
     finally:
         pilot.kill()
     cluster.until(lambda: not list(scratch.iterdir()), what="an empty scratch")
@@ -127,7 +128,7 @@ def test_a_python_of_another_version_is_told_in_a_sentence(made: Path, tmp_path:
             "bundle.json", source.read("bundle.json").replace(b'"python": "3.', b'"python": "3.9')
         )
     done = subprocess.run(
-        [bare_python(), str(other), "--version"], capture_output=True, text=True, timeout=30
+        [bare_python(), str(other), "--version"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
     assert "this bundle is for Python 3.9" in done.stderr and done.stderr.count("\n") == 1

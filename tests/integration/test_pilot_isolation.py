@@ -262,7 +262,7 @@ def test_credentials_stay_hidden_from_a_running_module_when_they_are_renewed_by_
         assert module.stdout is not None and module.stdout.readline() == "ready\n"
         _write(file, SERVER.format(token) + "# renewed\n")
         _write(token, "second")
-        said, _ = module.communicate("go on\n", timeout=30)
+        said, _ = module.communicate("go on\n", timeout=120)
     assert said == ""
     assert token.read_text() == "second", "the pilot itself reads it"
 
@@ -278,7 +278,7 @@ def test_files_and_directories_that_come_after_the_pilot_began_are_hidden_too(
         assert module.stdout is not None and module.stdout.readline() == "ready\n"
         _write(file, SERVER.format(token))
         _write(token, "first")
-        said, _ = module.communicate("go on\n", timeout=30)
+        said, _ = module.communicate("go on\n", timeout=120)
     assert said == "", "what is written while a module runs"
     assert _isolated(isolation, f"cat {file} {token}", tmp_path) == "", "what the file names since then"
 
