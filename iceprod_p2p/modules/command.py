@@ -94,7 +94,7 @@ def argument_words(args: Arguments) -> list[str]:
     Text is split as a shell would, a list is taken word by word, a dictionary gives
     ``--key=value``.  BadInput when quotes are not closed.
     """
-    if args is None:
+    if args is None or args == "":
         return []
     if isinstance(args, str):
         try:

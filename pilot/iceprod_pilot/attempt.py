@@ -99,11 +99,10 @@ class Attempt:
     phase: Phase = Phase.WAITING
     progress: tuple[float, str] = (-1.0, "")  # What its module said last: from 0 to 1, and a note.
     cancel: Cancel = field(default_factory=Cancel)
+    ref: Ref = field(init=False)  # Which attempt of which task this is.
 
-    @property
-    def ref(self) -> Ref:
-        """Which attempt of which task this is."""
-        return Ref.of(self.order.ref)
+    def __post_init__(self) -> None:
+        self.ref = Ref.of(self.order.ref)
 
     def report(self) -> pilot_pb2.Report:
         """Return a report about this attempt that says nothing yet."""

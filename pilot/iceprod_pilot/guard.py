@@ -61,6 +61,8 @@ class Guard:
         self.mark: Final = random.new_mark()
         self._lock = threading.Lock()
         self._roots: set[int] = set()  # Process ids of modules' first processes.
+        # What the guard process is told with its next line, or by the next sweep: no number is used again so soon.
+        self._over = ""
         self._suspects: dict[int, int] = {}
         self._spawning = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +100,8 @@ class Guard:
         """Forget a module's first process; what it left behind has been killed."""
         with self._lock:
             self._roots.discard(pid)
-            self._tell(f"-{pid}\n")
+            if self._process is not None:
+                self._over += f"-{pid}\n"
 
     def tree(self, pid: int) -> list[Process]:
         """Return the processes of the module whose first process is `pid`, itself included if it lives."""
@@ -121,6 +124,9 @@ class Guard:
     def sweep(self) -> None:
         """Reap and kill strays: children of this pilot, seen twice, that nobody registered."""
         own = os.getpid()
+        with self._lock:
+            if self._over:
+                self._tell("")
         guard_pid = self._process.pid if self._process else 0
         below = processes.descendants(own)
         with self._lock:
@@ -152,6 +158,7 @@ class Guard:
     def _tell(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:
             return
+        line, self._over = self._over + line, ""
         try:
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()

@@ -30,6 +30,8 @@ _LOG = get_logger("pilot.plan")
 DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 GATHERED: Final = "inputs"  # The directory of files that a pattern finds, unless `local` names one.
 DOCUMENTS_KEPT: Final = 8  # A pilot serves a few datasets at a time.
+PLANS_KEPT: Final = 64  # Of tasks that are the same in every job, over all documents.
+STEPS_KEPT: Final = 64  # A longer plan is made anew: what is kept must stay small.
 _BLOB_URL: Final = re.compile(r"iceprod://sha256/([0-9a-f]{64})(?:/([^/#?]*))?")
 
 
@@ -83,20 +85,43 @@ class Plan:
 
 
 class Documents:
-    """Steering documents by content, the last few parsed ones kept.  Thread-safe."""
+    """Steering documents by content, the last few parsed ones kept.  Thread-safe.
+
+    The plan of a task that no phrase can make different from job to job is made once and then shared: nobody may
+    change what is in a plan.
+    """
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Configuration] = OrderedDict()
+        # By document and index; None: each job's is made anew.
+        self._plans: OrderedDict[tuple[str, int], Plan | None] = OrderedDict()
 
     def plan(self, order: pilot_pb2.Order, environ: Mapping[str, str], *, wait: Wait) -> Plan:
         """Return what `order` asks for; TaskFailure when its document cannot be had, read or expanded."""
         configuration = self._configuration(order.steering_sha256, wait)
         try:
-            return expanded(configuration, order, environ)
+            index = _index_of(configuration, order)
+            key = (order.steering_sha256, index)
+            with self._lock:
+                is_known, plan = key in self._plans, self._plans.get(key)
+                if is_known:
+                    self._plans.move_to_end(key)
+            if plan is not None:
+                return plan
+            plan = expanded(configuration, order, environ)
+            if not is_known:
+                self._keep(key, plan if _is_shared(configuration, index, plan) else None)
+            return plan
         except BadInput as wrong:
             raise TaskFailure(FailReason.BAD_STEERING, str(wrong)) from wrong
+
+    def _keep(self, key: tuple[str, int], plan: Plan | None) -> None:
+        with self._lock:
+            self._plans[key] = plan
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
 
     def _configuration(self, digest: str, wait: Wait) -> Configuration:
         with self._lock:
@@ -157,6 +182,13 @@ def expanded(configuration: Configuration, order: pilot_pb2.Order, environ: Mapp
         steps=[_step(task, tray, module) for tray in task.trays for module in tray.modules],
         outputs=_once([_move_data(item) for item in data if item.movement.value != "input"]),
     )
+
+
+def _is_shared(configuration: Configuration, index: int, plan: Plan) -> bool:
+    """Return whether a plan may serve every job of its dataset, and is small enough to be kept."""
+    from iceprod_p2p.steering.constant import is_constant
+
+    return len(plan.steps) <= STEPS_KEPT and is_constant(configuration, index)
 
 
 def _index_of(configuration: Configuration, order: pilot_pb2.Order) -> int:

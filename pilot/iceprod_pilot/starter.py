@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Final, NamedTuple
 
 from iceprod_p2p.base.errors import BadInput, IceProdError, NotFound
@@ -26,6 +27,7 @@ from iceprod_pilot.workspace import TaskDirectory
 
 STATISTICS_FILE: Final = "statistics.json"
 EXECUTABLE: Final = "Executable"
+_DECLARED: Final = Executable()  # Its parameters, declared once for all tasks.
 
 
 class Program(NamedTuple):
@@ -119,7 +121,8 @@ def program_of(step: Step) -> Program | None:
     """
     if step.src or step.args or step.class_name not in (EXECUTABLE, BUILT_IN[EXECUTABLE]):
         return None
-    module = Executable()
+    module = copy(_DECLARED)
+    module.parameters = dict(_DECLARED.parameters)
     given = {name.lower() for name in step.parameters}
     try:
         for name, value in step.parameters.items():
@@ -138,6 +141,8 @@ def program_of(step: Step) -> Program | None:
 
 def _in_shell(step: Step, argv: tuple[str, ...] | list[str]) -> list[str]:
     """Return the command line behind the program that sets up its environment, if there is one."""
+    if not step.env_shell:
+        return list(argv)
     try:
         return [*shlex.split(step.env_shell), *argv]
     except ValueError as wrong:

@@ -108,11 +108,14 @@ class Provider:
             environ=environ,
             work=self.directory.work,
             writable=(self.directory.root,),
-            readable=(*filter(Path.is_dir, self.caches), *libraries, *_outside(provided)),
+            readable=() if container is None else self._readable(provided, libraries),
             container=container,
             gpus=self.gpus,
             isolation=self.isolation,
         )
+
+    def _readable(self, provided: Provided, libraries: tuple[Path, ...]) -> tuple[Path, ...]:
+        return (*filter(Path.is_dir, self.caches), *libraries, *_outside(provided))
 
     def _add_class(self, environ: dict[str, str], use: ClassUse) -> None:
         if use.digest:

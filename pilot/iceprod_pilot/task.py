@@ -274,6 +274,8 @@ def _classified(failure: IceProdError | OSError) -> TaskFailure:
 
 def _tail(path: Path, bytes_max: int) -> bytes:
     try:
+        if not os.stat(path).st_size:
+            return b""
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - bytes_max))

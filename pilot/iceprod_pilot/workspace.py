@@ -18,7 +18,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -88,24 +88,16 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class TaskDirectory:
-    """The places of one attempt."""
+    """The places of one attempt: `work` is the payload's current directory, `tmp` its TMPDIR, `log` what it prints."""
 
     root: Path
+    work: Path = field(init=False)
+    tmp: Path = field(init=False)
+    log: Path = field(init=False)
 
-    @property
-    def work(self) -> Path:
-        """The payload's current directory."""
-        return self.root / "work"
-
-    @property
-    def tmp(self) -> Path:
-        """The payload's TMPDIR."""
-        return self.root / "tmp"
-
-    @property
-    def log(self) -> Path:
-        """What the payload prints."""
-        return self.root / "log"
+    def __post_init__(self) -> None:
+        for name in ("work", "tmp", "log"):  # Once: they are asked for again and again.
+            object.__setattr__(self, name, self.root / name)
 
     def inside(self, name: str) -> Path:
         """Return the path of `name` below the payload's directory; BadInput for one that leads out of it."""
