@@ -33,7 +33,9 @@ from iceprod_p2p.grids.base import (
     Queued,
     Removed,
     Running,
+    SubmitResult,
     Submitted,
+    Unclear,
     Vanished,
     is_final,
 )
@@ -53,6 +55,7 @@ SAID_MAX: Final = 400
 RESULTS: Final = ("ok", "warning", "failed")
 log = get_logger("probe")
 Step = control_pb2.TestStep
+Submission = asyncio.Future[list[SubmitResult]]
 Result = TypeVar("Result")
 
 
@@ -137,11 +140,12 @@ class GridProbe:
         pilot = new_pilot_id()
         self._kit.probes.add(pilot)
         ids: list[str] = []
+        asked: list[Submission] = []
         try:
-            async for step in self._life(pilot, kind, wait_s, ids):
+            async for step in self._life(pilot, kind, wait_s, ids, asked):
                 yield step
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._clean(pilot, ids)))
+            await asyncio.shield(asyncio.ensure_future(self._clean(pilot, ids, asked)))
 
     def _before(self, kind: ResourceClass) -> Iterator[Step]:
         """Yield what can be said without the batch system."""
@@ -170,12 +174,14 @@ class GridProbe:
             )
 
     async def _life(
-        self, pilot: str, kind: ResourceClass, wait_s: float, ids: list[str]
+        self, pilot: str, kind: ResourceClass, wait_s: float, ids: list[str], asked: list[Submission]
     ) -> AsyncIterator[Step]:
-        """Submit, watch and read; `ids` gets what has to be removed in the end."""
+        """Submit, watch and read; `ids` gets what has to be removed in the end, `asked` what may have to be."""
         try:
             request = await self._thread(lambda: self._prepared(pilot, kind))
-            (result,) = await self._thread(lambda: self._grid.submit([request]))
+            submission = asyncio.ensure_future(self._thread(lambda: self._grid.submit([request])))
+            asked.append(submission)
+            (result,) = await asyncio.shield(submission)  # Who interrupts the test does not stop the thread.
         except (IceProdError, OSError) as trouble:
             remedy = trouble.remedy if isinstance(trouble, IceProdError) else ""
             yield _failed("submit", str(getattr(trouble, "message", trouble)), remedy or _CHECK)
@@ -188,6 +194,7 @@ class GridProbe:
             yield _failed("submit", f"no clear answer: {getattr(result, 'reason', '')}", _CHECK)
             return
         ids.append(grid_job_id)
+        asked.clear()
         yield _ok("submit", f"grid job {grid_job_id}, named {request.tag}")
         async for step in self._watch(request, grid_job_id, wait_s, ids):
             yield step
@@ -264,8 +271,10 @@ class GridProbe:
                 return _failed("end", "the batch system no longer knows it, nor how it ended", _VANISHED)
         return _failed("end", f"ended as {state}", _ENDED)
 
-    async def _clean(self, pilot: str, ids: list[str]) -> None:
+    async def _clean(self, pilot: str, ids: list[str], asked: list[Submission]) -> None:
         try:
+            if asked:
+                ids += await self._submitted(asked)
             if ids:
                 await self._thread(lambda: self._grid.remove(ids))
                 await self._thread(lambda: self._grid.forget(ids))
@@ -274,6 +283,15 @@ class GridProbe:
         finally:
             self._kit.probes.discard(pilot)
             await self._thread(lambda: shutil.rmtree(self._directory / pilot, ignore_errors=True))
+
+    async def _submitted(self, asked: list[Submission]) -> list[str]:
+        """Return what came of submissions during which the test was interrupted, or whose answer was unclear."""
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        results = [result for answer in answers if isinstance(answer, list) for result in answer]
+        unclear = [result.tag for result in results if isinstance(result, Unclear)]
+        found = await self._thread(lambda: self._grid.find_by_tag(unclear)) if unclear else {}
+        sure = [result.grid_job_id for result in results if isinstance(result, Submitted)]
+        return sure + [status.grid_job_id for status in found.values()]
 
     async def _thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,6 +140,29 @@ async def test_all_is_well_and_the_workers_findings_come_between_its_own_words(
         "worker": "ok",
     }
     assert grid.removed == [] and list((tmp_path / "pilots").iterdir()) == []
+
+
+async def test_a_test_that_is_interrupted_while_it_submits_leaves_no_grid_job(
+    probe_of: Callable[[FakeGrid], GridProbe], tmp_path: Path
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    class Slow(Played):
+        def submit(self, requests: Sequence[GridRequest]) -> list[SubmitResult]:
+            results = super().submit(requests)
+            asked.set()
+            assert answers.wait(60)
+            return results
+
+    grid = Slow(None)
+    test = asyncio.ensure_future(told(probe_of(grid)))
+    assert await asyncio.get_running_loop().run_in_executor(None, asked.wait, 60)
+    test.cancel()
+    await asyncio.sleep(0)
+    answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await test
+    assert len(grid.removed) == 1 and list((tmp_path / "pilots").iterdir()) == []
 
 
 @pytest.mark.parametrize(
