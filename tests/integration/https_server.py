@@ -109,7 +109,7 @@ class HttpsServer:
             "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
         }
         done = subprocess.run(
-            ["git", "http-backend"], input=body, env=environ, capture_output=True, timeout=30, check=False
+            ["git", "http-backend"], input=body, env=environ, capture_output=True, timeout=120, check=False
         )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)

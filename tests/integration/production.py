@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from iceprod_cli.commands.cluster import status_document
 from iceprod_cli.commands.dataset import detail_document, detail_of, statistics_rows
 from iceprod_cli.commands.file import file_rows, verified_rows
 from iceprod_cli.commands.task import task_rows
@@ -18,6 +19,7 @@ from iceprod_cli.output.progress import watch_dataset
 from iceprod_cli.selectors import Selector
 from iceprod_cli.session import Session
 
+from iceprod_p2p.base.errors import Unavailable
 from iceprod_p2p.client.submission import submit_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,17 @@ class Production:
                 return value
             assert time.monotonic() < deadline, f"after {timeout_s:.0f} s still not: {what} (last: {value!r})"
             time.sleep(0.1)
+
+    def wait_until_whole(self) -> None:
+        """Wait until every node is there and agrees, as after one was started again."""
+
+        def whole() -> bool:
+            try:
+                return bool(status_document(self.session)["health"] == "healthy")
+            except Unavailable:
+                return False
+
+        self.wait_for("every node is there and agrees", whole)
 
     def counts(self, dataset: str) -> dict[str, int]:
         """Tasks by state."""

@@ -68,6 +68,14 @@ class Story:
         rows = file_rows(self.running.session, Selector(dataset), limit=1_000)
         return [row for row in rows if row["kind"] != "log"]
 
+    def wait_until_temporary_files_are_gone(self) -> None:
+        """Wait until no site says that it holds a file that has served."""
+
+        def temporary() -> list[Any]:
+            return [row for row in self.files(self.dataset) if row["kind"] != "permanent" and row["sites"]]
+
+        self.running.wait_for("temporary files are gone", lambda: not temporary())
+
     def content(self, dataset: str, name: str) -> bytes:
         """The content of a file, from any site's disk."""
         (row,) = [row for row in self.files(dataset) if row["name"] == name]
@@ -78,7 +86,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     inbox = Inbox()
-    mail = Controller(inbox, hostname="127.0.0.1", port=0)
+    mail = Controller(inbox, hostname="127.0.0.1", port=0, ready_timeout=60)
 
     def reach() -> None:  # The controller's own would call port 0.
         assert mail.server is not None
@@ -92,7 +100,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     running.cluster = QuickCluster(directory / "cluster", sites=3, slots=1, say=print)
     work = directory / "steering"
     work.mkdir()
-    for path in EXAMPLE.iterdir():
+    for path in (entry for entry in EXAMPLE.iterdir() if entry.is_file()):
         text = path.read_text().replace(
             "localhost:25", f"127.0.0.1:{mail.server.sockets[0].getsockname()[1]}"
         )
@@ -139,13 +147,9 @@ def test_people_are_told_when_it_is_done(story: Story) -> None:
 
 
 def test_temporary_files_go_and_permanent_ones_stay(story: Story) -> None:
-    def temporary_sites() -> list[Any]:
-        rows = story.files(story.dataset)
-        return [row for row in rows if row["kind"] != "permanent" and row["sites"]]
-
     kinds = {row["kind"] for row in story.files(story.dataset)}
     assert kinds == {"permanent", "job_temp", "dataset_temp", "site_temp"}
-    story.running.wait_for("temporary files are gone", lambda: not temporary_sites(), timeout_s=120)
+    story.wait_until_temporary_files_are_gone()
     for row in story.files(story.dataset):
         if row["kind"] == "permanent":
             assert story.held(row["sha256"])
@@ -167,6 +171,7 @@ def test_a_lost_or_damaged_copy_of_the_document_is_replaced(story: Story) -> Non
 
 def test_what_comes_after_is_done_anew_when_a_job_is(story: Story) -> None:
     """Last: it changes what the others look at."""
+    story.wait_until_temporary_files_are_gone()
     running, told = story.running, len(story.inbox.letters)
     before = story.content(story.following, "all.csv")
     request = control_pb2.ControlTasksRequest(

@@ -55,7 +55,7 @@ def iceprod(running: Production, *words: str) -> subprocess.CompletedProcess[str
         [sys.executable, "-m", "iceprod_cli.main", "--context", context, *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -75,7 +75,7 @@ def test_software_is_published_used_and_retired(running: Production, example: Pa
     with pytest.raises(BadInput, match=r"needs software lightyield 1\.0, which is not there"):
         running.submit(directory / "software.yaml", jobs=1)
     made = subprocess.run(
-        ["sh", "build.sh"], cwd=directory, capture_output=True, text=True, timeout=60, check=True
+        ["sh", "build.sh"], cwd=directory, capture_output=True, text=True, timeout=120, check=True
     )
     archive = made.stdout.strip()
     publish = ("software", "publish", "lightyield", "1.0")
@@ -161,7 +161,7 @@ def test_a_task_runs_inside_the_container_that_travels_with_it(
     sandbox: None, running: Production, example: Path
 ) -> None:
     directory = example / "container"
-    subprocess.run(["sh", "make_image.sh"], cwd=directory, capture_output=True, timeout=60, check=True)
+    subprocess.run(["sh", "make_image.sh"], cwd=directory, capture_output=True, timeout=120, check=True)
     dataset = running.submit(directory / "container.yaml", jobs=2)
     assert running.watch(dataset) == "complete"
     assert statistics(running, dataset)["lines"] == 2

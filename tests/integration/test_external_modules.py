@@ -42,7 +42,7 @@ def get(
     target: Path,
     *,
     size: int = 1_000_000,
-    time_s: float = 30.0,
+    time_s: float = 120.0,
     revision: str = "",
 ) -> str:
     return fetch(
@@ -172,7 +172,7 @@ def test_a_repository_that_redirects_is_not_followed(
 ) -> None:
     server.redirects["moved.git/info/refs"] = "https://10.0.0.1/tools.git/info/refs?service=git-upload-pack"
     with pytest.raises(Unavailable, match="git could not fetch"):
-        get(f"git+https://localhost:{server.port}/moved.git", policy, tmp_path / "m", time_s=10)
+        get(f"git+https://localhost:{server.port}/moved.git", policy, tmp_path / "m")
 
 
 def test_a_repository_that_takes_too_long_is_given_up(
