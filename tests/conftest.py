@@ -10,9 +10,14 @@ from collections.abc import Generator
 
 import pytest
 import pytest_rerunfailures
+from hypothesis import HealthCheck, settings
 
 HEEDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+# How long an example takes is the machine's, not the code's.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -304,6 +304,10 @@ class _Child:
 
     def end(self, guard: Guard) -> resource.struct_rusage:
         """Kill what is left of it, reap it, and return what it used."""
+        first = processes.read_process(self.pid)
+        if first is not None and first.state not in "ZX":
+            # What has left its session since the last look is below it for as long as it lives, and no longer.
+            self._seen.update((process.pid, process) for process in processes.descendants(self.pid))
         # Before it is reaped nobody else can bear its number, so this signal cannot go astray.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from tests.simulation.divergence import with_odd_member
 from tests.simulation.history import History
 from tests.simulation.profile import draw
 
+pytestmark = [pytest.mark.timeout(1_200)]
 CHUNK = 10  # Histories in one test, so that a failure names its seed soon.
 
 
@@ -60,7 +61,7 @@ def test_a_seed_is_one_history_whatever_the_hash_seed(seed: int) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=600,
         )
         traces.add(done.stdout.strip())
     assert len(traces) == 1

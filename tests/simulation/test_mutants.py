@@ -11,6 +11,7 @@ from tests.simulation.mutants import MUTANTS, Mutant, mutated
 from tests.simulation.profile import draw
 from tests.simulation.scenarios import SCENARIOS, play
 
+pytestmark = [pytest.mark.timeout(1_200)]
 SCENARIO_SEEDS = 5
 
 

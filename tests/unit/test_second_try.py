@@ -44,5 +44,5 @@ def test_a_second_try_has_shared_servers_of_its_own(tmp_path: Path) -> None:
         (tmp_path / f"test_{scope}.py").write_text(SHARED.format(scope=scope))
     line = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     more = ["-c", "/dev/null", "--rootdir", str(tmp_path), "--reruns", "2", str(tmp_path)]
-    done = subprocess.run([*line, *more], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*line, *more], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert "6 passed, 2 rerun in" in done.stdout, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from iceprod_p2p.security.certificates import to_der
 from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
 
-CHANGE_S = 90.0
+CHANGE_S = 240.0
 ACTOR = "node:founder"
 
 

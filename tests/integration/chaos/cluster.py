@@ -27,7 +27,7 @@ from tests.unit.security.rings import authority, issued
 
 ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = "chaos"
-START_S = 60.0
+START_S = 120.0
 
 
 class MemberProcess:
@@ -239,7 +239,7 @@ class ChaosCluster:
                 if one != other:
                     self.switch.mend(one, other)
 
-    async def leader(self, *, within_s: float = 60.0, but: str = "") -> MemberProcess:
+    async def leader(self, *, within_s: float = 120.0, but: str = "") -> MemberProcess:
         """Return the member that leads and has a quorum, once there is one."""
         end_s = time.monotonic() + within_s
         while time.monotonic() < end_s:
@@ -249,12 +249,14 @@ class ChaosCluster:
             await asyncio.sleep(0.1)
         raise AssertionError(f"nobody leads after {within_s:g} s\n{self.story()}")
 
-    async def agree(self, *, within_s: float = 60.0) -> dict[str, Any]:
+    async def agree(self, *, within_s: float = 120.0) -> dict[str, Any]:
         """Wait until every member has applied the same index; return its state, checked, if digests are equal."""
         end_s = time.monotonic() + within_s
         states: dict[str, Any] = {}
         while time.monotonic() < end_s:
-            asked = [member.ask("state", check=False) for member in self.members.values()]
+            asked = [
+                member.ask("state", check=False, patience_s=within_s) for member in self.members.values()
+            ]
             answers = await asyncio.gather(*asked, return_exceptions=True)
             states = dict(zip(self.members, answers, strict=True))
             all_answered = all(isinstance(state, dict) for state in states.values())
@@ -269,7 +271,7 @@ class ChaosCluster:
         return "\n".join(f"--- {name}\n{member.last_words()}" for name, member in self.members.items())
 
 
-async def until(what: str, holds: Callable[[], Any], *, within_s: float = 60.0) -> None:
+async def until(what: str, holds: Callable[[], Any], *, within_s: float = 120.0) -> None:
     """Wait until `await holds()` is true."""
     end_s = time.monotonic() + within_s
     while not await holds():

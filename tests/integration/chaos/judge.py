@@ -7,16 +7,26 @@ from collections import defaultdict
 from typing import Any
 
 from tests.integration.chaos.clients import Clients
-from tests.integration.chaos.cluster import ChaosCluster
+from tests.integration.chaos.cluster import ChaosCluster, until
 from tests.integration.chaos.history import check, merge_traces, read_trace, state_digest
 
+ANSWER_S = 120.0  # To look through a whole ledger takes its time on a busy machine.
 
-async def judged(cluster: ChaosCluster, clients: Clients) -> int:
-    """Assert that nothing was lost, doubled, reordered or diverged; return how many calls were acknowledged."""
+
+async def judged(cluster: ChaosCluster, clients: Clients, *, least: int = 20) -> int:
+    """Assert that nothing was lost, doubled, reordered or diverged; return how many calls were acknowledged.
+
+    Clients go on until so many were: on a slow machine faults may have left no time for more.
+    """
     cluster.heal()
     cluster.shape()
+
+    async def enough() -> bool:
+        return len(clients.history.acknowledged) > least
+
+    await until(f"more than {least} calls are acknowledged", enough, within_s=180)
     await clients.stop()
-    await asyncio.gather(*(member.ask("quiet") for member in cluster.members.values()))
+    await asyncio.gather(*(m.ask("quiet", patience_s=ANSWER_S) for m in cluster.members.values()))
     last = await settled(cluster)
     traces = {
         name: list(read_trace(m.directory / "applied.trace"))
@@ -35,11 +45,14 @@ async def settled(cluster: ChaosCluster) -> dict[str, Any]:
     """Wait until all members stand at one entry, each with a checked state; return that state."""
     while True:  # A last word of somebody may come after they first agreed; `agree` itself is bounded.
         last = await cluster.agree()
-        states = {name: await member.ask("state", check=True) for name, member in cluster.members.items()}
+        states = {
+            name: await member.ask("state", check=True, patience_s=ANSWER_S)
+            for name, member in cluster.members.items()
+        }
         if {state["applied"] for state in states.values()} == {last["applied"]}:
             break
     for name, member in cluster.members.items():
-        status = await member.ask("status")
+        status = await member.ask("status", patience_s=ANSWER_S)
         assert status["failed"] is None, (name, status)
         assert states[name]["violations"] == [], name
         assert states[name]["digest"] == last["digest"], f"{name} differs at entry {last['applied']}"

@@ -70,9 +70,22 @@ class ClusterTime:
         return True
 
 
+def whole_bytes(trace: bytes) -> int:
+    """Where the last whole record of a trace ends."""
+    at = 0
+    while at + TRACE_HEAD.size <= len(trace):
+        end = at + TRACE_HEAD.size + TRACE_HEAD.unpack_from(trace, at)[2]
+        if end > len(trace):
+            break
+        at = end
+    return at
+
+
 def traced(machine: StateMachine, path: Path) -> StateMachine:
     """The same state machine, which also writes down what it applies."""
-    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    trace = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    # Whoever was killed while it wrote down an entry has left half of it: what follows could not be read.
+    os.ftruncate(trace, whole_bytes(path.read_bytes()))
 
     def apply(ledger: KeyValue, index: int, term: int, entry: bytes) -> Sequence[Any]:
         os.write(trace, TRACE_HEAD.pack(index, term, len(entry)) + entry)

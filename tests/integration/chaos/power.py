@@ -92,12 +92,11 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no room on it, until `make_room`."""
-        with (self.at / "ballast").open("ab") as ballast, contextlib.suppress(OSError):
+        with (self.at / "ballast").open("ab", buffering=0) as ballast:
             for size_bytes in (1 << 20, 1 << 16, 1 << 12):
                 with contextlib.suppress(OSError):
                     while True:
                         ballast.write(bytes(size_bytes))
-                        ballast.flush()
 
     def make_room(self) -> None:
         """Take away what `fill` left."""

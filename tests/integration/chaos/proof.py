@@ -58,7 +58,7 @@ async def survives_the_profile(cluster: ChaosCluster, *, rounds: int, seed: int 
         await asyncio.sleep(1.5)
         await leader.start()
         await asyncio.sleep(1.0)
-    return await judged(cluster, clients)
+    return await judged(cluster, clients, least=30 * rounds)
 
 
 async def prove(root: Path, rounds: int) -> bool:

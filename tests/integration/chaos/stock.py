@@ -59,7 +59,7 @@ async def all_they_have(members: Sequence[MemberProcess]) -> set[int]:
     end_s = (changed_s := time.monotonic()) + PATIENCE_S
     while time.monotonic() < min(changed_s + QUIET_S, end_s):
         await asyncio.sleep(0.5)
-        now = [set((await member.ask("held"))["keys"]) for member in members]
+        now = [set((await member.ask("held", patience_s=60.0))["keys"]) for member in members]
         if now != held or now[0] != now[1]:
             changed_s = time.monotonic()
         held = now

@@ -128,7 +128,7 @@ class Switch:
         self._finders.shutdown()
 
     def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(120)
 
     def _change(self, source: str, target: str, change: Callable[[Wire], None]) -> None:
         async def apply() -> None:

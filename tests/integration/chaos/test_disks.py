@@ -31,7 +31,7 @@ async def test_a_leader_whose_disk_is_slow_then_full_is_replaced_and_comes_back(
                 async def more() -> bool:
                     return len(clients.history.acknowledged) > before + 20
 
-                await until("work goes on", more, within_s=60)
+                await until("work goes on", more)
 
             await goes_on()
             slow = await cluster.leader()
@@ -44,7 +44,7 @@ async def test_a_leader_whose_disk_is_slow_then_full_is_replaced_and_comes_back(
             async def refuses_by_name() -> bool:
                 return "no space left" in ((await full.status()).get("failed") or "")
 
-            await until("the member with the full disk says so", refuses_by_name, within_s=60)
+            await until("the member with the full disk says so", refuses_by_name)
             await cluster.leader(but=full.name)
             await goes_on()
             await full.kill()

@@ -69,7 +69,7 @@ async def armed(member: MemberProcess, name: str, passes: int = 1) -> None:
         await member.start(environment={failpoints.VARIABLE: f"{name}=kill:{passes}"})
 
 
-async def died(member: MemberProcess, name: str, *, within_s: float = 90.0) -> None:
+async def died(member: MemberProcess, name: str, *, within_s: float = 180.0) -> None:
     """Wait for the member's death at the failpoint, and start it again without."""
 
     async def dead() -> bool:
@@ -81,16 +81,25 @@ async def died(member: MemberProcess, name: str, *, within_s: float = 90.0) -> N
     await member.start()
 
 
-async def left_behind(cluster: ChaosCluster, member: MemberProcess) -> None:
-    """Keep a member away until the others no longer hold what it lacks."""
-    leader = await cluster.leader()
-    if leader is member:
-        await member.kill()
-        leader = await cluster.leader(but=member.name)
-    last = (await member.status()).get("commit", 0) or (await leader.status())["commit"]
+async def left_behind(
+    cluster: ChaosCluster, member: MemberProcess, *, armed_one: MemberProcess | None = None
+) -> None:
+    """Keep a member away until the others no longer hold what it lacks, or the armed one has died before that."""
+    last = 0
+
+    async def known() -> bool:
+        """Somebody has said what is committed."""
+        nonlocal last
+        statuses = [await one.status() for one in cluster.members.values()]
+        last = max(status.get("commit", 0) for status in statuses)
+        return last > 0
+
+    await until("somebody says what is committed", known)
     await member.kill()
 
     async def gone() -> bool:
+        if armed_one is not None and _is_dead(armed_one):
+            return True
         others = [other for other in cluster.members.values() if other is not member]
         firsts = [(await other.status()).get("first", 0) for other in others]
         return min(firsts) > last + 1
@@ -107,7 +116,7 @@ async def always(cluster: ChaosCluster, name: str) -> None:
             await _yields(member, other)
         return _is_dead(member)
 
-    await until(f"it has passed {name}", dead, within_s=90)
+    await until(f"it has passed {name}", dead, within_s=180)
     await died(member, name)
 
 
@@ -123,8 +132,9 @@ async def leading(cluster: ChaosCluster, name: str) -> None:
     donor, away = cluster.members["a"], cluster.members["c"]
     await armed(donor, name)
 
-    async def leads() -> bool:
-        return await _leads(cluster, donor)
+    async def leads_or_is_dead() -> bool:
+        """It may have died already: a member that was slow for a second needs a snapshot as well."""
+        return _is_dead(donor) or await _leads(cluster, donor)
 
     async def donor_is_dead_or_not_needed() -> bool:
         needed = (await away.status()).get("commit", 0) < first
@@ -133,11 +143,11 @@ async def leading(cluster: ChaosCluster, name: str) -> None:
     for _ in range(
         8
     ):  # In each turn by chance: on a busy machine another one may lead meanwhile, and serve it.
-        await left_behind(cluster, away)
-        await until("the armed one leads", leads)
+        await left_behind(cluster, away, armed_one=donor)
+        await until("the armed one leads or is dead", leads_or_is_dead)
         first = (await donor.status()).get("first", 0)
         await away.start()
-        await until("it is dead, or another one gave", donor_is_dead_or_not_needed, within_s=90)
+        await until("it is dead, or another one gave", donor_is_dead_or_not_needed, within_s=180)
         if _is_dead(donor):
             break
     await died(donor, name)

@@ -135,7 +135,7 @@ def test_a_joining_that_dies_on_either_side_is_repeated_with_the_same_invitation
                     caught_up
                     <= {m.node_id for m in status_of(connection).members if m.reachable and m.applied_index}
                 ),
-                timeout_s=60,
+                timeout_s=120,
             )
     finally:
         for newcomer in newcomers:

@@ -86,8 +86,8 @@ def loses_pilots(node: WorkingNode, work: Work, name: str) -> None:
     node.start()
     work.submit(nap_s=LONG_S)
     with node.connect(give_up_s=60) as connection:
-        number = work.submitted[-1].result(60)
-        wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1}, timeout_s=120)
+        number = work.submitted[-1].result(120)
+        wait_for("it runs", lambda: task_counts(connection, number) == {"processing": 1}, timeout_s=150)
     node.kill()
     for pilot in pilots(node):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -113,7 +113,7 @@ def removes(node: WorkingNode, work: Work) -> None:
         def running() -> int:
             return sum(task_counts(connection, number).get("processing", 0) for number in numbers)
 
-        wait_for("both slots are taken", lambda: running() >= 2, timeout_s=90)  # A pilot may hold one more
+        wait_for("both slots are taken", lambda: running() >= 2, timeout_s=150)  # A pilot may hold one more
         wait_for("others wait", queued)
         with contextlib.suppress(Unavailable):  # It may be dead before it could answer.
             control(node, "drain")
@@ -143,7 +143,7 @@ def logs_in(node: WorkingNode) -> None:
 
 def cleans_up(node: WorkingNode) -> None:
     orphan = node.data / "blobs" / ORPHAN[:2] / ORPHAN[2:4] / ORPHAN
-    orphan.parent.mkdir(parents=True)
+    orphan.parent.mkdir(parents=True, exist_ok=True)
     orphan.write_bytes(b"left by an upload whose report never came")
     two_days_ago_s = time.time() - 2 * 86_400
     os.utime(orphan, (two_days_ago_s, two_days_ago_s))
@@ -177,10 +177,12 @@ def test_a_node_that_dies_while_its_keys_take_turns_serves_with_the_new_ones(nod
     start_armed(node, "node.turn.between")
     with node.connect(give_up_s=60) as connection:
         wait_for("it leads", lambda: leads(connection))
-        connection.call("Rotate", control_pb2.RotateRequest(what="node", name="madison"))
+        with contextlib.suppress(Unavailable):  # It may be dead before it could answer.
+            connection.call("Rotate", control_pb2.RotateRequest(what="node", name="madison"))
     dies(node, "node.turn.between")
     node.start()
     with node.connect(give_up_s=60) as connection:
         wait_for("it leads", lambda: leads(connection))
     assert all((keys / name).read_bytes() != content for name, content in before.items())
-    assert not list(keys.glob("*-next.*")), "the turn is not over"
+    # The wish may not have been heard as fulfilled: then there is one more turn.
+    wait_for("the turn is over", lambda: not list(keys.glob("*-next.*")))

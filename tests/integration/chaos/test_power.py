@@ -17,6 +17,7 @@ from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.chaos.clients import Clients
 from tests.integration.chaos.cluster import ChaosCluster, MemberProcess, until
+from tests.integration.chaos.history import merge_traces, read_trace
 from tests.integration.chaos.judge import judged
 from tests.integration.chaos.power import Disk, disks, need_a_power_switch
 from tests.integration.chaos.speech import Gone
@@ -87,13 +88,12 @@ async def test_members_whose_power_is_cut_lose_nothing_that_was_acknowledged(tmp
                     await cluster.leader()
                     await asyncio.sleep(chance.uniform(0.5, 1.5))
                     sectors += await lose_power(machines, power, SEED * 1_000 + number)
-            acknowledged = await judged(cluster, clients)
+            acknowledged = await judged(cluster, clients, least=10 * CUTS)
         finally:
             await cluster.stop()
     print(
         f"{acknowledged} calls acknowledged in {2 * CUTS} power cuts ({sectors} unsynced sectors lost), 0 lost"
     )
-    assert acknowledged > 10 * CUTS
 
 
 async def test_members_that_never_sync_are_seen_to_lose_what_they_acknowledged(tmp_path: Path) -> None:
@@ -111,18 +111,21 @@ async def test_members_that_never_sync_are_seen_to_lose_what_they_acknowledged(t
                 return len(clients.history.acknowledged) > 50
 
             await until("something is acknowledged", enough)
-            before = max([(await member.status()).get("commit", 0) for member in cluster.members.values()])
             # Nobody asks for more: what comes after the cut could make up for what was lost.
             stopping = asyncio.create_task(clients.stop())
             with contextlib.suppress(Gone):  # A store of which half is missing may also refuse to open.
                 await lose_power(list(cluster.members.values()), power, SEED)
-            after = [
-                (await member.status()).get("commit", 0) for member in cluster.members.values() if member.up
-            ]
+
+            async def something_is_lost() -> bool:
+                """Too few have come back, or they have applied something else where there was something before."""
+                members = cluster.members.values()
+                traces = {m.name: list(read_trace(m.directory / "applied.trace")) for m in members}
+                return sum(m.up for m in members) < 2 or bool(merge_traces(traces)[1])
+
+            await until("something is lost: is the power really cut?", something_is_lost)
             await stopping
         finally:
             await cluster.stop()
-    assert not after or max(after) < before, "nothing was lost: is the power really cut?"
 
 
 def test_a_site_whose_power_is_cut_keeps_its_keys_its_files_and_what_it_was_told(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_a_site_whose_power_is_cut_keeps_its_keys_its_files_and_what_it_was_told
             node.start()
             with node.connect(give_up_s=60) as connection:
                 numbers.append(submit_file(connection, HELLO, jobs=3, seed=number).dataset)
-                wait_for("something is done", lambda: done_tasks(connection, numbers[-1]) > 0, timeout_s=60)
+                wait_for("something is done", lambda: done_tasks(connection, numbers[-1]) > 0, timeout_s=150)
                 time.sleep(chance.uniform(0.0, 0.5))
                 done = sum(done_tasks(connection, one) for one in numbers)
             sectors += disk.cut(SEED + number)
@@ -161,7 +164,7 @@ def test_a_site_whose_power_is_cut_keeps_its_keys_its_files_and_what_it_was_told
                 wait_for(
                     f"dataset {number} is complete",
                     lambda number=number: task_counts(connection, number) == {"complete": 6},
-                    timeout_s=120,
+                    timeout_s=180,
                 )
                 request = control_pb2.VerifyFilesRequest(dataset=str(number), job=-2)
                 replies = list(connection.stream("VerifyFiles", request))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.chaos.stock import lost_by_stock
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(900)]
 ATTEMPTS = 4
 
 

@@ -55,7 +55,7 @@ async def propose(member: MemberProcess, command: Command | bytes, number: int) 
     """Ask one member for a command, encoded by either release, and return the outcome."""
     body = command if isinstance(command, bytes) else encode_command(command)
     fields: dict[str, Any] = {"actor": f"node:{member.name}", "request_id": number.to_bytes(16, "big")}
-    answer = await member.ask("propose", command=body, timeout_s=20.0, **fields)
+    answer = await member.ask("propose", command=body, timeout_s=60.0, patience_s=90.0, **fields)
     return decode_outcome(answer["outcome"])
 
 

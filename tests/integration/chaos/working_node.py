@@ -102,7 +102,7 @@ class Work:
         return [future.result(120) for future in self.submitted]
 
 
-def dies(node: WorkingNode, name: str, *, within_s: float = 120.0) -> None:
+def dies(node: WorkingNode, name: str, *, within_s: float = 240.0) -> None:
     """Wait for the node's death at the failpoint."""
     assert node.process is not None
     try:
@@ -110,7 +110,7 @@ def dies(node: WorkingNode, name: str, *, within_s: float = 120.0) -> None:
     except subprocess.TimeoutExpired:
         raise AssertionError(f"{within_s:g} s without passing {name}:\n{node.log()[-3_000:]}") from None
     assert code == -signal.SIGKILL, node.log()[-3_000:]
-    assert f"failpoint {name}: kill" in node.log()[-2_000:]
+    assert f"failpoint {name}: kill" in node.log()
 
 
 def start_armed(node: WorkingNode, name: str) -> None:
@@ -130,10 +130,14 @@ def pilots(node: WorkingNode) -> list[psutil.Process]:
 
 def records(node: WorkingNode) -> list[dict[str, str]]:
     """What the node has noted of its grid jobs."""
-    return [json.loads(path.read_text()) for path in (node.data / "pilots").glob("*/grid_job.json")]
+    found = []
+    for path in (node.data / "pilots").glob("*/grid_job.json"):
+        with contextlib.suppress(FileNotFoundError):  # Forgotten meanwhile.
+            found.append(json.loads(path.read_text()))
+    return found
 
 
-def works(node: WorkingNode, work: Work, name: str, *, within_s: float = 120.0) -> None:
+def works(node: WorkingNode, work: Work, name: str, *, within_s: float = 240.0) -> None:
     """One more dataset, and the death of the node on its way to the end.
 
     Pilots that outlived the last death may take the dataset as well, and then nothing is submitted, noted or
@@ -172,11 +176,11 @@ def assert_once(node: WorkingNode, connection: Connection, numbers: list[int]) -
     wait_for(
         "every pilot is accounted for",
         lambda: all(record["phase"] == "ended" and record["settled"] for record in records(node)),
-        timeout_s=90,
+        timeout_s=180,
     )
     ids = [record["grid_job_id"] for record in records(node) if record["grid_job_id"]]
     assert len(set(ids)) == len(ids)
-    wait_for("no pilot lives that nobody knows", lambda: not pilots(node))
+    wait_for("no pilot lives that nobody knows", lambda: not pilots(node), timeout_s=120)
     never = [record["reason"] for record in records(node) if not record["grid_job_id"]]
     assert set(never) <= {"it was never submitted"}, never
 

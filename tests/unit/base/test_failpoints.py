@@ -25,7 +25,7 @@ def run(value: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, failpoints.VARIABLE: value},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -53,7 +53,7 @@ def test_nodes_run_one_after_the_other_make_what_the_job_makes(tmp_path: Path) -
     write_dag(tmp_path / "dag", packed, wish, shapes, of_job=len(task_shapes(document)))
     for index in range(2):
         line = [sys.executable, "-m", "iceprod_pilot.local", "--bundle", str(tmp_path / "dag" / "bundle")]
-        done = subprocess.run([*line, "--only", str(index)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*line, "--only", str(index)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         answer = json.loads((tmp_path / "dag" / "bundle" / f"result-{index}.json").read_text())
         assert [task["task"] for task in answer["tasks"]] == [["make", "use"][index]]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from iceprod_p2p.base.clock import ManualClock
 from iceprod_p2p.base.errors import NotAllowed, NotFound, Unavailable, Unreachable
+from iceprod_p2p.client import connection as module
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.contexts import Context, NodeEntry
 from iceprod_p2p.wire.channel import TlsMaterial
@@ -78,11 +81,14 @@ def test_a_chosen_node_is_the_only_one_that_is_asked() -> None:
     assert connection.asked == ["zeuthen"]
 
 
-def test_patience_ends() -> None:
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    own_time = SimpleNamespace(monotonic=clock.monotonic_s, sleep=clock.advance)
+    monkeypatch.setattr(module, "time", own_time)
     connection = Scripted(dict.fromkeys(("madison", "zeuthen", "uppsala"), DEAD), give_up_s=0.5)
     with pytest.raises(Unreachable):
         connection.call("Ask", None)
-    assert 6 <= len(connection.asked) <= 12, "a round, a pause, and so on for half a second"
+    assert len(connection.asked) == 9, "a round, a pause, and so on until half a second is over"
 
 
 def test_an_unknown_node_is_named_with_those_that_are_known() -> None:

@@ -35,7 +35,7 @@ def test_one_job_of_it_runs_here_and_is_the_same_each_time(tmp_path: Path) -> No
             [*command, "--out", str(tmp_path / name)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -188,7 +188,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
 def grid_at(service: Service, directory: Path) -> ArcGrid:
     path, _ = person(directory)
-    made = create("arc", {"url": service.url, "credential": str(path), "delegate": False, "timeout_s": 5})
+    made = create("arc", {"url": service.url, "credential": str(path), "delegate": False, "timeout_s": 60})
     assert isinstance(made, ArcGrid)
     return made
 

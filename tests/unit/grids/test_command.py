@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from iceprod_p2p.grids.command import Commands, failure
@@ -48,16 +50,25 @@ def test_a_failing_command_is_quoted_with_its_complaint() -> None:
 def test_a_silent_command_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     began_s = time.monotonic()
-    with pytest.raises(GridTimeout, match=r"sh gave no answer in 0\.3 s"):
-        Commands(timeout_s=0.3).run(["sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"])
-    assert time.monotonic() - began_s < 30
+    for timeout_s in (0.3, 3.0, 30.0):  # Until the command had the time to start something.
+        with pytest.raises(GridTimeout, match=rf"sh gave no answer in {timeout_s:g} s"):
+            Commands(timeout_s=timeout_s).run(["sh", "-c", f"sleep 600 & echo $! > {pid_file}; wait"])
+        if pid_file.exists() and pid_file.read_text():
+            break
+    assert time.monotonic() - began_s < 240
     pid = int(pid_file.read_text())
-    stat = Path(f"/proc/{pid}/stat")
-    for _ in range(100):
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+    end_s = time.monotonic() + 60
+    while lives(pid):
+        assert time.monotonic() < end_s, "the command's child outlived the time-out"
         time.sleep(0.02)
-    raise AssertionError("the command's child outlived the time-out")
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that is dead and unburied does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_endless_output_is_cut_off() -> None:
@@ -76,7 +87,8 @@ def test_our_own_settings_do_not_reach_batch_commands(monkeypatch: pytest.Monkey
 
 
 def test_no_descriptors_are_left_open() -> None:
+    gc.collect()  # What earlier tests left open may go in between, and is none of ours.
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         Commands().run(["true"])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before

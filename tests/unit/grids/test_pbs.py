@@ -69,14 +69,14 @@ def test_names_for_torque_are_short() -> None:
 
 def test_the_script_enters_its_directory_and_leaves_hosts_that_are_shut_out(tmp_path: Path) -> None:
     asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), exclude_hosts=("elsewhere",))
-    done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=60)
     assert (done.stdout, Path(asked.stdout_path).read_text().strip()) == ("", str(tmp_path))
     lost = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path / "unseen"))
-    done = subprocess.run(["/bin/sh"], input=text.script(lost), capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["/bin/sh"], input=text.script(lost), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "unseen" in done.stderr
     host = subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
     asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), exclude_hosts=(host,))
-    done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["/bin/sh"], input=text.script(asked), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (text.SHUT_OUT, "")
 
 
@@ -84,7 +84,7 @@ def test_a_carried_one_writes_to_the_log_of_its_worker_node(tmp_path: Path) -> N
     asked = GridRequest(Tag("s", "j"), "/bin/pwd", str(tmp_path), carry=True)
     written = text.script(asked, f"{tmp_path}/a log-%j.txt")
     environment = {"PBS_JOBID": "17.pbs1", "TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    subprocess.run(["/bin/sh"], input=written, text=True, env=environment, timeout=10, check=True)
+    subprocess.run(["/bin/sh"], input=written, text=True, env=environment, timeout=60, check=True)
     assert (tmp_path / "a log-17.pbs1.txt").read_text().startswith(f"{tmp_path}/iceprod-")
     assert dict(pairwise(text.arguments(asked, text.OPENPBS)))["-e"] == "/dev/null"
 

@@ -34,7 +34,7 @@ LIST = "JOBARRAYID          ST                  REASON\n"
 
 
 def until(holds: Callable[[], Any], what: str) -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline_s, what
         time.sleep(0.3)
@@ -82,8 +82,9 @@ def test_real_processes_run_end_and_are_removed(tmp_path: Path) -> None:
     ends = grid.history(ids)
     assert (ends[ids[0]].state, ends[ids[1]].state) == (Completed(3), Completed(137)) and ends[ids[0]].host
     assert Path(asked[0].stdout_path).read_text().strip() == f"{odd}{tmp_path}/good"
+    said = Path(asked[2].stdout_path)
+    until(lambda: said.exists() and "ready" in said.read_text(), "it is ready")
     assert isinstance(grid.status(ids)[ids[2]], Running) and ids[0] not in grid.status(ids)
-    until(lambda: "ready" in Path(asked[2].stdout_path).read_text(), "it is ready")
     again = local(tmp_path)
     tags = [one.tag for one in asked]
     assert {tag.grid_job for tag in again.find_by_tag([*tags, Tag("madison", "never")])} == {

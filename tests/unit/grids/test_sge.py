@@ -102,7 +102,7 @@ def test_a_priority_above_the_usual_needs_permission() -> None:
 
 
 def test_the_script_turns_warnings_into_term_and_keeps_the_exit_code(tmp_path: Path) -> None:
-    body = "trap 'echo told; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    body = "trap 'trap \"\" TERM; echo told; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
     asked = GridRequest(Tag("s", "j"), "/bin/sh", str(tmp_path), ("-c", body))
     for number in (12, 10):
         process = subprocess.Popen(
@@ -110,7 +110,7 @@ def test_the_script_turns_warnings_into_term_and_keeps_the_exit_code(tmp_path: P
         )
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         # A warning in the moment between the start of the executable and the trap is lost: say it again.
-        for _ in range(200):
+        for _ in range(2_000):
             process.send_signal(number)
             try:
                 process.wait(0.05)
@@ -121,7 +121,7 @@ def test_the_script_turns_warnings_into_term_and_keeps_the_exit_code(tmp_path: P
     began_s = time.monotonic()
     quick = GridRequest(Tag("s", "j"), "/bin/sh", str(tmp_path), ("-c", "exit 3"))
     assert subprocess.run(["/bin/sh", "-c", shell_script(quick, forward_signals=True)]).returncode == 3
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < 120
 
 
 def test_recorded_ids_and_refusals_are_read() -> None:

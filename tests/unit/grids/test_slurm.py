@@ -107,7 +107,7 @@ def test_the_script_passes_strange_values_and_extra_lines(tmp_path: Path) -> Non
     )
     script = text.script(asked)
     assert script.splitlines()[:2] == ["#!/bin/sh", "#SBATCH --constraint=avx2"]
-    done = subprocess.run(["/bin/sh"], input=script, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["/bin/sh"], input=script, capture_output=True, text=True, timeout=60)
     assert done.stdout == f"{value}|a 'b'|C.UTF-8|none|iceprod.s.j"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from iceprod_p2p.modules.protocol import Message, MessageReader, ModuleRequest, Result, encode_request
 
-TIMEOUT_S = 60
+TIMEOUT_S = 200
 
 
 @dataclass(frozen=True)

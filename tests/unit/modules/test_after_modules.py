@@ -164,7 +164,7 @@ def trusted(here: Path, authority: trustme.CA) -> str:
 
 
 def mail_server(inbox: Inbox, **options: Any) -> Iterator[str]:
-    controller = Controller(inbox, hostname="127.0.0.1", port=0, **options)
+    controller = Controller(inbox, hostname="127.0.0.1", port=0, ready_timeout=60.0, **options)
 
     def reach() -> None:  # The controller's own would call port 0.
         assert controller.server is not None

@@ -241,7 +241,7 @@ def web():
     thread.join()
 
 
-FAST = Limits(attempts=3, pause_s=0.01, timeout_s=5)
+FAST = Limits(attempts=3, pause_s=0.01, timeout_s=60)
 GOOD = ExpectedChecksum.parse(hashlib.sha256(Server.data).hexdigest())
 
 

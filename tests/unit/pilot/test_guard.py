@@ -18,16 +18,16 @@ from iceprod_pilot.guard import GUARD_VARIABLE, Guard, protect_this_process
 protect_this_process()
 here = Path(sys.argv[1])
 guard = Guard(here / "work")
-start = ["sh", "-c", f"echo $$ > {here}/first; setsid sh -c 'echo $$ > {here}/second; sleep 60' & sleep 60"]
+start = ["sh", "-c", f"echo $$ > {here}/first; setsid sh -c 'echo $$ > {here}/second; sleep 240' & sleep 240"]
 env = {GUARD_VARIABLE: guard.mark, "ICEPROD_PILOT": "p", "PATH": "/usr/bin:/bin"}
 guard.spawn(lambda: subprocess.Popen(start, env=env, start_new_session=True))
 print("started", flush=True)
-time.sleep(60)
+time.sleep(240)
 """
 
 
 def wait_until(true: object, what: str) -> None:
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + 120
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end_s, what
         time.sleep(0.02)
@@ -79,7 +79,7 @@ def test_others_of_the_same_user_cannot_look_into_a_pilot(tmp_path: Path) -> Non
         "protect_this_process()\n"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), ctypes.c_int.in_dll(ctypes.CDLL(None), 'errno').value"
         " if False else '', flush=True)\n"
-        "time.sleep(30)\n"
+        "time.sleep(240)\n"
     )
     pilot = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:

@@ -267,7 +267,6 @@ def test_callers_are_let_in_by_kind_role_and_date(door: Door) -> None:
 
 async def test_no_caller_holds_a_call_for_ever(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interceptors, "UNARY_S_MAX", 0.05)
-    monkeypatch.setattr(interceptors, "SILENCE_S_MAX", 0.05)
 
     async def endless(request: Any, context: Any) -> None:
         await asyncio.Event().wait()
@@ -289,6 +288,7 @@ async def test_no_caller_holds_a_call_for_ever(door: Door, monkeypatch: pytest.M
         await call(None, pilot)
     send = (await door.access.intercept_service(returns(upload), Details(PUT_BLOB))).stream_unary
     assert await send(some(then_silent=False), pilot) == [1, 2]
+    monkeypatch.setattr(interceptors, "SILENCE_S_MAX", 0.05)
     with pytest.raises(Unavailable, match="PutBlob brought nothing"):
         await send(some(then_silent=True), pilot)
 

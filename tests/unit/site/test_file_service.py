@@ -239,18 +239,18 @@ async def test_a_caller_that_leaves_while_a_beginning_is_read_blocks_nobody(
 
     def slow(self: BlobWriter, kept: Path) -> None:
         reading.set()
-        go_on.wait(30)
+        go_on.wait(120)
         take_up(self, kept)
 
     monkeypatch.setattr(BlobWriter, "_take_up", slow)
     leaving = asyncio.create_task(files.receive(announced((2 * MIB, CONTENT[2 * MIB :]))))
-    assert await asyncio.to_thread(reading.wait, 30)
+    assert await asyncio.to_thread(reading.wait, 120)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     go_on.set()
     monkeypatch.setattr(BlobWriter, "_take_up", take_up)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not (state := await files.upload_state(DIGEST)).kept_bytes:
             await asyncio.sleep(0.01)
     assert state.kept_bytes == 2 * MIB

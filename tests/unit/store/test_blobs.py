@@ -170,7 +170,7 @@ def test_many_threads_put_the_same_and_different_bytes(store: BlobStore) -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert failures == []
     assert [blob.digest for blob in store] == sorted({digest_of(content) for content in contents})
     assert all(store.verify(blob.digest) for blob in store)

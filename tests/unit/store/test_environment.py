@@ -101,7 +101,7 @@ def test_a_second_opener_is_told_who_holds_the_directory(tmp_path: Path) -> None
         "try: Environment(sys.argv[1])\nexcept StoreLocked: sys.exit(7)"
     )
     assert (
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=30, check=False).returncode == 7
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, check=False).returncode == 7
     )
     holder.close()
     Environment(tmp_path).close()

@@ -135,7 +135,7 @@ def test_a_killed_process_loses_no_commit_lasting_or_not(tmp_path: Path) -> None
         "print(number, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=240, check=False
     )
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"499\n"), ended.stderr
     environment = Environment(tmp_path)
@@ -155,7 +155,7 @@ def test_a_stopped_store_is_looked_into_with_what_its_log_holds(tmp_path: Path) 
         "    transaction.commit()\n"
         "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, check=False)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=240, check=False)
     before = (tmp_path / "raft-000001" / "data.mdb").read_bytes()
     with look_into(tmp_path, is_live=False) as (snapshot, _, _):
         assert list(snapshot.ledger.scan(b"", b"\xff")) == [(b"last", b"2")]
