@@ -85,6 +85,18 @@ class Work:
         """Leave no grid job of this test behind."""
         self.grid.remove({*self._submitted, *(job.grid_job_id for job in self.grid.our_jobs(self.site))})
 
+    def begin_one_that_waits(self) -> tuple[str, Path]:
+        """Start a grid job that ends with 5 once a file is there; return its id and the file.
+
+        It has begun on its worker node: a controller that goes away now cannot take its start with it.
+        """
+        begun, over = self.directory / "begun", self.directory / "over"
+        script = f"touch {begun}; while [ ! -e {over} ]; do sleep 0.2; done; exit 5"
+        (grid_job_id,) = self.submit(self.request("j", script))
+        self.until_running(grid_job_id)
+        until(begun.exists, "it has begun", limit_s=PATIENCE_S)
+        return grid_job_id, over
+
     def until_running(self, *ids: str) -> None:
         def all_run() -> bool:
             return all(isinstance(state, Running) for state in self._states(ids).values())
@@ -219,10 +231,7 @@ class GridBehaviour:
         return text.split(",")
 
     def test_while_the_controller_is_away_nothing_is_known_and_nothing_is_lost(self, work: Work) -> None:
-        over = work.directory / "over"
-        request = work.request("j", f"while [ ! -e {over} ]; do sleep 0.2; done; exit 5")
-        (grid_job_id,) = work.submit(request)
-        work.until_running(grid_job_id)
+        grid_job_id, over = work.begin_one_that_waits()
         work.system.stop_controller()
         try:
             for attempt in (

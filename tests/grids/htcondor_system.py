@@ -122,6 +122,7 @@ class HtcondorSystem:
     def _pool_is_up(self) -> bool:
         return (
             "slot1@" in self._try("condor_status", "-af", "Name").stdout
+            and bool(self._try("condor_status", "-schedd", "-af", "Name").stdout.strip())
             and self._try("condor_q").returncode == 0
         )
 
@@ -210,8 +211,8 @@ MAX_PERIODIC_EXPR_INTERVAL = 2
 JOB_START_COUNT = 50
 JOB_START_DELAY = 0
 UPDATE_INTERVAL = 5
-KILLING_TIMEOUT = 5
-MachineMaxVacateTime = 3
+KILLING_TIMEOUT = 12
+MachineMaxVacateTime = 10
 RUNBENCHMARKS = False
 DAGMAN_USER_LOG_SCAN_INTERVAL = 1
 """

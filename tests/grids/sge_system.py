@@ -224,7 +224,7 @@ class SgeSystem:
             "hostlist": self.host,
             "slots": "8",
             "pe_list": "smp",
-            "notify": "00:00:02",
+            "notify": "00:00:05",
             "shell": "/bin/sh",
             "load_thresholds": "NONE",
         }

@@ -22,6 +22,15 @@ from tests.integration.production import Production
 
 GPU_TASKS = Path(__file__).parent / "gpu_tasks" / "gpu_tasks.yaml"
 NODE_LOG = "node.log"
+GATED = """
+version: 3.2
+tasks:
+  - name: gated
+    requirements: {cpu: 1, memory: 0.1, disk: 0.1, time: 0.2}
+    trays:
+      - modules:
+          - {name: gated, src: gated.sh}
+"""
 
 
 class GridCluster(DemoCluster):
@@ -154,6 +163,10 @@ class GridProduction(Production):
         self.first.process.wait(10)
         self.cluster.start(self.first)
 
+    def grid_job_ids(self) -> list[str]:
+        """The grid jobs that the first site knows; what was noted and never submitted has none."""
+        return [record["grid_job_id"] for record in self.records() if record["grid_job_id"]]
+
     def done(self, dataset: str) -> int:
         """How many tasks of a dataset are complete."""
         return self.counts(dataset).get("complete", 0)
@@ -261,6 +274,31 @@ def a_running_one(grid: Grid, running: GridProduction) -> GridJobStatus:
 
     until(runs, "a grid job runs", limit_s=150.0, pause_s=0.2)
     return found[0]
+
+
+def a_running_task(running: GridProduction, gate: Path) -> str:
+    """Submit one task that runs until `gate` is there, wait until it runs, and return its dataset.
+
+    It is what goes on while a batch system is away, however fast everything else is done.
+    """
+    steering = gate.with_suffix(".yaml")
+    steering.write_text(GATED)
+    steering.with_name("gated.sh").write_text(f"#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.2; done\n")
+    dataset = running.submit(steering, jobs=1)
+    wait(lambda: running.counts(dataset) == {"processing": 1}, "the task runs")
+    return dataset
+
+
+def until_ended(running: GridProduction, grid_job_id: str) -> None:
+    """Wait until the first site has noted the end of a grid job."""
+
+    def has_ended() -> bool:
+        return any(
+            record["grid_job_id"] == grid_job_id and record["phase"] in ("ended", "vanished")
+            for record in running.records()
+        )
+
+    wait(has_ended, "the end of the grid job is known")
 
 
 def until_done(running: GridProduction, dataset: str, least: int, *, limit_s: float = 240.0) -> None:

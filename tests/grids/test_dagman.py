@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def pool() -> Iterator[HtcondorSystem]:
 @pytest.fixture
 def lasting() -> Iterator[Path]:
     """A directory that is no temporary one, where DAGMan would refuse to work."""
-    made = Path(f"/var/lib/iceprod-dag-{os.getpid()}")
-    made.mkdir()
+    made = Path(tempfile.mkdtemp(prefix="iceprod-dag-", dir="/var/lib"))
+    made.chmod(0o755)
     os.chown(made, *user_ids(USER))
     yield made
     shutil.rmtree(made, ignore_errors=True)
@@ -77,7 +78,7 @@ def test_dagman_makes_of_a_job_what_we_make_of_it(pool: HtcondorSystem, place: P
         until(
             lambda: log.exists() and "EXITING WITH STATUS" in log.read_text(),
             "DAGMan has ended",
-            limit_s=200,
+            limit_s=400,
             pause_s=0.5,
         )
     except AssertionError:

@@ -132,7 +132,7 @@ class TestHtcondor(GridBehaviour):
 
     def test_the_wall_time_ends_it_after_a_word(self, work: Work) -> None:
         script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.2; done"
-        request = work.request("j", script, walltime_s=5)
+        request = work.request("j", script, walltime_s=10)  # From the start of its shadow, not its own.
         (grid_job_id,) = work.submit(request)
         end = work.until_ended([grid_job_id])[grid_job_id]
         assert isinstance(end.state, Failed) and "wall time" in end.state.reason

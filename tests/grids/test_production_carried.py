@@ -141,7 +141,7 @@ def test_a_cancelled_pilot_of_two_slots_gives_its_tasks_back_and_leaves_nothing(
         dataset = running.submit(steering, jobs=2)
         wait(lambda: running.counts(dataset).get("processing") == 2, "both tasks run", limit_s=150)
         (pilot,) = [record for record in running.records() if record["phase"] == "running"]
-        assert list(scratch.glob("iceprod-*/work/*/*/work"))
+        wait(lambda: bool(list(scratch.glob("iceprod-*/work/*/*/work"))), "a task has a directory")
         slurm.run("scancel", pilot["grid_job_id"])
         log = slurm.root / f"ended-{pilot['grid_job_id']}.log"
         wait(lambda: log.exists() and "pilot ends" in log.read_text(), "the pilot has ended in peace")

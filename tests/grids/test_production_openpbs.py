@@ -14,8 +14,10 @@ from tests.grids.openpbs_system import OpenPbsSystem
 from tests.grids.site_on_grid import (
     GPU_TASKS,
     a_running_one,
+    a_running_task,
     site_on_grid,
     until_done,
+    until_ended,
     wait,
 )
 from tests.grids.test_production_carried import PHYSICS, complete
@@ -45,9 +47,12 @@ def test_a_users_production_runs_through_openpbs_whose_server_stops_and_whose_pi
         victim = a_running_one(openpbs.grid(), running)
         openpbs.run("qdel", victim.grid_job_id)
         until_done(running, dataset, 3)
+        until_ended(running, victim.grid_job_id)
+        waiting = a_running_task(running, place / "gate")
         openpbs.stop_controller()
         try:
-            until_done(running, dataset, running.done(dataset) + 1)
+            (place / "gate").touch()
+            until_done(running, waiting, 1)
         finally:
             openpbs.start_controller()
         assert running.watch(dataset) == "complete"

@@ -12,11 +12,14 @@ from iceprod_cli.commands.site import site_rows
 from tests.grids.sge_system import SgeSystem
 from tests.grids.site_on_grid import (
     GPU_TASKS,
+    GridProduction,
     a_running_one,
+    a_running_task,
     ours,
     site_on_grid,
     trip_wire,
     until_done,
+    until_ended,
     wait,
 )
 from tests.grids.unmonitored import assert_unmonitored_jobs_run
@@ -45,9 +48,12 @@ def test_a_production_runs_through_grid_engine_whose_master_stops_and_whose_pilo
         victim = a_running_one(sge.grid(), running)
         sge.run("qdel", victim.grid_job_id)
         until_done(running, dataset, 3)
+        until_ended(running, victim.grid_job_id)
+        waiting = a_running_task(running, tmp_path / "gate")
         sge.stop_controller()
         try:
-            until_done(running, dataset, running.done(dataset) + 1)
+            (tmp_path / "gate").touch()
+            until_done(running, waiting, 1)
         finally:
             sge.start_controller()
         assert running.watch(dataset) == "complete"
@@ -81,10 +87,14 @@ def test_a_node_that_dies_right_after_qsub_submits_nothing_twice(sge: SgeSystem,
         running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)
-        found = next(record for record in running.records() if record["pilot"] == lost)
-        assert found["grid_job_id"] and found["enrolled_key"], "its pilot was lost or never ran"
-        ids = [record["grid_job_id"] for record in running.records()]
+        wait(lambda: _has_run(running, lost), "the pilot of the lost answer is known and has enrolled")
+        ids = running.grid_job_ids()
         assert len(set(ids)) == len(ids)
+
+
+def _has_run(running: GridProduction, pilot: str) -> bool:
+    found = next(record for record in running.records() if record["pilot"] == pilot)
+    return bool(found["grid_job_id"] and found["enrolled_key"])
 
 
 def test_unmonitored_jobs_run_through_grid_engine_without_a_cluster(sge: SgeSystem, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from tests.grids.site_on_grid import (
     GPU_TASKS,
     GridProduction,
     a_running_one,
+    a_running_task,
     ours,
     site_on_grid,
     trip_wire,
     until_done,
+    until_ended,
     wait,
 )
 from tests.grids.slurm_system import SlurmSystem
@@ -67,19 +69,20 @@ def test_a_production_runs_through_slurm_and_gpus_are_given_to_their_tasks(
 
 
 def test_a_controller_that_stops_and_starts_loses_nothing(
-    running: GridProduction, slurm: SlurmSystem
+    running: GridProduction, slurm: SlurmSystem, tmp_path: Path
 ) -> None:
     dataset = running.submit(jobs=JOBS)
     until_done(running, dataset, 2)
+    waiting = a_running_task(running, tmp_path / "gate")
     slurm.stop_controller()
     try:
-        before = running.done(dataset)
-        until_done(running, dataset, before + 1)
+        (tmp_path / "gate").touch()
+        until_done(running, waiting, 1)
     finally:
         slurm.start_controller()
     assert running.watch(dataset) == "complete"
     running.assert_whole(dataset, TASKS)
-    ids = [record["grid_job_id"] for record in running.records()]
+    ids = running.grid_job_ids()
     assert len(set(ids)) == len(ids)
 
 
@@ -92,13 +95,7 @@ def test_a_cancelled_pilot_costs_its_task_an_attempt_and_no_fault(
     slurm.run("scancel", victim.grid_job_id)
     assert running.watch(dataset) == "complete"
     running.assert_whole(dataset, TASKS, losses_most=1)
-    wait(
-        lambda: any(
-            record["grid_job_id"] == victim.grid_job_id and record["phase"] == "ended"
-            for record in running.records()
-        ),
-        "the end of the cancelled pilot is known",
-    )
+    until_ended(running, victim.grid_job_id)
 
 
 @pytest.mark.parametrize("submits", [True, False], ids=["after-sbatch", "before-sbatch"])
@@ -118,15 +115,15 @@ def test_a_node_that_dies_around_a_submission_submits_nothing_twice(
         assert not trigger.exists()
         noted = [record for record in running.records() if record["phase"] == "noted"]
         assert noted and not any(record["grid_job_id"] for record in noted)
-        there = {job.tag.grid_job for job in ours(slurm.grid(), running) if job.tag is not None}
-        assert bool(there & {record["pilot"] for record in noted}) is submits
+        pilots = {job.tag.grid_job for job in ours(slurm.grid(), running) if job.tag is not None}
+        assert bool(pilots & {record["pilot"] for record in noted}) is submits
         running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS)
         jobs = ours(slurm.grid(), running)
         assert len({job.tag for job in jobs}) == len(jobs)
-        known = {record["grid_job_id"]: record["pilot"] for record in running.records()}
-        assert {job.grid_job_id for job in jobs} <= known.keys()
+        there = {job.grid_job_id for job in jobs}
+        wait(lambda: there <= set(running.grid_job_ids()), "the site knows every grid job that Slurm has")
     slurm.cancel_all()
 
 
