@@ -115,6 +115,7 @@ class SlurmGrid(Grid):
     def history(self, grid_job_ids: Collection[str]) -> dict[str, History]:
         """Return the ends that sacct knows, and for the others those that squeue still lists.
 
+        slurmdbd may hear that one failed before it hears its exit code: squeue is then believed, if it lists it.
         Raises GridError when the accounting is silent and squeue does not know all of them: nobody may then
         conclude that one has vanished.
         """
@@ -129,9 +130,12 @@ class SlurmGrid(Grid):
                     ends |= _ends(self._sacct("--jobs", ",".join(part)))
             except GridError as trouble:
                 silent = trouble
+        doubtful = {name: end for name, end in ends.items() if end.state == text.UNTOLD}
+        ends = {name: end for name, end in ends.items() if name not in doubtful}
         if wanted - set(ends):
             listed = self._squeue("--states=all")
-            ends = _ends(listed) | ends
+            forgotten = doubtful.keys() - {job.grid_job_id for job in listed}
+            ends = _ends(listed) | ends | {name: doubtful[name] for name in forgotten}
             if silent and wanted - {job.grid_job_id for job in listed} - set(ends):
                 raise silent
         return {grid_job_id: end for grid_job_id, end in ends.items() if grid_job_id in wanted}

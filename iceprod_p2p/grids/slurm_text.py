@@ -34,6 +34,7 @@ TOO_LONG: Final = (
     "the script with the files that it carries has {mib} MiB, more than Slurm takes: name worker_bundle in "
     "[queue], or raise max_script_size in slurm.conf and script_mib_max in [queue.options]"
 )
+UNTOLD: Final = Failed("FAILED")  # Neither an exit code nor a reason.
 CANNOT_START: Final = 53  # The "signal" by which slurmd says that it could not start the script.
 
 WAITING: Final = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED"})
@@ -222,7 +223,9 @@ def _failed_state(exit_code: int, signal: int, reason: str) -> GridState:
         return Failed("its worker node could not start it: is its work directory there, for its user?")
     if signal:
         return Completed(128 + signal)
-    return Completed(exit_code) if exit_code else Failed(reason or "FAILED")
+    if exit_code:
+        return Completed(exit_code)
+    return Failed(reason) if reason else UNTOLD
 
 
 def _holds(reason: str) -> bool:

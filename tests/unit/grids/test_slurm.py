@@ -260,6 +260,20 @@ def test_a_dead_accounting_hides_no_end_and_invents_none(fake: FakeCommands) -> 
         plugin.history(["2", "77"])
 
 
+def test_a_failure_whose_exit_code_accounting_has_not_heard_yet_is_asked_of_the_queue(
+    fake: FakeCommands,
+) -> None:
+    fake.answer("sacct", "2|FAILED|0:0|1|00:00:00||n1|iceprod.madison.b\n")
+    plugin = grid(fake, accounting="yes")
+    for listed, ends in (
+        ("2|FAILED|768|NonZeroExitCode|n1|0:01|iceprod.madison.b", [Completed(3)]),
+        ("2|COMPLETING|0|None|n1|0:01|iceprod.madison.b", []),
+        ("3|PENDING|0|Priority||0:00|other", [Failed("FAILED")]),  # Forgotten: nothing better will come.
+    ):
+        fake.answer("squeue", squeue_lines(listed))
+        assert [end.state for end in plugin.history(["2"]).values()] == ends
+
+
 def test_accounting_is_asked_for_once(fake: FakeCommands) -> None:
     fake.answer("scontrol", said("slurm", "scontrol show config"))
     fake.answer("squeue", "")
