@@ -1,5 +1,10 @@
 # Sourced by the install scripts of the tests: installs Debian packages that are not there yet, and says which.
 #   install_packages PURPOSE PACKAGE...      (root on Debian 12 or newer; does nothing, silently, when all are there)
+# What sources this waits until another such script has ended: they share the guard against servers that start.
+if [ "$(id -u)" = 0 ]; then
+  exec 9>/run/iceprod-tests-install
+  flock 9
+fi
 install_packages() {
   local purpose=$1 package wanted=()
   shift
@@ -19,6 +24,6 @@ install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   # Whoever else installs something ends some time; a mirror that breaks off is asked again.
   local patient=(-o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
-  apt-get "${patient[@]}" update -qq
-  apt-get "${patient[@]}" install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
+  apt-get "${patient[@]}" update -qq 9>&-
+  apt-get "${patient[@]}" install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null 9>&-
 }

@@ -31,8 +31,10 @@ esac
 if [[ " ${systems[*]} " == *" torque "* ]] && [ ! -x "$torque/usr/bin/qsub" ]; then
   packages_of_torque=$(mktemp -d)
   chmod 755 "$packages_of_torque"
-  (cd "$packages_of_torque" && { apt-get -qq download slurm-wlm-torque libslurm-perl libslurmdb-perl libslurm38 ||
-    { apt-get -qq update && apt-get -qq download slurm-wlm-torque libslurm-perl libslurmdb-perl libslurm38; }; })
+  fetch=(apt-get -qq -o Acquire::Retries=3)
+  of_torque=(slurm-wlm-torque libslurm-perl libslurmdb-perl libslurm38)
+  (cd "$packages_of_torque" && { "${fetch[@]}" download "${of_torque[@]}" ||
+    { "${fetch[@]}" update && "${fetch[@]}" download "${of_torque[@]}"; }; })
   mkdir -p "$torque"
   for package in "$packages_of_torque"/*.deb; do dpkg-deb -x "$package" "$torque"; done
   rm -rf "$packages_of_torque"
