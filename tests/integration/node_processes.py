@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -140,13 +141,16 @@ memory_mib = 500
         self.process.kill()
         self.process.wait()
 
-    def pilots(self) -> list[psutil.Process]:
-        """Every other process that lives in this node's directory: pilots, payloads, the grid's supervisor."""
+    def pilots(self, word: str = "") -> list[psutil.Process]:
+        """Every other process that lives in this node's directory: pilots, payloads, the grid's supervisor.
+
+        With `word`: those with it in their command lines.
+        """
         own = {os.getpid(), self.process.pid if self.process is not None else -1}
         found = []
         for process in psutil.process_iter(["pid", "cmdline"]):
             words = " ".join(process.info["cmdline"] or ())
-            if str(self.directory) in words and process.pid not in own:
+            if str(self.directory) in words and word in words and process.pid not in own:
                 found.append(process)
         return found
 
@@ -155,16 +159,21 @@ memory_mib = 500
         if self.process is not None and self.process.poll() is None:
             self.kill()
         for process in self.pilots():
-            try:
-                for child in [*process.children(recursive=True), process]:
-                    child.kill()
-            except psutil.NoSuchProcess:
-                continue
+            for one in [*_children(process), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
     def connect(self, founder: NodeProcess | None = None, *, give_up_s: float = 60) -> Connection:
         """A connection to this node as the first administrator."""
         context = load_context(f"{(founder or self).data / 'admin'}/")
         return Connection(context, give_up_s=give_up_s)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def wait_for(what: str, holds: Callable[[], Any], *, timeout_s: float = 90.0) -> Any:
@@ -188,6 +197,12 @@ def status_of(connection: Connection) -> control_pb2.ClusterStatusReply:
 def leads(connection: Connection) -> bool:
     """Whether the cluster has a leader."""
     return bool(status_of(connection).leader)
+
+
+def promote(connection: Connection, node_id: str) -> None:
+    """Make a node a voter, with a minute's patience until it has caught up."""
+    request = control_pb2.ControlMemberRequest(node_id=node_id, verb="promote", wait_s=60)
+    connection.call("ControlMember", request, timeout_s=80)
 
 
 def task_counts(connection: Connection, dataset: int) -> dict[str, int]:

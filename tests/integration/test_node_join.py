@@ -11,7 +11,15 @@ import pytest
 from iceprod_p2p.client.connection import Connection
 from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.wire.pb import control_pb2
-from tests.integration.node_processes import ROOT, NodeProcess, leads, status_of, task_counts, wait_for
+from tests.integration.node_processes import (
+    ROOT,
+    NodeProcess,
+    leads,
+    promote,
+    status_of,
+    task_counts,
+    wait_for,
+)
 
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"
 
@@ -47,14 +55,16 @@ def test_a_site_joins_catches_up_is_promoted_and_both_hold_the_same(
                     for m in status_of(connection).members
                 ),
             )
-            request = control_pb2.ControlMemberRequest(node_id="geneva-1", verb="promote")
-            connection.call("ControlMember", request)
+            promote(connection, "geneva-1")
             wait_for("both vote", lambda: [m.role for m in status_of(connection).members] == ["voter"] * 2)
             connection.remember_nodes(status_of(connection))
             number = submit_file(connection, HELLO, jobs=4, seed=7).dataset
             wait_for("all is complete", lambda: task_counts(connection, number) == {"complete": 8})
-            status = status_of(connection)
-            assert status.digests_equal and len({m.digest for m in status.members}) == 1
+            # Each row shows its node's newest state, so that two rows may be an entry apart.
+            wait_for(
+                "both hold the same", lambda: len({m.digest for m in status_of(connection).members}) == 1
+            )
+            assert status_of(connection).digests_equal
         context = founder.connect().context
         with Connection(context, node="geneva-1") as other:
             assert task_counts(other, number) == {"complete": 8}

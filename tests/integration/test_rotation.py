@@ -24,12 +24,12 @@ from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.command_line import CommandLine
-from tests.integration.node_processes import ROOT, NodeProcess, leads, status_of, wait_for
+from tests.integration.node_processes import COMMAND_S, ROOT, NodeProcess, leads, status_of, wait_for
 
 HELLO = str(ROOT / "examples" / "hello" / "hello.yaml")
 PROGRAM = (sys.executable, "-m")
 SITES = ("madison", "zeuthen", "uppsala")
-PILOT_CERTIFICATE_S = 6
+PILOT_CERTIFICATE_S = 10
 PERSON_CERTIFICATE_H = 0.003  # Eleven seconds.
 pytestmark = pytest.mark.timeout(600)
 
@@ -139,11 +139,12 @@ def test_nodes_sites_people_and_the_root_are_made_anew_under_load_and_no_call_fa
     founder = nodes[0]
     admin = CommandLine(tmp_path, f"{founder.data / 'admin'}/")
     with founder.connect() as connection:
-        wait_for(
-            "every voter vouches for people",
-            lambda: all(m.reachable and m.people_days >= 0 for m in status_of(connection).members),
-        )
-        for row in status_of(connection).members:
+
+        def vouching() -> list[control_pb2.MemberStatus]:
+            rows = list(status_of(connection).members)
+            return rows if all(row.reachable and row.people_days >= 0 for row in rows) else []
+
+        for row in wait_for("every voter vouches for people", vouching):
             assert row.certificate_days in (89, 90) and row.authority_days in (729, 730)
             assert row.root_days in (3_649, 3_650) and row.roots == 1
     admin("cluster", "status", "-o", "json")  # The context learns of the other nodes.
@@ -164,9 +165,7 @@ def test_nodes_sites_people_and_the_root_are_made_anew_under_load_and_no_call_fa
         for node in nodes:
             admin("cluster", "rotate", "site", node.site)
         for node, issuer in zip(nodes, issuers, strict=True):
-            wait_for(
-                f"{node.site} has a new authority", lambda n=node, i=issuer: _issuer(n) != i, timeout_s=60
-            )
+            wait_for(f"{node.site} has a new authority", lambda n=node, i=issuer: _issuer(n) != i)
 
         old_root, issuers = _roots(founder), [_issuer(node) for node in nodes]
         admin("cluster", "rotate", "root", "--yes")
@@ -174,7 +173,6 @@ def test_nodes_sites_people_and_the_root_are_made_anew_under_load_and_no_call_fa
             wait_for(
                 f"{node.site} has an authority of the new root",
                 lambda n=node, i=issuer: _issuer(n) != i,
-                timeout_s=60,
             )
         for node in nodes:
             wait_for(
@@ -193,7 +191,7 @@ def test_nodes_sites_people_and_the_root_are_made_anew_under_load_and_no_call_fa
     finally:
         callers.end()
     assert callers.failures == []
-    assert all(callers.calls[site] > 30 for site in SITES), callers.calls
+    assert all(callers.calls[site] > 10 for site in SITES), callers.calls
     renewed = sum(node.log().count("pilot certificate renewed") for node in nodes)
     assert renewed >= len(nodes)  # Their pilots worked on through all of it.
     assert all("pilot is ending" not in node.log() for node in nodes)
@@ -231,7 +229,7 @@ def test_people_log_in_at_another_voter_while_the_founders_node_is_down(
         input="correct horse battery\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
         check=True,
     )
     admin("person", "add", name, "viewer")
@@ -246,7 +244,7 @@ def test_people_log_in_at_another_voter_while_the_founders_node_is_down(
                 input="correct horse battery\n",
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=COMMAND_S,
                 check=False,
                 env=environ,
             )
@@ -265,7 +263,7 @@ def test_people_log_in_at_another_voter_while_the_founders_node_is_down(
                 return False
             return True
 
-        wait_for("a login without the founder", is_let_in, timeout_s=60)
+        wait_for("a login without the founder", is_let_in, timeout_s=120)
     finally:
         founder.start()
     with Connection(load_context(admin.context), node=founder.site, give_up_s=60) as connection:

@@ -17,6 +17,7 @@ from tests.integration.node_processes import (
     ROOT,
     NodeProcess,
     leads,
+    promote,
     status_of,
     task_counts,
     wait_for,
@@ -113,8 +114,7 @@ class Trio:
                 assert done.returncode == 0, done.stderr
                 site.start()
                 wait_for("it has caught up", lambda name=name: self.has_caught_up(connection, name))
-                request = control_pb2.ControlMemberRequest(node_id=site.present_id, verb="promote")
-                connection.call("ControlMember", request)
+                promote(connection, site.present_id)
             self.dataset = submit_file(connection, HELLO, jobs=2, seed=7).dataset
             wait_for("all is complete", lambda: self.is_whole(connection))
         self.wait_healthy()

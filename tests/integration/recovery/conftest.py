@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iceprod_p2p.base.errors import IceProdError
 from tests.integration.recovery.cluster import Trio
 
 
@@ -23,7 +24,7 @@ class Present:
         if self._trio is not None:
             try:
                 self._trio.wait_healthy()
-            except AssertionError:
+            except (AssertionError, IceProdError):
                 self.end()
         if self._trio is None:
             self._number += 1

@@ -18,7 +18,7 @@ from iceprod_p2p.client.submission import submit_file
 from iceprod_p2p.site.restoring import check_backup
 from iceprod_p2p.store.backup_file import open_backup
 from iceprod_p2p.wire.pb import control_pb2
-from tests.integration.node_processes import status_of, wait_for
+from tests.integration.node_processes import status_of, task_counts, wait_for
 from tests.integration.recovery.cluster import HELLO, Trio
 
 pytestmark = pytest.mark.timeout(600)  # The first one founds the cluster for all.
@@ -132,6 +132,8 @@ def test_the_last_node_of_three_keeps_everything_that_was_acknowledged_with_it(
     survivor = trio.follower()
     with trio.connect() as connection:
         number = submit_file(connection, HELLO, jobs=1, seed=9).dataset
+        with Connection(connection.context, node=survivor.present_id, give_up_s=60) as its:
+            assert task_counts(its, number), "it may have been acknowledged by the two others alone"
         for site in trio.sites.values():
             site.kill()
     file = tmp_path / "survivor.backup"
