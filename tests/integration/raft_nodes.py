@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from iceprod_cli.free_ports import free_ports
 
 from iceprod_p2p.ledger.codec import Damaged, decode_entry, encode_entry
 from iceprod_p2p.ledger.commands import AddNode, Command, PromoteMember, Proposal, RecordBlob, RemoveMember
@@ -28,8 +29,12 @@ from iceprod_p2p.wire.interceptors import ErrorInterceptor
 from iceprod_p2p.wire.pb.peer_pb2_grpc import PeerServicer, add_PeerServicer_to_server
 from tests.unit.security.rings import Ring, issued, make_ring
 
-NOW_MS = int(time.time()) * 1_000
 CLUSTER = "icecube"
+
+
+def now_ms() -> int:
+    """The time, in whole seconds, as certificates have it."""
+    return int(time.time()) * 1_000
 
 
 def blob(number: int, nodes: tuple[str, ...] = ()) -> RecordBlob:
@@ -107,9 +112,10 @@ class LoopbackNode:
         self.path = root / name
         self.settings = settings
         self.machine = machine
-        chain, key = issued(ring.madison, IdentityKind.NODE, name, now_ms=NOW_MS)
+        chain, key = issued(ring.madison, IdentityKind.NODE, name, now_ms=now_ms())
         self.tls = TlsMaterial(chain, key, ring.root_pem)
-        self.address = "127.0.0.1:0"
+        # Not one that the system gives to callers: it must still be free when the node comes back.
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self.failures: list[str] = []
         self.raft: RaftNode
 
@@ -165,7 +171,7 @@ class LoopbackCluster:
         ),
     ) -> None:
         self._genesis = genesis
-        self.ring = make_ring(now_ms=NOW_MS)
+        self.ring = make_ring(now_ms=now_ms())
         self.root = root
         self.settings = settings or RaftSettings()
         self.machine = machine
