@@ -7,6 +7,7 @@ writing request carries a request id.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -122,7 +123,10 @@ class Connection:
         ]
         if nodes and set(nodes) != set(self.context.nodes):
             context = self.context
-            save_nodes(context.directory, cluster=context.cluster, person=context.person, nodes=nodes)
+            with contextlib.suppress(
+                OSError
+            ):  # What was asked for has been answered; the next call notes it.
+                save_nodes(context.directory, cluster=context.cluster, person=context.person, nodes=nodes)
 
     def _with_failover(self, attempt: Callable[[Any], Reply]) -> Reply:
         give_up_at = time.monotonic() + self._give_up_s

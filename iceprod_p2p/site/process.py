@@ -1,6 +1,6 @@
 """The node as a process: in the foreground until a signal, or in the background with a pid file.
 
-    DATA/node.pid    process id and start time, so that a reused id is never taken for the node
+    DATA/node.pid    process id, and when it started after which boot, so that a reused id is never taken for the node
     DATA/node.log    what it logs in the background
 
 Exit codes of a node: 0 stopped by SIGTERM or SIGINT, those of `base.errors` when it could not start.
@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from iceprod_p2p.base import logs
 from iceprod_p2p.base.config import SiteConfig, load
 from iceprod_p2p.base.errors import ConfigError, IceProdError, NotFound, Unavailable
 from iceprod_p2p.base.logs import get_logger
+from iceprod_p2p.grids.local_processes import boot_id, read_process
 from iceprod_p2p.security.keyfiles import make_private_directory, write_secret
 from iceprod_p2p.site.founding import RAFT_DIRECTORY
 from iceprod_p2p.site.node import SiteNode
@@ -162,21 +161,24 @@ def stop(config: SiteConfig) -> int:
 def running_pid(config: SiteConfig) -> int | None:
     """Return the id of the process that runs this node, None when there is none."""
     try:
-        pid_text, _, started = (config.node.data_dir / PID_FILE).read_text().partition(" ")
-        process = psutil.Process(int(pid_text))
-        over = process.status() == psutil.STATUS_ZOMBIE  # Ended, and its parent has not looked yet.
-        return process.pid if _start_time(process) == started and not over else None
-    except (OSError, ValueError, psutil.Error):
+        mark = (config.node.data_dir / PID_FILE).read_text()
+        pid = int(mark.partition(" ")[0])
+    except (OSError, ValueError):
         return None
+    return pid if _mark(pid) == mark else None
 
 
 def _own_mark() -> str:
-    process = psutil.Process()
-    return f"{process.pid} {_start_time(process)}"
+    return _mark(os.getpid())
 
 
-def _start_time(process: psutil.Process) -> str:
-    return f"{process.create_time():.2f}"
+def _mark(pid: int) -> str:
+    """Return what tells a live process from every other one; empty for one that has ended.
+
+    It counts from the boot: the time of day at which a process started moves whenever the clock is set.
+    """
+    process = read_process(pid)
+    return f"{pid} {process.start_ticks} {boot_id()}" if process is not None else ""
 
 
 def _say_ready() -> None:

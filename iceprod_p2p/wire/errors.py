@@ -142,9 +142,9 @@ def _unavailable(
     fault = _handshake_fault(details)
     if fault is not None:
         return NotAllowed(f"no secure connection to {peer}: {fault[0]}", remedy=fault[1])
-    if "failed to connect" in details and "Socket closed" in details:
+    if "failed to connect" in details and any(sign in details for sign in _HUNG_UP):
         # All that a refused certificate looks like from here: the server hangs up after our half of the
-        # handshake.
+        # handshake, or resets the connection when more of ours has come by then.
         return Unavailable(
             f"{peer} hung up during the handshake: it does not accept this certificate, or is just stopping",
             remedy="is this certificate in date and of this cluster?",
@@ -153,6 +153,8 @@ def _unavailable(
         f"cannot reach {peer}: {_reason(details)}", remedy="check that it is running and the address is right"
     )
 
+
+_HUNG_UP: Final = ("Socket closed", "Connection reset by peer", "Broken pipe")
 
 # What BoringSSL says -> what it means here.  The first word found decides.
 _HANDSHAKE_FAULTS: Final[tuple[tuple[str, str, str], ...]] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def test_a_context_is_written_for_its_owner_and_read_back(tls: TlsMaterial, tmp_
     assert (read.cluster, read.person, read.nodes, read.tls) == ("demo", "ada", (NODE,), tls)
     assert (directory / contexts.KEY_FILE).stat().st_mode & 0o077 == 0
     assert directory.stat().st_mode & 0o077 == 0
+
+
+def test_programs_of_one_person_may_note_nodes_at_once(tls: TlsMaterial, tmp_path: Path) -> None:
+    directory = tmp_path / "work"
+    lists = [[replace(NODE, node_id=f"madison-{number}")] * (1 + 40 * number) for number in range(4)]
+
+    def note(nodes: list[NodeEntry]) -> None:
+        for _ in range(6):
+            contexts.save_nodes(directory, cluster="demo", person="ada", nodes=nodes)
+
+    written(directory, tls)
+    with ThreadPoolExecutor(len(lists)) as pool:
+        list(pool.map(note, lists))
+    assert list(contexts.load_context(f"{directory}/").nodes) in lists
+    assert len(list(directory.iterdir())) == 4, "nothing else is left"
 
 
 def test_a_directory_that_cannot_be_written_is_one_error(tls: TlsMaterial, tmp_path: Path) -> None:

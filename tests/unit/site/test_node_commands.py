@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from iceprod_p2p.base.config import load
 from iceprod_p2p.daemon import main
-from iceprod_p2p.site.process import _last_words
+from iceprod_p2p.site.process import PID_FILE, _last_words, _own_mark, running_pid
 
 
 def typed(*words: str | Path) -> Result:
@@ -25,6 +25,24 @@ def founding(tmp_path: Path, **given: str | Path) -> list[str | Path]:
         "data-dir": tmp_path / "d",
     }
     return ["init", *(word for name, value in (options | given).items() for word in (f"--{name}", value))]
+
+
+def test_a_node_is_known_by_its_process_and_not_by_another_with_its_number(tmp_path: Path) -> None:
+    typed(*founding(tmp_path))
+    config = load(tmp_path / "site.toml")
+    assert running_pid(config) is None
+    file = config.node.data_dir / PID_FILE
+    pid, ticks, boot = _own_mark().split(" ")
+    for said, found in (
+        (f"{pid} {ticks} {boot}", int(pid)),
+        (f"{pid} {int(ticks) - 1} {boot}", None),
+        (f"{pid} {ticks} another-boot", None),
+        (f"{1 << 30} {ticks} {boot}", None),
+        (pid, None),
+        ("no number", None),
+    ):
+        file.write_text(said)
+        assert running_pid(config) == found, said
 
 
 def test_a_founding_that_failed_leaves_nothing_that_stands_against_the_next(tmp_path: Path) -> None:

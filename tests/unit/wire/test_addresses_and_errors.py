@@ -141,6 +141,8 @@ def test_a_hostile_servers_answer_is_shown_not_sent() -> None:
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", IceProdError, "n1 does not know this call"),
         (grpc.StatusCode.UNAUTHENTICATED, "who?", NotAllowed, "who?"),
         (grpc.StatusCode.UNAVAILABLE, "x; last error: UNKNOWN: Connection refused", Unreachable, "Connection refused"),
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect: last error: ipv4:x: Socket closed", Unavailable, "hung up"),
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect: recvmsg:Connection reset by peer", Unavailable, "hung up"),
         (grpc.StatusCode.UNAVAILABLE, None, Unreachable, "cannot reach n1"),
         (grpc.StatusCode.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED: certificate has expired", NotAllowed, "expired"),
         (grpc.StatusCode.INTERNAL, "", IceProdError, "n1 failed"),
