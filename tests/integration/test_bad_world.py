@@ -28,7 +28,7 @@ from iceprod_p2p.wire.channel import TlsMaterial, blocking_channel
 from iceprod_p2p.wire.errors import rpc_errors
 from iceprod_p2p.wire.pb import common_pb2, control_pb2, control_pb2_grpc, pilot_pb2, pilot_pb2_grpc
 from tests.integration.command_line import CommandLine, Said
-from tests.integration.node_processes import ROOT, NodeProcess, wait_for
+from tests.integration.node_processes import COMMAND_S, ROOT, NodeProcess, wait_for
 from tests.integration.production import Production, production
 
 HELLO = ROOT / "examples" / "hello" / "hello.yaml"
@@ -40,6 +40,8 @@ tasks:
     trays: [{modules: [{name: nap, src: nap.sh}]}]
 """
 DAY_MS = 86_400_000
+SOON_S = 45.0  # Of what is refused at once: nearly all of it is Python starting on a busy machine.
+GIVEN_UP_S = 90.0  # Of what is tried for half a minute, the last time for a quarter more.
 OWNED = Path(f"/tmp/iceprod-owned-{os.getpid()}")
 pytestmark = pytest.mark.timeout(300)
 
@@ -118,7 +120,7 @@ def test_a_steering_file_that_cannot_be_used_is_one_error_that_names_the_file(
     path.write_bytes(BAD_STEERING[what])
     ended = iceprod("submit", str(path), "--jobs", "1", code=2)
     error = ended.error()
-    assert "bad.xml" in error and "try: " in error and ended.seconds < 10
+    assert "bad.xml" in error and "try: " in error and ended.seconds < SOON_S
     assert not OWNED.exists() and "root:" not in error
 
 
@@ -168,7 +170,7 @@ def test_a_damaged_context_is_named_with_its_directory(node: NodeProcess, tmp_pa
         shutil.copytree(node.data / "admin", tmp_path / "context")
         (tmp_path / "context" / name).write_bytes(content)
         ended = CommandLine(tmp_path, f"{tmp_path / 'context'}/").process("whoami")
-        assert ended.code == 2 and ended.seconds < 20, (name, ended)
+        assert ended.code == 2 and ended.seconds < SOON_S, (name, ended)
         error = ended.error()
         assert str(tmp_path / "context") in error and "try: " in error
 
@@ -207,7 +209,7 @@ def test_the_context_of_another_cluster_is_refused_at_the_handshake(
         root_pem=stranger.root_pem,
     )
     ended = command.process("dataset", "list")
-    assert ended.code == 4 and ended.seconds < 20, ended
+    assert ended.code == 4 and ended.seconds < SOON_S, ended
     assert "its certificate is not of this cluster" in ended.error() and "try: " in ended.error()
 
 
@@ -221,7 +223,7 @@ def test_a_certificate_of_another_cluster_is_named_before_it_is_shown(
         private_key_pem=stranger.private_key_pem,
     )
     ended = command.process("dataset", "list")
-    assert ended.code == 4 and ended.seconds < 20, ended
+    assert ended.code == 4 and ended.seconds < SOON_S, ended
     assert "is not one of cluster demo" in ended.error() and "try: " in ended.error()
 
 
@@ -237,7 +239,7 @@ def test_a_node_lets_in_no_certificate_of_another_cluster_nor_an_expired_one(
             pytest.raises((NotAllowed, Unavailable), match=r"certificate|expired"),
             calls(node, TlsMaterial(chain, key, own.root_pem), control_pb2_grpc.ControlStub) as stub,
         ):
-            stub.WhoAmI(control_pb2.WhoAmIRequest(), timeout=10)
+            stub.WhoAmI(control_pb2.WhoAmIRequest(), timeout=60)
 
 
 def people_of(node: NodeProcess) -> Any:
@@ -255,7 +257,7 @@ def test_an_expired_certificate_says_so_and_what_to_do(
     chain, key = issue_person(people, "admin", now_ms=long_ago_ms, lifetime_ms=DAY_MS)
     command = other_context(node, tmp_path / "old", certificate_chain_pem=chain, private_key_pem=key)
     ended = command.process("dataset", "list")
-    assert ended.code == 4 and ended.seconds < 20, ended
+    assert ended.code == 4 and ended.seconds < SOON_S, ended
     assert "expired" in ended.error() and "try: " in ended.error()
 
 
@@ -279,7 +281,7 @@ def test_a_node_under_another_name_than_expected_is_not_spoken_to(
 ) -> None:
     entry = NodeEntry("geneva-1", "geneva", node.address, "geneva-1.geneva.demo")
     ended = other_context(node, tmp_path / "wrong", entry=entry).process("whoami")
-    assert ended.code == 4 and ended.seconds < 20, ended
+    assert ended.code == 4 and ended.seconds < SOON_S, ended
     assert "it is another node than the one expected" in ended.error()
 
 
@@ -350,7 +352,7 @@ def test_a_report_without_a_good_passkey_is_refused_by_name_and_changes_nothing(
     with calls(node, pilot, pilot_pb2_grpc.PilotsStub) as stub:
         reply = stub.Exchange(
             pilot_pb2.ExchangeRequest(host="h", reports=[report], running=[pilot_pb2.Running(ref=ref)]),
-            timeout=10,
+            timeout=60,
         )
     (ack,) = reply.acks
     assert not ack.accepted and ack.refusal == word and ack.detail
@@ -365,13 +367,13 @@ def test_a_pilot_may_not_use_the_control_service_nor_a_person_the_pilots(
         pytest.raises(NotAllowed, match="a pilot may not call ListDatasets"),
         calls(node, pilot, control_pb2_grpc.ControlStub) as stub,
     ):
-        stub.ListDatasets(control_pb2.ListDatasetsRequest(), timeout=10)
+        stub.ListDatasets(control_pb2.ListDatasetsRequest(), timeout=60)
     person = load_context(f"{node.data / 'admin'}/").tls
     with (
         pytest.raises(NotAllowed, match="people may not call Exchange"),
         calls(node, person, pilot_pb2_grpc.PilotsStub) as stub,
     ):
-        stub.Exchange(pilot_pb2.ExchangeRequest(), timeout=10)
+        stub.Exchange(pilot_pb2.ExchangeRequest(), timeout=60)
 
 
 def test_a_pilots_certificate_in_a_context_is_one_error_of_the_command(
@@ -470,7 +472,7 @@ def test_a_second_node_on_the_same_data_directory_is_refused_and_disturbs_nothin
 
 def node_command(config: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "iceprod_p2p.daemon", *arguments, "--config", str(config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False, **options)
 
 
 def test_every_fault_of_a_configuration_is_listed_with_its_line(tmp_path: Path) -> None:
@@ -614,8 +616,13 @@ def test_an_expired_invitation_is_refused_by_name(
 
     late = NodeProcess(tmp_path / "zurich", "zurich")
     with Connection(load_context(iceprod.context)) as connection:
+
+        def ledger_time_ms() -> int:
+            return int(connection.call("ListSites", control_pb2.ListSitesRequest()).info.ledger_time_ms)
+
         line = connection.call("Invite", control_pb2.InviteRequest(site="zurich", lifetime_s=1)).line
-    time.sleep(2.5)
+        made_ms = ledger_time_ms()
+        wait_for("it has expired", lambda: ledger_time_ms() > made_ms + 1_000)
     error = refusal(late.command("join", line.split()[-1]), code=4)
     assert "expired" in error and len(error.splitlines()) >= 2, error
 
@@ -649,12 +656,13 @@ def patient(
         "nowhere": (nowhere, ("whoami",)),
     }
     with ThreadPoolExecutor(len(runs)) as pool:
-        return dict(zip(runs, pool.map(lambda run: run[0].process(*run[1]), runs.values()), strict=True))
+        ended = pool.map(lambda run: run[0].process(*run[1], timeout_s=2 * GIVEN_UP_S), runs.values())
+        return dict(zip(runs, ended, strict=True))
 
 
 def test_a_node_that_is_not_there_is_one_error_within_bounded_time(patient: dict[str, Said]) -> None:
     ended = patient["nowhere"]
-    assert ended.code == 5 and ended.seconds < 60, ended
+    assert ended.code == 5 and ended.seconds < GIVEN_UP_S, ended
     error = ended.error()
     assert "cannot reach madison-1 at 127.0.0.1:" in error and "check that it is running" in error
 
@@ -665,14 +673,14 @@ def test_without_a_quorum_writes_end_with_5_in_bounded_time_and_stale_reads_answ
     command = CommandLine(tmp_path, f"{headless.cluster.context_directory}/")
     for word in ("submit", "suspend", "read"):
         run = patient[word]
-        assert run.code == 5 and run.seconds < 60, (word, run)
+        assert run.code == 5 and run.seconds < GIVEN_UP_S, (word, run)
         error = run.error()
         assert "try: " in error and "cannot reach" not in error, "the node that lives says why it cannot"
     stale = command.process("dataset", "list", "--stale", "-o", "json")
-    assert stale.code == 0 and stale.seconds < 20, stale
+    assert stale.code == 0 and stale.seconds < SOON_S, stale
     assert [row["dataset"] for row in stale.document] == [1]
     status = command.process("cluster", "status", "-o", "json")
-    assert status.code == 2 and status.seconds < 20, status
+    assert status.code == 2 and status.seconds < SOON_S, status
     assert status.document["health"] == "no_quorum"
     silent = [m["site"] for m in status.document["members"] if not m["reachable"]]
     assert sorted(silent) == ["uppsala", "zeuthen"] and status.document["problems"]

@@ -51,7 +51,7 @@ def slots(connection: Connection) -> int:
 def test_pilots_and_payloads_get_what_was_changed_and_a_wrong_file_changes_nothing(node: NodeProcess) -> None:
     enough = node.directory / "enough"  # The tasks last until it is there, so that slots can be counted.
     (node.directory / "ask.sh").write_text(
-        f"#!/bin/sh\nfor _ in $(seq 600); do test -e {enough} && break; sleep 0.1; done\n"
+        f"#!/bin/sh\nfor _ in $(seq 3000); do test -e {enough} && break; sleep 0.1; done\n"
         'test "$1" = blue && test "$MOOD" = fine\n'
     )
     steering = node.directory / "ask.yaml"
@@ -65,7 +65,7 @@ def test_pilots_and_payloads_get_what_was_changed_and_a_wrong_file_changes_nothi
         hang_up(node, "[queue]\nplugin = 5\n", "configuration not reloaded")
         hang_up(node, changed + '[log]\nlevel = "WARNING"\n', "configuration reloaded")
         number = submit_file(connection, steering, jobs=3, seed=7).dataset
-        wait_for("pilots have two slots", lambda: slots(connection) == 2, timeout_s=60)
+        wait_for("pilots have two slots", lambda: slots(connection) == 2)
         enough.touch()
-        wait_for("all is complete", lambda: task_counts(connection, number) == {"complete": 3}, timeout_s=60)
+        wait_for("all is complete", lambda: task_counts(connection, number) == {"complete": 3})
     assert node.stop() == 0
