@@ -22,6 +22,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "declarative": "iceprod_p2p.grids.declarative:DeclarativeGrid",
     "edg": "iceprod_p2p.grids.gateways:EdgGrid",
     "glite": "iceprod_p2p.grids.gateways:GliteGrid",
+    "gram": "iceprod_p2p.grids.gram:GramGrid",
     "htcondor": "iceprod_p2p.grids.htcondor:HtcondorGrid",
     "htcondor-ce": "iceprod_p2p.grids.htcondor_ce:HtcondorCeGrid",
     "local": "iceprod_p2p.grids.local:LocalGrid",
