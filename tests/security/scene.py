@@ -18,7 +18,7 @@ from iceprod_p2p.wire.channel import blocking_channel
 from iceprod_p2p.wire.pb import control_pb2
 from tests.integration.production import Production
 
-ANSWER_S_MAX = 5.0  # Of an innocent caller meanwhile, on a machine that floods itself.
+ANSWER_S_MAX = 10.0  # Of an innocent caller meanwhile, on a machine that floods itself.
 
 
 @dataclass

@@ -26,20 +26,23 @@ from tests.security.scene import Scene, unmoved
 FLOOD_S = 2.0
 
 
-def flooded(work: Callable[[Counter[str]], None], *, threads: int = 4) -> Counter[str]:
-    """Run `work` again and again on some threads for a while; return what it counted."""
+def flooded(work: Callable[[Counter[str]], None], *, threads: int, least: int) -> Counter[str]:
+    """Run `work` again and again on some threads for a while; return what it counted.
+
+    A slow machine takes longer, until `least` have been counted in all: less would be no flood.
+    """
     counted: Counter[str] = Counter()
-    end = time.monotonic() + FLOOD_S
+    began = time.monotonic()
 
     def run() -> None:
-        while time.monotonic() < end:
+        while (spent := time.monotonic() - began) < FLOOD_S or (counted.total() < least and spent < 60):
             work(counted)
 
     hands = [threading.Thread(target=run) for _ in range(threads)]
     for hand in hands:
         hand.start()
     for hand in hands:
-        hand.join(60)
+        hand.join(120)
     return counted
 
 
@@ -88,9 +91,9 @@ def test_calls_begun_and_cancelled_at_once_harm_nobody(scene: Scene) -> None:
             counted["hung up on"] += 1
 
     with unmoved(scene) as others_are_served:
-        counted = flooded(begin_and_reset, threads=2)
+        counted = flooded(begin_and_reset, threads=2, least=1_000)
         others_are_served()
-    assert counted["streams"] >= 1_000, counted
+    assert counted["streams"] >= 900, counted  # Beside those that hung up on it.
 
 
 def test_handshakes_without_end_harm_nobody(scene: Scene) -> None:
@@ -101,14 +104,13 @@ def test_handshakes_without_end_harm_nobody(scene: Scene) -> None:
         try:
             with strange.wrap_socket(scene.tcp(), server_hostname="x") as wire:
                 wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-                assert wire.recv(1) == b"", "without a certificate there is no answer"
-                counted["hung up on"] += 1
+                counted["answered" if wire.recv(1) else "hung up on"] += 1
         except (OSError, ssl.SSLError):
             counted["refused"] += 1
 
     with unmoved(scene):
-        counted = flooded(shake, threads=3)
-    assert counted.total() >= 10, counted
+        counted = flooded(shake, threads=3, least=10)
+    assert counted.total() >= 10 and not counted["answered"], counted
 
 
 def test_half_open_and_talkative_strangers_harm_nobody(scene: Scene) -> None:

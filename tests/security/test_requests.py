@@ -30,6 +30,7 @@ ROUNDS = 6  # Of each method; `make fuzz` draws more.
 # What would be done if it were asked for rightly: these words are drawn by nobody here.
 LEFT_OUT = {"Backup", "CheckCluster", "Link", "TestSite", "TestGrid"}
 OURS = "failed on this call"
+ANSWER_S_MAX = 45.0  # Of one call; some ask other nodes, and wait for them.
 
 
 def call(channel: grpc.Channel, service: ServiceDescriptor, name: str, draw: random.Random) -> str:
@@ -44,7 +45,7 @@ def call(channel: grpc.Channel, service: ServiceDescriptor, name: str, draw: ran
     count = draw.choice((0, 1, 3)) if method.client_streaming else 1
     messages = [nasty(asks, draw) for _ in range(count)]
     try:
-        answer = function(iter(messages) if method.client_streaming else messages[0], timeout=15)
+        answer = function(iter(messages) if method.client_streaming else messages[0], timeout=ANSWER_S_MAX)
         if method.server_streaming:
             list(itertools.islice(answer, 3))
             answer.cancel()
@@ -54,7 +55,7 @@ def call(channel: grpc.Channel, service: ServiceDescriptor, name: str, draw: ran
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) or OURS in str(error):
             return f"{name}: {code} {error}: {str(messages)[:1_500]}"
         if isinstance(error, Unavailable) and code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"{name}: no answer in 15 s: {str(messages)[:1_500]}"
+            return f"{name}: no answer in {ANSWER_S_MAX:.0f} s: {str(messages)[:1_500]}"
         if len(str(error)) > 6_000 or not str(error).replace("\n", " ").isprintable():
             return f"{name}: said badly: {str(error)[:500]!r}"
     return ""
