@@ -82,7 +82,7 @@ class TaskRunner:
             clock=clock,
         )
         self._outside = Outside(self._storage)
-        directory = config.cache_path / "software"
+        self._caches = (directory := config.cache_path / "software",)
         self._software = Software(link, staging, TreeCache(directory, size_mib=config.software_mib))
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class _Run:
             leases=self._leases,
             wait=self._attempt.cancel.wait,
             gpus=bool(self._attempt.gpus),
-            caches=(tools._config.cache_path / "software",),
+            caches=tools._caches,
             isolation=tools._isolation,
         )
         statistics: dict[str, float] = {}

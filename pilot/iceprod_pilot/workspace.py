@@ -31,6 +31,8 @@ MIB: Final = 1024 * 1024
 SPARE_MAX: Final = 256  # Emptied directories kept: about as many as tasks may run at once.
 FILES_COUNTED_MAX: Final = 200_000  # A measurement ends there: it must not cost more than what it watches.
 NAME_CHARS_MAX: Final = 1_024
+LOG_MODE: Final = stat.S_IFREG | 0o600
+DIRECTORY_MODE: Final = stat.S_IFDIR | 0o700
 
 
 class Workspace:
@@ -154,26 +156,37 @@ def remove(path: Path) -> None:
 
 
 def _emptied(directory: TaskDirectory) -> bool:
-    """Empty an attempt's directories for another use; returns whether they are as they were when new."""
+    """Empty an attempt's directories for another use; returns whether they are as they were when new.
+
+    A log to which nothing was written stays: it serves the next task.
+    """
     try:
         with os.scandir(directory.root) as entries:
             for entry in entries:
-                if entry.name not in ("work", "tmp"):
+                if entry.name not in ("work", "tmp") and not (entry.name == "log" and _is_unused(entry)):
                     os.unlink(entry.path)
-        for path in (directory.work, directory.tmp):
-            if not stat.S_ISDIR(path.lstat().st_mode):
+        for path in (directory.root, directory.work, directory.tmp):
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISDIR(mode):
                 return False
-            path.chmod(0o700)
+            if mode != DIRECTORY_MODE:
+                os.chmod(path, 0o700)
+        for path in (directory.work, directory.tmp):
             with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         shutil.rmtree(entry.path)
                     else:
                         os.unlink(entry.path)
-        directory.root.chmod(0o700)
     except OSError:
         return False
     return True
+
+
+def _is_unused(entry: os.DirEntry[str]) -> bool:
+    """Return whether a file is as it was made: most tasks print nothing, and files cost more than a look at one."""
+    known = entry.stat(follow_symlinks=False)
+    return known.st_mode == LOG_MODE and known.st_nlink == 1 and not known.st_size
 
 
 def _walk(root: Path) -> Iterator[os.stat_result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -39,6 +40,31 @@ def test_a_later_task_finds_nothing_of_an_earlier_one(workspace: Workspace, tmp_
     second = workspace.open_task("1.0.1-0")
     assert sorted(path.name for path in second.root.rglob("*")) == ["tmp", "work"]
     assert stat.S_IMODE(second.work.stat().st_mode) == 0o700
+
+
+def test_an_empty_log_serves_a_later_task_and_nothing_else_in_its_place_does(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    first = workspace.open_task("1.0.0-0")
+    first.log.touch(0o600)
+    workspace.close_task(first)
+    second = workspace.open_task("1.0.1-0")
+    assert second.log.read_bytes() == b"" and sorted(os.listdir(second.root)) == ["log", "tmp", "work"]
+
+    os.link(second.log, tmp_path / "elsewhere")  # Whoever wrote there would write into the next task's log.
+    workspace.close_task(second)
+    third = workspace.open_task("1.0.2-0")
+    assert sorted(os.listdir(third.root)) == ["tmp", "work"]
+    third.log.symlink_to(tmp_path / "elsewhere")
+    workspace.close_task(third)
+    fourth = workspace.open_task("1.0.3-0")
+    assert sorted(os.listdir(fourth.root)) == ["tmp", "work"]
+    fourth.log.touch(0o644)
+    fourth.root.chmod(0o755)
+    workspace.close_task(fourth)
+    fifth = workspace.open_task("1.0.4-0")
+    assert sorted(os.listdir(fifth.root)) == ["tmp", "work"]
+    assert stat.S_IMODE(fifth.root.stat().st_mode) == 0o700
 
 
 def test_a_directory_that_was_tampered_with_is_not_used_again(workspace: Workspace, tmp_path: Path) -> None:
