@@ -43,7 +43,7 @@ def reachable_python(uid: int, gid: int) -> str:
     for path in (OWN_PYTHON, shutil.which(name, path="/usr/bin:/usr/local/bin")):
         line = [path or "", "-c", "import sys; sys.exit(0)"]
         try:
-            done = subprocess.run(line, user=uid, group=gid, extra_groups=[], timeout=20, cwd="/")
+            done = subprocess.run(line, user=uid, group=gid, extra_groups=[], timeout=60, cwd="/")
         except OSError:
             continue
         if done.returncode == 0 and path:

@@ -147,7 +147,10 @@ class SlurmSystem:
     def find_node(self, name: str) -> None:
         """Bring a lost node back."""
         self._answers("scontrol", "update", f"nodename={name}", "state=resume")
-        until(lambda: "down" not in self.run("sinfo", "-h", "-n", name, "-o", "%T"), "the node is back")
+        until(
+            lambda: "down" not in (self._said("sinfo", "-h", "-n", name, "-o", "%T") or "down"),
+            "the node is back",
+        )
 
     def run(self, *line: str, timeout_s: float = 20.0) -> str:
         """Run one of Slurm's commands to a good end."""
@@ -172,23 +175,29 @@ class SlurmSystem:
             time.sleep(0.1)
 
     def _answers(self, *line: str) -> bool:
+        said = self._said(*line)
+        return said is not None and "DOWN" not in said
+
+    def _said(self, *line: str) -> str | None:
+        """Return what one of Slurm's commands printed; None when Slurm does not answer now."""
         try:
             done = subprocess.run(
                 line,
                 env={**os.environ, **self.environment},
                 capture_output=True,
+                text=True,
                 timeout=20,
                 stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired):
-            return False
-        return done.returncode == 0 and b"DOWN" not in done.stdout
+            return None
+        return done.stdout if done.returncode == 0 else None
 
     def _nodes_idle(self) -> bool:
         for name in NODES:
             self.daemons.alive(name)
-        states = self.run("sinfo", "--noheader", "--Node", "--format=%T").split()
-        return states == ["idle"] * len(NODES)
+        states = self._said("sinfo", "--noheader", "--Node", "--format=%T")
+        return states is not None and states.split() == ["idle"] * len(NODES)
 
     def _directory(self, *parts: str, owner: str, mode: int = 0o755) -> Path:
         made = self.root.joinpath(*parts)

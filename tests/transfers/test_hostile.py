@@ -67,7 +67,7 @@ def endless(head: bytes) -> Callable[[socket.socket], None]:
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"",
         b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
-        lambda connection: time.sleep(5),
+        lambda connection: time.sleep(60),
     ],
     ids=[
         "line",
@@ -89,7 +89,7 @@ def test_a_broken_or_hostile_server_costs_little_time_and_leaves_nothing(answeri
     began_s = time.monotonic()
     with pytest.raises(IceProdError) as told:
         Transfers().copy(server.url, str(tmp_path / "out"), limits=SHORT)
-    assert time.monotonic() - began_s < 10 and not list(tmp_path.iterdir())
+    assert time.monotonic() - began_s < 30 and not list(tmp_path.iterdir())
     assert len(str(told.value)) < 1_500
 
 
@@ -140,8 +140,8 @@ def test_an_upload_follows_a_redirect_before_its_bytes_are_sent(answering, tmp_p
     def take(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = b""
-        while len(body) < 3 * MIB:
-            body += connection.recv(65_536)
+        while len(body) < 3 * MIB and (more := connection.recv(65_536)):
+            body += more
         got.append(body)
         connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
@@ -221,7 +221,7 @@ def test_a_large_file_needs_little_memory(servers, tmp_path, kind):
         str(tmp_path / "back"),
         credential,
     ]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "back").stat().st_size == size_mib * MIB
     memory_mib = int(done.stdout.splitlines()[-1])
@@ -274,9 +274,9 @@ def test_nothing_of_a_credential_is_shown():
 
 
 def test_a_stopped_transfer_of_a_silent_server_ends_soon(answering, tmp_path):
-    server = answering(lambda connection: time.sleep(20))
+    server = answering(lambda connection: time.sleep(100))
     began_s = time.monotonic()
-    limits = Limits(timeout_s=60, wait=lambda seconds: time.monotonic() - began_s > 0.5)
+    limits = Limits(timeout_s=100, wait=lambda seconds: time.monotonic() - began_s > 0.5)
     with pytest.raises(Unavailable):
         Transfers().copy(server.url, str(tmp_path / "out"), limits=limits)
-    assert time.monotonic() - began_s < 8
+    assert time.monotonic() - began_s < 30

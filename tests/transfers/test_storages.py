@@ -32,6 +32,8 @@ def sha256(content: bytes) -> ExpectedChecksum:
 @pytest.mark.parametrize("name", ["new/deep/events.i3", STRANGE])
 def test_a_file_goes_up_and_comes_down_whole_whatever_its_name(servers, transfers, tmp_path, kind, name):
     place = servers.place(kind)
+    # Two doors of XRootD lead to one place, and it keeps a checksum for as long as a file's second is the same.
+    name = f"{kind}/{name}"
     content = os.urandom(300_000)
     source = tmp_path / "source"
     source.write_bytes(content)
@@ -222,7 +224,7 @@ def test_a_server_that_is_away_and_comes_back_is_waited_for(servers, transfers, 
         time.sleep(seconds)
         return False
 
-    limits = Limits(attempts=3, pause_s=0.1, timeout_s=8, wait=pause)
+    limits = Limits(attempts=3, pause_s=0.1, timeout_s=30, wait=pause)
     try:
         copied = transfers(place, port=port).copy(
             place.url("patience", port=port), str(tmp_path / "out"), limits=limits
@@ -301,4 +303,4 @@ def test_a_transfer_that_is_no_longer_wanted_ends_soon(servers, transfers, tmp_p
             )
     finally:
         wire.close()
-    assert time.monotonic() - began_s < 15 and not list(tmp_path.iterdir())
+    assert time.monotonic() - began_s < 40 and not list(tmp_path.iterdir())

@@ -60,7 +60,9 @@ def test_the_offline_example_reads_and_writes_by_url_and_its_files_are_verified_
     with node.connect() as connection:
         number = submit_file(connection, EXAMPLE / "offline.yaml", jobs=3, seed=7).dataset
         wait_for(
-            "all tasks are complete", lambda: task_counts(connection, number) == {"complete": 3}, timeout_s=60
+            "all tasks are complete",
+            lambda: task_counts(connection, number) == {"complete": 3},
+            timeout_s=180,
         )
         for run in make_data.RUNS:
             rows = list(csv.DictReader(io.StringIO(place.read(f"offline/selected/run_{run}.csv").decode())))
