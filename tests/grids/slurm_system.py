@@ -35,7 +35,7 @@ class SlurmSystem:
         accounting: bool = False,
         rest: bool = False,
         hidden: Path | None = None,
-        kill_wait_s: int = 10,
+        kill_wait_s: int = 5,
     ) -> None:
         """`hidden` is a directory that worker nodes, unlike this test, find empty: they share no file system.
 
