@@ -65,6 +65,7 @@ from iceprod_p2p.wire.interceptors import ErrorInterceptor
 from iceprod_p2p.wire.pb import control_pb2_grpc, enrol_pb2_grpc, peer_pb2_grpc, pilot_pb2_grpc
 
 ENROL_CALLS_MAX: Final = 64
+ENROL_STREAMS: Final = {"grpc.max_concurrent_streams": 2}  # Newcomers ask one thing after the other.
 STOP_GRACE_S: Final = 3.0
 log = get_logger("node")
 
@@ -279,7 +280,11 @@ class SiteNode:
         pilot_pb2_grpc.add_PilotsServicer_to_server(self.pilots, main)
         control_pb2_grpc.add_ControlServicer_to_server(self.control, main)
         anonymous = AccessInterceptor(self.cluster, self.clock, anonymous=True)
-        enrol = new_server(interceptors=[ErrorInterceptor(), anonymous], concurrent_calls_max=ENROL_CALLS_MAX)
+        enrol = new_server(
+            interceptors=[ErrorInterceptor(), anonymous],
+            concurrent_calls_max=ENROL_CALLS_MAX,
+            options=ENROL_STREAMS,
+        )
         enrol_pb2_grpc.add_EnrolServicer_to_server(self.enrol, enrol)
         self.address = str(add_secure_port(main, node.listen, self.tls, require_client_certificate=True))
         self.enrol_address = str(

@@ -42,6 +42,7 @@ from iceprod_p2p.site.renewal import KeyRenewal
 from iceprod_p2p.site.replicas import Replicas
 from iceprod_p2p.site.roles import Role, Roles
 from iceprod_p2p.site.scrub import Scrub
+from iceprod_p2p.site.spare_memory import SpareMemory
 from iceprod_p2p.site.stock import Stock
 from iceprod_p2p.site.timekeeper import SiteHeartbeat, Timekeeper
 from iceprod_p2p.site.trimmer import Trimmer
@@ -57,6 +58,7 @@ SCRUB_S: Final = 2.0
 RENEWAL_S: Final = 2.0  # What an administrator asks for is done soon.
 PEOPLE_S: Final = 5.0
 CREDENTIAL_S: Final = 60.0
+MEMORY_S: Final = 2.0
 KEEPER_S_LEAST: Final = 2.0  # Claims hurry the keeper at most so often: batch systems dislike being asked.
 HUNGRY_S: Final = 0.05  # Pilots that find nothing wake the volunteer at most so often,
 CROWD_S: Final = 2e-5  # and so much less often for each pilot, all of which it looks at.
@@ -217,6 +219,7 @@ class NodeRoles:
         self.roles.add(Role("scrub", SCRUB_S, Scrub(self._node.raft).step))
         self.roles.add(Role("newcomer", NEWCOMER_S, self.newcomer.step))
         self.roles.add(Role("credential", CREDENTIAL_S, self.credential.step))
+        self.roles.add(Role("memory", MEMORY_S, SpareMemory().step))
         self.roles.add(Role("introduction", 10.0, self._introduce))
 
     def _trimmer(self) -> Trimmer:
