@@ -27,7 +27,9 @@ MESSAGE_BYTES_MAX: Final = (
 CHUNK_BYTES: Final = 256 * 1024  # One piece of a streamed file: few calls, little memory per stream.
 METADATA_BYTES_MAX: Final = 16 * 1024
 CONCURRENT_STREAMS_MAX: Final = 100  # Per connection; bounds what one peer can open and reset in a burst.
-READ_BYTES_MAX: Final = 128 * 1024  # At once from one connection, which gRPC otherwise lets grow to megabytes.
+READ_BYTES_MAX: Final = (
+    128 * 1024
+)  # At once from one connection, which gRPC otherwise lets grow to megabytes.
 UNARY_TIMEOUT_S: Final = 10.0
 
 _COMMON: Final[Options] = {
@@ -59,12 +61,14 @@ _CHANNEL: Final[Options] = {
 _SERVER: Final[Options] = {
     **_COMMON,
     "grpc.max_concurrent_streams": CONCURRENT_STREAMS_MAX,
+    # Streams that have ended and are being freed do not count, or callers within the limit are refused now and then.
+    "grpc.http2.max_deallocating_streams": CONCURRENT_STREAMS_MAX,
     "grpc.keepalive_time_ms": 60_000,
     "grpc.keepalive_timeout_ms": 20_000,
     "grpc.http2.min_recv_ping_interval_without_data_ms": 10_000,  # Half of what our own channels do.
     "grpc.http2.max_ping_strikes": 3,
-    # gRPC (1.85) holds callers to the limits above only once they have acknowledged them, as every gRPC client does
-    # before its first call; until then headers may have 16 MiB.  Who does not acknowledge is hung up on.
+    # gRPC (1.85) holds callers to the limit of headers only once they have acknowledged it, as every gRPC client does
+    # before its first call; until then it is 16 MiB.  Who does not acknowledge is hung up on.
     "grpc.http2.settings_timeout": 20_000,
     "grpc.experimental.tcp_max_read_buffer_size": READ_BYTES_MAX,
     # Half-open TLS connections are let go; the default is two minutes.

@@ -314,5 +314,7 @@ def test_what_the_attacks_took_is_given_back(scene: Scene, attackers: list[Attac
             _flood(attacker, ATTACKS["header_table_bombs"], wires, written)
         others_are_served()
     calm = attackers[0].calm_mib
-    print(f"after the last attack the node takes {_memory_mib(leader) - calm:.1f} MiB more than before the first")
+    print(
+        f"after the last attack the node takes {_memory_mib(leader) - calm:.1f} MiB more than before the first"
+    )
     wait_for("memory is given back", lambda: _memory_mib(leader) <= calm + KEPT_MIB, timeout_s=60)

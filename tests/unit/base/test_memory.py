@@ -36,7 +36,9 @@ def test_own_memory_is_told() -> None:
 
 @pytest.mark.skipif(not this_machine().libc.startswith("glibc"), reason="another C library")
 def test_what_was_freed_goes_back() -> None:
-    done = subprocess.run([sys.executable, "-c", HOLED], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", HOLED], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     full, kept, given, left = done.stdout.split()
     assert float(kept) > float(full) - 20, "the C library has kept it"

@@ -1,4 +1,4 @@
-"""Memory that was freed is given back when the process has grown, and what is in use is not asked for again and again."""
+"""Memory that was freed is given back when the process has grown; what is in use is not asked for again and again."""
 
 from __future__ import annotations
 
