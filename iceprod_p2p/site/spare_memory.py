@@ -20,8 +20,8 @@ log = get_logger("memory")
 class SpareMemory:
     """The role; `step` is called by one task of the event loop, and costs next to nothing while memory does not grow.
 
-    What has grown may be in use yet, so it is tried again after 1, 2, 4 ... `PAUSE_STEPS_MAX` steps; what is there
-    even then is what the node needs now, and only growth beyond that counts from then on.
+    What has grown may be in use yet, so it is tried again after 1, 2, 4 ... `PAUSE_STEPS_MAX` steps, or at once when it
+    grows further; what is there even then is what the node needs now, and only growth beyond that counts from then on.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class SpareMemory:
         self._own_mib = own_mib
         self._give_back = give_back
         self._needed_mib: float | None = None
+        self._after_mib = 0.0  # When some was given back last.
         self._pause = self._left = 0
 
     async def step(self) -> None:
@@ -40,12 +41,14 @@ class SpareMemory:
         now_mib = self._own_mib()
         if now_mib is None or self._is_small(now_mib):
             return
+        if now_mib > self._after_mib + GROWN_MIB:
+            self._pause = self._left = 0
         if self._left > 0:
             self._left -= 1
             return
         await asyncio.to_thread(self._give_back)
-        after_mib = self._own_mib()
-        assert after_mib is not None
+        after_mib = self._own_mib() or now_mib
+        self._after_mib = after_mib
         if now_mib - after_mib >= GROWN_MIB:
             log.info("memory given back", freed_mib=round(now_mib - after_mib), left_mib=round(after_mib))
         if self._is_small(after_mib):

@@ -72,6 +72,18 @@ def test_what_the_node_needs_is_not_asked_for_again_and_again() -> None:
     assert process.asked == asked + 1 and process.kept_mib == 0
 
 
+def test_a_burst_waits_for_no_pause_of_what_came_before() -> None:
+    process = Process(300)
+    process.steps(1)
+    process.used_mib = 350
+    process.steps(PAUSE_STEPS_MAX)
+    process.used_mib = 550
+    process.steps(1)
+    process.used_mib, process.kept_mib = 350, 200
+    process.steps(4)
+    assert process.kept_mib == 0
+
+
 def test_a_system_that_does_not_tell_is_left_alone() -> None:
     asked: list[int] = []
     role = SpareMemory(own_mib=lambda: None, give_back=lambda: not asked.append(1))
