@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from iceprod_p2p.base.errors import BadInput, NotAllowed, Refused
+from iceprod_p2p.base.errors import BadInput, NotAllowed, Refused, Unavailable
+from iceprod_p2p.client.connection import Connection
+from iceprod_p2p.client.contexts import load_context
 from iceprod_p2p.client.submission import submit_file
 from tests.integration.archives import tarball
 from tests.integration.https_server import HttpsServer
@@ -140,8 +142,12 @@ def test_a_module_from_a_repository_runs_when_the_repository_is_gone(
     assert running.watch(str(reply.dataset)) == "complete"
     assert statistics(running, str(reply.dataset))["sum"] == 5_050
     assert len(server.asked) == asked, "no job asks the repository"
-    with pytest.raises(Exception, match="git could not fetch"):
-        running.submit(steering, jobs=1)
+    context = load_context(f"{running.cluster.context_directory}/")
+    with (
+        Connection(context, give_up_s=5) as impatient,  # Others go on asking for half a minute.
+        pytest.raises(Unavailable, match="git could not fetch"),
+    ):
+        submit_file(impatient, steering, jobs=1, seed=1)
 
 
 def test_an_address_of_a_private_network_is_refused_at_submission(running: Production, example: Path) -> None:
