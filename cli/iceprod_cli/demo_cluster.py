@@ -29,6 +29,7 @@ SITES_MIN, SITES_MAX = 3, len(SITE_NAMES)
 MARK = ".iceprod-demo"  # Only a directory with this file is ever emptied.
 GRACE_S = 20  # A demonstration does not wait ten minutes for a dead site.
 WAIT_S = 120.0  # For a machine that is busy with other things, too.
+PROMOTE_S = 60
 STOP_S = 30.0
 _QUIET: Any = {
     "stdin": subprocess.DEVNULL,
@@ -100,9 +101,9 @@ class DemoCluster:
                 self._wait(f"{site.name} has caught up", lambda name=site.name: _caught_up(connection, name))  # type: ignore[misc]
                 node_id = next(m.node_id for m in _status(connection).members if m.site == site.name)
                 promote = control_pb2.ControlMemberRequest(
-                    node_id=node_id, verb="promote", request_id=request_id()
+                    node_id=node_id, verb="promote", request_id=request_id(), wait_s=PROMOTE_S
                 )
-                connection.call("ControlMember", promote)
+                connection.call("ControlMember", promote, timeout_s=PROMOTE_S + 20)
                 self._say(f"{site.name} joined by invitation and votes")
             self._wait("every node votes and agrees", lambda: _all_vote(_status(connection), len(self.sites)))
             connection.remember_nodes(_status(connection))
@@ -180,7 +181,7 @@ class DemoCluster:
     def _node(self, site: DemoSite, *arguments: str) -> None:
         command = [sys.executable, "-m", "iceprod_p2p.daemon", *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, cwd=site.directory
+            command, capture_output=True, text=True, timeout=WAIT_S, check=False, cwd=site.directory
         )
         if done.returncode != 0:
             raise IceProdError(

@@ -7,6 +7,7 @@ back through any other node, although nobody else holds the root's key.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Protocol
@@ -34,6 +35,8 @@ from iceprod_p2p.wire.addresses import parse_address
 from iceprod_p2p.wire.pb import common_pb2, enrol_pb2
 
 CHAIN_BYTES_MAX: Final = 32 * 1024
+ASKED_TIMES: Final = 3  # Before a node counts as silent; each waits for it for more than a second.
+ASK_PAUSE_S: Final = 0.3
 log = get_logger("enrol")
 
 Answers = Callable[[str], Awaitable[bool]]
@@ -117,12 +120,20 @@ class Readmission:
         log.info("node replaced", node=command.member.node_id, replaces=command.replaces)
 
     async def require_silent(self, node_id: str) -> None:
-        """Raise NotAllowed while a node that is to be replaced answers: nobody pushes out a node that works."""
-        if self._cluster.node_record(node_id) is not None and await self._answers(node_id):
-            raise NotAllowed(
-                f"node {node_id} answers and takes part, so nothing takes its place",
-                remedy="a copy of its directory is of no use: delete it; to move the node, stop it first",
-            )
+        """Raise NotAllowed while a node that is to be replaced answers: nobody pushes out a node that works.
+
+        One that is silent for a moment, on a busy machine, works: it is asked again.
+        """
+        for ask in range(ASKED_TIMES):
+            if self._cluster.node_record(node_id) is None:
+                return
+            if await self._answers(node_id):
+                raise NotAllowed(
+                    f"node {node_id} answers and takes part, so nothing takes its place",
+                    remedy="a copy of its directory is of no use: delete it; to move the node, stop it first",
+                )
+            if ask < ASKED_TIMES - 1:
+                await asyncio.sleep(ASK_PAUSE_S)
 
     def _checked_chain(self, request: enrol_pb2.ReadmitRequest) -> tuple[x509.Certificate, x509.Certificate]:
         """Return the new node's certificate and its authority's, both verified up to the root."""

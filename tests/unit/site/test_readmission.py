@@ -94,6 +94,23 @@ def test_a_node_that_answers_is_not_pushed_out(door: Geneva) -> None:
     assert "geneva-1" in door.members()
 
 
+class Late(set[str]):
+    """Nodes that answer only when they are asked a second time."""
+
+    asked = 0
+
+    def __contains__(self, node_id: object) -> bool:
+        self.asked += 1
+        return self.asked > 1
+
+
+def test_a_node_that_was_silent_for_a_moment_is_not_pushed_out(door: Geneva) -> None:
+    door.answering = Late()
+    with pytest.raises(NotAllowed, match="answers and takes part"):
+        door.ask(door.asked()[0])
+    assert "geneva-1" in door.members()
+
+
 def test_another_site_another_cluster_and_another_signature_are_refused(door: Geneva) -> None:
     other = found_keys(cluster=CLUSTER, site="geneva", node_id="x", now_ms=NOW_MS)[0]
     assert other.root is not None
