@@ -12,7 +12,7 @@ import pytest
 
 from iceprod_p2p.security.certificates import chain_from_pem, fingerprint
 from tests.integration.command_line import CommandLine
-from tests.integration.node_processes import NodeProcess, leads, wait_for
+from tests.integration.node_processes import COMMAND_S, NodeProcess, leads, wait_for
 from tests.people.directory_system import PASSWORD, SUFFIX, DirectorySystem
 from tests.people.issuer import AUDIENCE, Issuer
 
@@ -68,7 +68,7 @@ def login(
         input=said + "\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
         check=False,
         env={**os.environ, "ICEPROD_CONFIG": str(home)},
     )
@@ -108,7 +108,7 @@ def test_the_founders_accounts_go_before_the_directory(node: NodeProcess, tmp_pa
         [*command, "--config", str(node.config)],
         input="another password\n",
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
         check=True,
     )
     assert login(node, tmp_path, "paul", "--password-stdin", said=PASSWORD).returncode == 4

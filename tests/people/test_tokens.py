@@ -49,7 +49,7 @@ def accepted(issuer: Issuer, clock: Any = None, **given: Any) -> TokenIssuer:
         "ca_file": str(issuer.ca_file),
         "scope": "iceprod",
         "name_claim": "sub",
-        "timeout_s": 5.0,
+        "timeout_s": 30.0,
         "names": {"7d9f-uuid": "mary"},
         "roles": {"simprod": "production", "/icecube/ops": "operator"},
     }
