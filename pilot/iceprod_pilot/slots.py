@@ -9,16 +9,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from iceprod_p2p.base.clock import Clock
-from iceprod_p2p.wire.pb import common_pb2, pilot_pb2
+from iceprod_p2p.wire.pb import pilot_pb2
 from iceprod_pilot.attempt import Attempt
 from iceprod_pilot.report import Ref
 
 LOOKAHEAD_S: Final = 0.5  # Tasks are held ready for so long: several round trips to a node.
 LOOKAHEAD_MAX: Final = 64  # Per slot.
 _SMOOTHING: Final = 0.2  # Weight of the newest task's duration.
+
+
+class _Use(NamedTuple):
+    cpus: int
+    gpus: int
+    memory_mib: int
+    disk_mib: int
 
 
 class Slots:
@@ -39,9 +46,7 @@ class Slots:
         clock: Clock,
     ) -> None:
         self._slots = slots
-        self._total = common_pb2.Requirements(
-            cpus=cpus, gpus=len(gpus), memory_mib=memory_mib, disk_mib=disk_mib
-        )
+        self._total = _Use(cpus, len(gpus), memory_mib, disk_mib)
         self._gpus_free = list(gpus)
         self._run = run
         self._clock = clock
@@ -187,11 +192,12 @@ class Slots:
         return self._slots * per_slot
 
 
-def _sum(attempts: Sequence[Attempt]) -> common_pb2.Requirements:
-    wants = [attempt.order.requirements for attempt in attempts]
-    return common_pb2.Requirements(
-        cpus=sum(want.cpus for want in wants),
-        gpus=sum(want.gpus for want in wants),
-        memory_mib=sum(want.memory_mib for want in wants),
-        disk_mib=sum(want.disk_mib for want in wants),
-    )
+def _sum(attempts: Sequence[Attempt]) -> _Use:
+    cpus = gpus = memory_mib = disk_mib = 0
+    for attempt in attempts:
+        want = attempt.order.requirements
+        cpus += want.cpus
+        gpus += want.gpus
+        memory_mib += want.memory_mib
+        disk_mib += want.disk_mib
+    return _Use(cpus, gpus, memory_mib, disk_mib)
