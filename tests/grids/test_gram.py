@@ -18,7 +18,7 @@ from iceprod_p2p.grids.errors import GridDown
 from tests.grids.behaviour import GridBehaviour, System, Work
 from tests.grids.daemons import until
 from tests.grids.gram_system import GramSystem
-from tests.grids.site_on_grid import site_on_grid, wait
+from tests.grids.site_on_grid import site_on_grid, trip_wire, wait
 from tests.grids.users import USER, as_root_again, as_user_in, user_ids
 
 TASKS = 7
@@ -149,16 +149,34 @@ class TestGram(GridBehaviour):
         work.until_ended([result.grid_job_id])
 
 
-def test_a_users_production_runs_through_gram(gatekeeper: GramSystem, place: Path) -> None:
-    options = gatekeeper.site_options()
-    with site_on_grid(place / "cluster", "gram", options, owner=user_ids(USER)) as running:
+def test_a_users_production_runs_through_gram_and_its_node_dies_in_the_first_submission(
+    gatekeeper: GramSystem, place: Path
+) -> None:
+    """GRAM has taken the first pilot when the node dies, before it could read GRAM's name for it."""
+    cluster = place / "cluster"
+    directory, trigger = trip_wire(
+        place / "bin", "globusrun", cluster / "madison" / "data" / "node.pid", submits=True
+    )
+    directory.chmod(0o777)
+    options = f'bin_directory = "{directory}"\n{gatekeeper.site_options()}'
+    with site_on_grid(cluster, "gram", options, owner=user_ids(USER)) as running:
+        trigger.touch()
         dataset = running.submit(jobs=1)
+        assert running.first.process is not None
+        running.first.process.wait(150)
+        spool = running.first.directory / "data" / "grid"
+        (cut_off,) = spool.glob("iceprod.*")
+        assert not trigger.exists() and not (cut_off / "contact").exists()
+        wait((cut_off / "start").exists, "GRAM starts the pilot that nobody knows")
+        running.restart_node()
         assert running.watch(dataset) == "complete"
         running.assert_whole(dataset, TASKS, losses_most=1)
         wait(
             lambda: all(record["phase"] == "ended" for record in running.records()),
             "pilots have ended",
         )
+        (found,) = [record for record in running.records() if record["tag"] == cut_off.name]
+        assert found["grid_job_id"].startswith("https://"), "it was found by what it wrote itself"
         # One that was submitted for tasks which another took may have been removed.
         assert "ended with exit code 0" in {record["reason"] for record in running.records()}
         logs = list(running.first.directory.glob("data/pilots/*/grid/grid.err"))
