@@ -131,7 +131,10 @@ def test_an_interrupt_ends_the_task_and_everything_it_started(tmp_path: Path) ->
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 130
-    assert not lives(int(pid_file.read_text()))
+    end_s = time.monotonic() + 60  # Its guard may have the last word.
+    while lives(int(pid_file.read_text())):
+        assert time.monotonic() < end_s, "what it started outlives it"
+        time.sleep(0.05)
 
 
 def test_system_parameters_are_those_that_a_site_would_set(tmp_path: Path) -> None:
