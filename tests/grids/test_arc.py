@@ -192,7 +192,7 @@ def test_a_production_runs_through_arc_with_bundles_that_it_carries(element: Arc
         dataset = running.submit(jobs=1)
         until_done(running, dataset, 1, limit_s=200)
         element.make_proxy(validity="8H")
-        assert running.watch(dataset) == "complete"
+        assert running.watch(dataset, timeout_s=400) == "complete"
         running.assert_whole(dataset, TASKS)
         wait(
             lambda: all(record["phase"] == "ended" for record in running.records()),

@@ -123,7 +123,7 @@ def test_a_production_runs_through_arc_in_slurm(element: ArcSystem, slurm: Slurm
     before = set(slurm_jobs(slurm))
     with site_through_arc(place / "cluster", element) as running:
         dataset = running.submit(jobs=1)
-        assert running.watch(dataset) == "complete"
+        assert running.watch(dataset, timeout_s=400) == "complete"
         running.assert_whole(dataset, TASKS)
         ran = [record for record in running.records() if record["enrolled_key"]]
         assert ran and len(set(slurm_jobs(slurm)) - before) >= len(ran), "a pilot ran beside Slurm"
