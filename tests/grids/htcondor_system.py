@@ -102,6 +102,10 @@ class HtcondorSystem:
         while self._try("condor_q", "-af", "ClusterId").stdout.strip() and time.monotonic() < deadline_s:
             time.sleep(0.1)
 
+    def removes(self, grid_job_id: str) -> bool:
+        """Remove a job, and return whether there was one."""
+        return self._try("condor_rm", grid_job_id).returncode == 0
+
     def run(self, *line: str) -> str:
         """Run one of HTCondor's commands to a good end."""
         done = self._try(*line)

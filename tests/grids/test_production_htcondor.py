@@ -10,7 +10,7 @@ from iceprod_cli.commands.dataset import statistics_rows
 from iceprod_cli.commands.site import site_rows
 
 from tests.grids.htcondor_system import HtcondorSystem
-from tests.grids.site_on_grid import GPU_TASKS, GridProduction, a_running_one, site_on_grid, until_done, wait
+from tests.grids.site_on_grid import GPU_TASKS, GridProduction, site_on_grid, until_done, wait
 from tests.grids.users import USER, user_ids
 
 JOBS = 3
@@ -34,7 +34,8 @@ def test_a_users_production_runs_through_htcondor_whose_schedd_stops_and_whose_p
         dataset = running.submit(jobs=JOBS)
         looks = running.submit(GPU_TASKS, jobs=2)
         until_done(running, dataset, 1)
-        pool.run("condor_rm", a_running_one(pool.grid(), running).grid_job_id)
+        # One that was noted to run may have ended since.
+        wait(lambda: any(pool.removes(one) for one in _running(running)), "a running pilot is removed")
         until_done(running, dataset, 3)
         pool.stop_controller()
         pool.start_controller()
@@ -50,6 +51,10 @@ def test_a_users_production_runs_through_htcondor_whose_schedd_stops_and_whose_p
             "idle pilots have ended and are accounted for",
             limit_s=150,
         )
+
+
+def _running(running: GridProduction) -> list[str]:
+    return [record["grid_job_id"] for record in running.records() if record["phase"] == "running"]
 
 
 def _assert_gpus(running: GridProduction, dataset: str) -> None:
