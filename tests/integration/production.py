@@ -26,11 +26,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PHYSICS = ROOT / "examples" / "physics" / "physics.xml"
 
 
-class Production:
-    """A founded cluster and a session of its first administrator."""
+class _Cluster(DemoCluster):
+    """The demonstration's, with further settings of every node."""
 
-    def __init__(self, directory: Path, *, sites: int = 3, slots: int = 1) -> None:
-        self.cluster = DemoCluster(directory, sites=sites, slots=slots, say=print)
+    node = ""
+
+    def site_toml(self, site: DemoSite) -> str:
+        return super().site_toml(site).replace("[node]\n", f"[node]\n{self.node}\n", 1)
+
+
+class Production:
+    """A founded cluster and a session of its first administrator; `node` are lines for every `[node]`."""
+
+    def __init__(self, directory: Path, *, sites: int = 3, slots: int = 1, node: str = "") -> None:
+        self.cluster = _Cluster(directory, sites=sites, slots=slots, say=print)
+        self.cluster.node = node
         self.session = Session()
 
     def found(self) -> None:
@@ -127,9 +137,9 @@ class Production:
 
 
 @contextmanager
-def production(directory: Path, *, sites: int = 3, slots: int = 1) -> Iterator[Production]:
+def production(directory: Path, *, sites: int = 3, slots: int = 1, node: str = "") -> Iterator[Production]:
     """A founded cluster that is stopped whatever happens; its logs are printed when a test fails."""
-    running = Production(directory, sites=sites, slots=slots)
+    running = Production(directory, sites=sites, slots=slots, node=node)
     try:
         running.found()
         yield running
