@@ -19,6 +19,7 @@ from benchmarks.solo import STATISTICS, Solo
 JOBS: Final = 10_000_000
 FIRST_TASKS: Final = 1_000  # So that what is there once, however much grows, is not counted.
 STRETCH_TASKS: Final = 50_000  # Between two notes of how far it is.
+DONE_MOST: Final = 9_500_000  # Of one dataset's jobs: the rest is there to be claimed.
 
 
 @dataclass(slots=True)
@@ -29,6 +30,12 @@ class Filled:
     bare_bytes: int = 0
     full: int = 0
     full_bytes: int = 0
+    datasets: int = 1
+
+    @property
+    def ready(self) -> int:
+        """Tasks that nobody has claimed."""
+        return JOBS * self.datasets - self.done - FIRST_TASKS
 
     @property
     def done(self) -> int:
@@ -51,7 +58,7 @@ def filled(directory: Path) -> Filled:
 def fill(directory: Path, tasks: int, *, seconds: float = float("inf"), say: Say) -> Filled:
     """Finish `tasks` tasks in the store under `directory`, half of them with statistics; stop when time is up.
 
-    They are those of its first dataset.
+    They are those of its first dataset, and of further ones of as many jobs as these run out.
     """
     until_s = time.monotonic() + seconds
     directory.mkdir(parents=True, exist_ok=True)
@@ -64,6 +71,10 @@ def fill(directory: Path, tasks: int, *, seconds: float = float("inf"), say: Say
     while so_far.done < tasks and time.monotonic() < until_s:
         bare = so_far.bare < tasks // 2
         count = min(STRETCH_TASKS, tasks // 2 - so_far.bare if bare else tasks - so_far.done)
+        if so_far.done + count > DONE_MOST * so_far.datasets:
+            number, _, _ = solo.submit(JOBS, "simulate")
+            solo.prefer(number, so_far.datasets)
+            so_far.datasets += 1
         before = solo.ledger_bytes()
         solo.run(count, statistics={} if bare else STATISTICS, say=say)
         solo.forget_requests()

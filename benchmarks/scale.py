@@ -80,7 +80,7 @@ def _history(path: Path, done: int, say: Say) -> list[str]:
 def measure_filled(directory: Path, *, say: Say) -> list[str]:
     """Measure in a store that `fill` has filled, and remove it."""
     history = filled(directory)
-    path, dataset = directory / "store", 1
+    path, dataset = directory / "store", history.datasets
     solo = Solo(path)
     times = [solo.claim(CLAIM_TASKS)[1] for _ in range(CLAIMS)]
     dependents = max(CLAIM_TASKS * CLAIMS, min(history.done // 10, DEPENDENTS_MOST))
@@ -100,7 +100,7 @@ def measure_filled(directory: Path, *, say: Say) -> list[str]:
         "",
         f"- bytes on disk per finished task: {bare_bytes:.0f} without statistics,"
         f" {full_bytes:.0f} with {len(STATISTICS)} statistics",
-        f"- claims of {CLAIM_TASKS} tasks, {JOBS - history.done:,} ready: p50 {percentile(times, 50):.2f} ms,"
+        f"- claims of {CLAIM_TASKS} tasks, {history.ready:,} ready: p50 {percentile(times, 50):.2f} ms,"
         f" p99 {percentile(times, 99):.2f} ms; with {dependents:,} dependents in the ready index:"
         f" p50 {percentile(waiting, 50):.2f} ms, p99 {percentile(waiting, 99):.2f} ms",
         f"- {len(slowest)} views, the slowest of ten answers each: {slowest[worst]:.1f} ms at most ({worst})",

@@ -121,6 +121,10 @@ class Solo:
         outcomes, taken_ms, size = self.entry(SubmitDataset("5" * 64, jobs, chain, 7, "ada"))
         return _applied(outcomes[0]).number, taken_ms, size
 
+    def prefer(self, dataset: int, priority: int) -> None:
+        """Let a dataset's tasks go before those of lower priority."""
+        self.entry(SetDataset(dataset, priority=priority))
+
     def claim(self, limit: int) -> tuple[list[TaskRef], float]:
         """Claim tasks; return them and the milliseconds of processor time."""
         outcomes, taken_ms, _ = self.entry(Claim(SITE, (Offer("std", limit),), limit))
@@ -141,7 +145,7 @@ class Solo:
     def make_dependents(self, tasks: int, *, say: Say) -> None:
         """Submit a chain of two and finish the first task of `tasks` jobs: their second ones are ready then."""
         dataset, _, _ = self.submit(tasks, "generate", "detect")
-        self.entry(SetDataset(dataset, priority=1_000))
+        self.prefer(dataset, 1_000)
         held: list[TaskRef] = []
         while len(held) < tasks:  # All are claimed before one is finished: dependents would be given first.
             refs, _ = self.claim(min(PAGE_TASKS, tasks - len(held)))

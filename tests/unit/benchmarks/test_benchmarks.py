@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare, catchup, etcd, failover, grids, ledger, numbers, pilots, report, scale
+from benchmarks import bare, catchup, etcd, failover, fill, grids, ledger, numbers, pilots, report, scale
 from benchmarks.children import Child
 from benchmarks.ledger import Load
 
@@ -85,6 +85,21 @@ def test_growth_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_store_is_filled_in_several_sittings_beyond_one_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (fill, scale):
+        monkeypatch.setattr(part, "JOBS", 8_000)
+    monkeypatch.setattr(fill, "DONE_MOST", 2_000)
+    monkeypatch.setattr(fill, "STRETCH_TASKS", 500)
+    first = fill.fill(tmp_path, 3_000, say=lambda line: None)
+    assert (first.done, first.datasets, first.ready) == (3_000, 2, 12_000)
+    second = fill.fill(tmp_path, 5_000, say=lambda line: None)
+    assert (second.done, second.datasets, second.ready) == (5_000, 3, 18_000)
+    assert fill.filled(tmp_path) == second
+    assert "With 5,000 tasks done:" in scale.measure_filled(tmp_path, say=lambda line: None)
+
+
 def test_a_killed_leader_is_replaced_and_reported(tmp_path: Path) -> None:
     near, far = failover.measure(tmp_path, kills=1)
     assert near.startswith("- loopback: 1 leaders killed")
