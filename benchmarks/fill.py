@@ -1,6 +1,6 @@
 """`python -m benchmarks.fill DIRECTORY --tasks N`: fill a store for `python -m benchmarks scale --filled DIRECTORY`.
 
-Ten million tasks take an hour or more.  What was stopped, or ran out of time, goes on where it was.
+Ten million tasks take an hour or less.  What was stopped, or ran out of time, goes on where it was.
 """
 
 from __future__ import annotations
