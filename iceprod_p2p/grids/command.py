@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from iceprod_p2p.base.clock import Clock, SystemClock
 from iceprod_p2p.grids.errors import GridDown, GridError, GridTimeout
@@ -58,6 +58,15 @@ class Commands:
     output_bytes_max: int = OUTPUT_BYTES_MAX
     clock: Clock = field(default_factory=SystemClock)
     inherited: frozenset[str] | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Self:
+        """Make it of a plugin's options `bin_directory`, `environment` and `timeout_s`."""
+        return cls(
+            bin_directory=str(options["bin_directory"]),
+            environment=dict(options["environment"]),  # type: ignore[call-overload]
+            timeout_s=float(str(options["timeout_s"])),
+        )
 
     def run(
         self,

@@ -95,11 +95,7 @@ class DeclarativeGrid(Grid):
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; raises ConfigError for a description that cannot work."""
-        commands = Commands(
-            bin_directory=str(options["bin_directory"]),
-            environment=dict(options["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(options["timeout_s"])),
-        )
+        commands = Commands.from_options(options)
         return cls(commands, options)
 
     def capabilities(self) -> Capabilities:

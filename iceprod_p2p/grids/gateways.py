@@ -113,11 +113,7 @@ class Gateway(DeclarativeGrid):
     @classmethod
     def of_profile(cls, options: Mapping[str, object], profile: Mapping[str, object]) -> Self:
         """Make the plugin from a site's options and its system's profile."""
-        commands = Commands(
-            bin_directory=str(options["bin_directory"]),
-            environment=dict(options["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(options["timeout_s"])),
-        )
+        commands = Commands.from_options(options)
         usual = {"history": (), "history_line": "", "forget": (), "unknown": NEVER, "forward_signals": False}
         return cls(commands, {**usual, "down": _DOWN, "silent": _SILENT, **profile})
 

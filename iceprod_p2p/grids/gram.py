@@ -106,11 +106,7 @@ class GramGrid(Grid):
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; asks nobody."""
-        commands = Commands(
-            bin_directory=str(options["bin_directory"]),
-            environment=dict(options["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(options["timeout_s"])),
-        )
+        commands = Commands.from_options(options)
         return cls(
             str(options["contact"]),
             Path(str(options["spool"])).expanduser().absolute(),

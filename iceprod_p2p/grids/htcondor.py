@@ -73,11 +73,7 @@ class HtcondorGrid(Grid):
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; asks HTCondor nothing."""
         values = dict(options)
-        commands = Commands(
-            bin_directory=str(values["bin_directory"]),
-            environment=dict(values["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(values["timeout_s"])),
-        )
+        commands = Commands.from_options(values)
         scan = int(str(values["history_scan"]))
         where = text.HtcondorOptions(
             str(values["transfer"]), str(values["schedd"]), str(values["pool"]), spool=bool(values["spool"])

@@ -67,11 +67,7 @@ class PbsGrid(Grid):
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; asks PBS nothing."""
-        commands = Commands(
-            bin_directory=str(options["bin_directory"]),
-            environment=dict(options["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(options["timeout_s"])),
-        )
+        commands = Commands.from_options(options)
         return cls(
             commands,
             dialect=str(options["dialect"]),

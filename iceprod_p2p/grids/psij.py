@@ -110,11 +110,7 @@ class PsijGrid(Grid):
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Make the plugin; asks nobody."""
-        commands = Commands(
-            bin_directory=str(options["bin_directory"]),
-            environment=dict(options["environment"]),  # type: ignore[call-overload]
-            timeout_s=float(str(options["timeout_s"])),
-        )
+        commands = Commands.from_options(options)
         words = {name: str(options[name]) for name in ("executor", "url", "account", "python")}
         return cls(Path(str(options["spool"])).expanduser().absolute(), commands, words)
 
