@@ -17,7 +17,7 @@ from iceprod_p2p.ledger.codec import Damaged, decode_entry, encode_outcome
 from iceprod_p2p.ledger.commands import Claim, Command, FinishTask, Tick
 from iceprod_p2p.ledger.outcome import Applied, Outcome
 from iceprod_p2p.store.memory_tables import MemoryTables
-from tests.integration.chaos.member import TRACE_HEAD
+from tests.integration.chaos.member import records_of
 
 
 @dataclass(slots=True)
@@ -71,15 +71,7 @@ class Truth:
 
 def read_trace(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Yield (index, term, entry) of everything that a member applied, in the order of applying."""
-    data = path.read_bytes() if path.exists() else b""
-    at = 0
-    while at + TRACE_HEAD.size <= len(data):
-        index, term, size = TRACE_HEAD.unpack_from(data, at)
-        at += TRACE_HEAD.size
-        if at + size > len(data):
-            return  # The process was killed while it wrote this one.
-        yield index, term, data[at : at + size]
-        at += size
+    yield from records_of(path.read_bytes() if path.exists() else b"")
 
 
 def merge_traces(traces: Mapping[str, Sequence[tuple[int, int, bytes]]]) -> tuple[Truth, list[str]]:

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,22 +70,24 @@ class ClusterTime:
         return True
 
 
-def whole_bytes(trace: bytes) -> int:
-    """Where the last whole record of a trace ends."""
+def records_of(trace: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (index, term, entry) of every whole record; the last may be half of one, of whoever was killed then."""
     at = 0
     while at + TRACE_HEAD.size <= len(trace):
-        end = at + TRACE_HEAD.size + TRACE_HEAD.unpack_from(trace, at)[2]
-        if end > len(trace):
-            break
-        at = end
-    return at
+        index, term, size = TRACE_HEAD.unpack_from(trace, at)
+        at += TRACE_HEAD.size
+        if at + size > len(trace):
+            return
+        yield index, term, trace[at : at + size]
+        at += size
 
 
 def traced(machine: StateMachine, path: Path) -> StateMachine:
     """The same state machine, which also writes down what it applies."""
     trace = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     # Whoever was killed while it wrote down an entry has left half of it: what follows could not be read.
-    os.ftruncate(trace, whole_bytes(path.read_bytes()))
+    whole_bytes = sum(TRACE_HEAD.size + len(entry) for _, _, entry in records_of(path.read_bytes()))
+    os.ftruncate(trace, whole_bytes)
 
     def apply(ledger: KeyValue, index: int, term: int, entry: bytes) -> Sequence[Any]:
         os.write(trace, TRACE_HEAD.pack(index, term, len(entry)) + entry)
