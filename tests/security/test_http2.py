@@ -34,8 +34,7 @@ FLOOD_S = 1.0
 BYTES_MAX = 192 << 20  # Of one connection: three times what the node may take for it.
 MEMORY_MIB = 64
 # Of both doors together: each may take 16 MiB of headers from who has not acknowledged its limits, twice.
-# Tables of headers took 19 to 46 MiB, whatever else the node did meanwhile included.
-MEMORY_MIB_OF = {"continuations_without_end": 96, "header_table_bombs": 96}
+MEMORY_MIB_OF = {"continuations_without_end": 96}
 KEPT_MIB = 64  # Of all that the attacks took together, when they are over; twice as much without `site.spare_memory`.
 BOMBS = 30
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
